@@ -1,0 +1,119 @@
+"""NumPy or CuPy: the one file that knows there are two.
+
+Every other file asks `array_module(x)` for the library that owns `x` and calls functions that
+both libraries have, so the same line runs on either device.
+"""
+
+import importlib
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+# A NumPy or a CuPy array. CuPy has no types of its own to check against, hence `Any`.
+Array: TypeAlias = Any
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+_cupy: ModuleType | None = None  # imported on first need: `import cupy` takes a second
+
+
+def is_available() -> bool:
+    """Whether a GPU can be used. (CuPy imports without one, so importing it proves nothing.)"""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        return False
+    return bool(cupy.cuda.is_available())
+
+
+def cupy() -> ModuleType:
+    """The CuPy module, or an error that says what is missing."""
+    global _cupy
+    if _cupy is None:
+        try:
+            module = importlib.import_module("cupy")
+        except ImportError as error:
+            raise RuntimeError(
+                'device "cuda" needs CuPy, which is not installed: '
+                'pip install "minimono[cuda12]" or "minimono[cuda13]", or use device "cpu"'
+            ) from error
+        if not module.cuda.is_available():
+            raise RuntimeError(
+                'device "cuda": CuPy is installed but finds no usable GPU (driver missing or '
+                'too old); use device "cpu"'
+            )
+        _cupy = module
+    return _cupy
+
+
+def device_of(array: Array) -> Device:
+    """Where an array lives: "cpu" or "cuda".
+
+    >>> device_of(np.zeros(3))
+    'cpu'
+    """
+    # By the type's name: asking CuPy itself would import it.
+    return "cuda" if type(array).__module__.partition(".")[0] == "cupy" else "cpu"
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """The library, `numpy` or `cupy`, that owns these arrays; Python numbers go with either.
+
+    >>> array_module(np.zeros(3), 2.0).__name__
+    'numpy'
+    """
+    devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
+    if len(devices) > 1:
+        raise ValueError(
+            "arrays live on different devices, "
+            + " and ".join(f"{device_of(a)} {a.shape}" for a in arrays if hasattr(a, "shape"))
+            + ': move them to one with .to("cpu") or .to("cuda")'
+        )
+    return cupy() if "cuda" in devices else np
+
+
+def to_device(array: Array, device: str | None) -> Array:
+    """The array on `device`; `None` leaves it where it is. Copies only if it has to move."""
+    if device is None:
+        return array
+    if device == "cuda":
+        return cupy().asarray(array)
+    if device == "cpu":
+        return to_host(array)
+    raise ValueError(f'device: got {device!r}, expected "cpu" or "cuda"')
+
+
+def to_host(array: Array) -> Array:
+    """The array in the computer's own memory, as NumPy's."""
+    if device_of(array) == "cuda":
+        return array.get()
+    return np.asarray(array)
+
+
+def as_array(data: Any) -> Array:
+    """Lists, numbers and arrays as an array; an array stays itself, on its device."""
+    return data if device_of(data) == "cuda" else np.asarray(data)
+
+
+_erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)
+
+
+def erfc(x: Array) -> Array:
+    """The complementary error function, element by element: exact but for the last digit, slow.
+
+    NumPy has none, so this calls the C library's through Python; GELU's kernel is the fast way.
+    """
+    if device_of(x) == "cuda":
+        return importlib.import_module("cupyx.scipy.special").erfc(x)
+    return np.asarray(_erfc_of_one(x)).astype(x.dtype)
+
+
+def scatter_add(target: Array, index: Any, values: Array) -> None:
+    """`target[index] += values` that counts repeated indices, in place.
+
+    On CuPy the order of the additions is not fixed, so float results can differ in the last bit.
+    """
+    xp = array_module(target, values)
+    xp.add.at(target, index, values)

@@ -1,0 +1,1 @@
+"""Numbers and gradients: tensors, primitives, the functions of networks, gradient checks."""

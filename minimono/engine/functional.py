@@ -1,0 +1,203 @@
+"""The functions that networks are built from, written as their formulas: the reading versions.
+
+Those marked `@has_kernel` have a running version of the same name in `kernels/cpu.py`.
+Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from minimono import backend
+from minimono.backend import Array
+from minimono.engine.fused import has_kernel
+from minimono.engine.primitives import erfc, exp, log, matmul, sigmoid, sqrt, tanh, where
+from minimono.engine.tensor import Tensor, tensor
+
+__all__ = [
+    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "log_softmax",
+    "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "tanh",
+]  # fmt: skip
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), element by element; slope 0 at 0, as in PyTorch; nan stays nan.
+
+    >>> relu(tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    return where(x.detach() <= 0.0, 0.0, x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x), element by element."""
+    return x * sigmoid(x)
+
+
+@has_kernel
+def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+
+        none:  x erfc(-x / sqrt 2) / 2          tanh:  x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))
+
+    The usual (1 + erf)/2 and (1 + tanh)/2 are the same numbers, but lose all digits for x << 0.
+
+    >>> gelu(tensor([0.0, 1.0]))
+    tensor([0.        , 0.84134475])
+    """
+    if approximate == "none":
+        return 0.5 * x * erfc(x * -(0.5**0.5))
+    if approximate == "tanh":
+        return x * sigmoid((2.0 * (2.0 / math.pi) ** 0.5) * (x + 0.044715 * (x * x * x)))
+    raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
+
+
+@has_kernel
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
+
+    >>> softmax(tensor([0.0, 0.0]))
+    tensor([0.5, 0.5])
+    """
+    e = exp(x - x.detach().max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """x - log sum exp(x) along an axis."""
+    shifted = x - x.detach().max(axis=axis, keepdims=True)
+    return shifted - log(exp(shifted).sum(axis=axis, keepdims=True))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
+    """The mean of -log softmax(logits)[target], in nats. `logits` (..., C), `targets` ints (...).
+
+    Raises ValueError if the shapes do not match or a target is not one of the C classes.
+
+    >>> cross_entropy(tensor([[0.0, 0.0]]), np.array([1]))
+    tensor(0.69314718)
+    """
+    index = _index(targets, logits.shape[-1], "cross_entropy: target", logits.device)
+    if index.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"cross_entropy: targets have shape {tuple(index.shape)}, expected the shape of the "
+            f"logits {logits.shape} without the last axis"
+        )
+    if index.size == 0:
+        raise ValueError(f"cross_entropy: no targets (logits have shape {logits.shape})")
+    flat = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
+    return _mean_cross_entropy(flat, Tensor(index.reshape(-1)))
+
+
+@has_kernel
+def _mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    rows = backend.array_module(logits.data).arange(logits.shape[0])
+    return -log_softmax(logits)[rows, targets].mean()
+
+
+@has_kernel
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, over the last axis.
+
+    The variance is the biased one (divided by C, not C - 1) and eps is inside the root
+    (Ba et al. 2016, arXiv 1607.06450; as in PyTorch).
+
+    >>> layer_norm(tensor([[1.0, 3.0]]), tensor([1.0, 1.0]), tensor([0.0, 0.0]), eps=0.0)
+    tensor([[-1.,  1.]])
+    """
+    _check_channels("layer_norm", x, weight=weight, bias=bias)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred / sqrt(variance + eps) * weight + bias
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019)."""
+    _check_channels("rms_norm", x, weight=weight)
+    return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
+    if x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
+    out = matmul(x.reshape(-1, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
+    if bias is not None:
+        out = out + bias
+    return out.reshape(*x.shape[:-1], weight.shape[0])  # (N, D) -> (..., D)
+
+
+def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
+    """Rows of `weight` (N, C) by their numbers `ids` (...): (..., C).
+
+    Raises ValueError for a number outside 0..N-1.
+    """
+    return weight[_index(ids, weight.shape[0], "embedding: id", weight.device)]
+
+
+def scaled_dot_product_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | Array | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """softmax(q k^T / sqrt D) v (Vaswani et al. 2017, eq. 1).
+
+    `q` (..., T, D), `k` and `v` (..., S, D); `mask` booleans that broadcast to (..., T, S), True
+    where a query may look; `is_causal` lets position t look at 0..t only. A query that may look
+    nowhere raises ValueError where the mask is on the host, and is nan on a GPU.
+    """
+    scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
+    allowed = mask.data if isinstance(mask, Tensor) else mask
+    if is_causal:
+        lower = np.tri(q.shape[-2], k.shape[-2], dtype=bool)
+        causal = backend.to_device(lower, q.device)
+        allowed = causal if allowed is None else allowed & causal
+    if allowed is not None:
+        if isinstance(allowed, np.ndarray) and not allowed.any(axis=-1).all():
+            raise ValueError("scaled_dot_product_attention: mask leaves a query nothing to look at")
+        scores = where(allowed, scores, -math.inf)
+    return softmax(scores) @ v  # (..., T, S) @ (..., S, D) -> (..., T, D)
+
+
+def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = True) -> Tensor:
+    """In training, zero each element with probability `p` and divide the rest by 1 - p.
+
+    Random numbers are drawn on the host, so that both devices drop the same elements.
+    """
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout: p is {p}, expected 0 <= p < 1")
+    if not training or p == 0.0:
+        return x
+    keep = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype) / (1.0 - p)
+    return x * Tensor(backend.to_device(keep.astype(x.dtype), x.device))
+
+
+def _index(ids: Any, size: int, name: str, device: str) -> Array:
+    """Integer ids, checked against `size` (CuPy would wrap them round silently), on `device`.
+
+    Ids that come from the host are checked there, so a training step never waits for the GPU.
+    """
+    index = backend.as_array(ids.data if isinstance(ids, Tensor) else ids)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
+    wrong = (index < 0) | (index >= size)
+    if wrong.any():
+        raise ValueError(f"{name} {int(index[wrong][0])} is outside 0..{size - 1}")
+    return backend.to_device(index, device)
+
+
+def _check_channels(name: str, x: Tensor, **parameters: Tensor) -> None:
+    for key, parameter in parameters.items():
+        if parameter.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name}: {key} has shape {parameter.shape}, x has {x.shape[-1]} channels (axis -1)"
+            )
+
+
+

@@ -1,0 +1,602 @@
+"""The primitives: each a function on arrays, with its gradient rules directly below it.
+
+A rule takes the cotangent `g` of the output, the output, and the arguments, all as tensors, and
+returns the cotangent of one argument; one rule for each argument that has a gradient, in order.
+Rules ignore broadcasting: the walk back undoes it (`tensor.like`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from minimono import backend
+from minimono.backend import Array, array_module
+from minimono.engine.tensor import Axis, Operand, Origin, Tensor, as_tensor, is_recording
+
+Rule = Callable[..., Tensor]
+
+
+class Primitive:
+    """An operation on arrays that tensors can go through; made by the decorator `primitive`."""
+
+    def __init__(self, forward: Callable[..., Array]):
+        self.forward = forward
+        self.name = forward.__name__
+        self.__doc__ = forward.__doc__
+        self.rules: tuple[Rule | None, ...] = ()
+        self.rule_of_all: Callable[..., Iterable[Tensor | None]] | None = None
+
+    def vjp(self, *rules: Rule | None) -> None:
+        """Give the vector-Jacobian products, one per argument; None for one without gradient."""
+        self.rules = rules
+
+    def vjp_of_all(self, rule: Callable[..., Iterable[Tensor | None]]) -> None:
+        """Give one rule that returns the cotangents of all arguments, in order."""
+        self.rule_of_all = rule
+
+    def __call__(self, *arguments: Any, **options: Any) -> Tensor:
+        data = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        try:
+            output = self.forward(*data, **options)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, self.name, data) from error
+        return made_by(self, arguments, options, output)
+
+    def pull(
+        self, cotangent: Tensor, output: Tensor, wanted: Set[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        assert output.origin is not None
+        arguments, options = output.origin.arguments, output.origin.options
+        if self.rule_of_all is not None:
+            shares = self.rule_of_all(cotangent, output, *arguments, **options)
+            for argument, share in zip(arguments, shares, strict=True):
+                if share is not None and id(argument) in wanted:
+                    yield argument, share
+            return
+        for i, argument in enumerate(arguments):
+            if id(argument) not in wanted:
+                continue
+            if i >= len(self.rules):
+                raise ValueError(
+                    f"{self.name}: no gradient rule for argument {i}; give one with "
+                    f"{self.name}.vjp(...), or None if it has no gradient"
+                )
+            rule = self.rules[i]
+            if rule is not None:
+                yield argument, rule(cotangent, output, *arguments, **options)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else lambda *args, **opts: self(instance, *args, **opts)
+
+
+def primitive(forward: Callable[..., Array]) -> Primitive:
+    """Make a function on arrays an operation on tensors; give its rules with `.vjp(...)`.
+
+    The rules need not be the function's derivative. Deactivation (`mono.inhibition`) uses that.
+
+    >>> @primitive
+    ... def cube(x):
+    ...     return x * x * x
+    >>> cube.vjp(lambda g, out, x: g * 3.0 * x * x)
+    """
+    return Primitive(forward)
+
+
+def made_by(
+    operation: Any, arguments: tuple[Any, ...], options: dict[str, Any], output: Array,
+    saved: Any = None,
+) -> Tensor:
+    """The output as a tensor, with its origin on the tape if any argument needs a gradient."""
+    if is_recording() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+        return Tensor(output, True, Origin(operation, arguments, options, saved))
+    return Tensor(output)
+
+
+def _explained(error: Exception, name: str, data: list[Any]) -> Exception:
+    shapes = ", ".join(
+        f"{a.dtype}{list(a.shape)} on {backend.device_of(a)}" if hasattr(a, "shape") else repr(a)
+        for a in data
+    )
+    return type(error)(f"{name}({shapes}): {error}")
+
+
+def constant(array: Array) -> Tensor:
+    return Tensor(array)
+
+
+# ---- arithmetic --------------------------------------------------------------------------------
+
+
+@primitive
+def add(x: Array, y: Array) -> Array:
+    return x + y
+
+
+add.vjp(lambda g, out, x, y: g, lambda g, out, x, y: g)
+
+
+@primitive
+def subtract(x: Array, y: Array) -> Array:
+    return x - y
+
+
+subtract.vjp(lambda g, out, x, y: g, lambda g, out, x, y: -g)
+
+
+@primitive
+def multiply(x: Array, y: Array) -> Array:
+    return x * y
+
+
+multiply.vjp(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
+
+
+@primitive
+def divide(x: Array, y: Array) -> Array:
+    return x / y
+
+
+divide.vjp(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
+
+
+@primitive
+def negative(x: Array) -> Array:
+    return -x
+
+
+negative.vjp(lambda g, out, x: -g)
+
+
+@primitive
+def power(x: Array, y: Array) -> Array:
+    return x**y
+
+
+def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
+    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan.
+    return g * y * x ** where(_data(y) == 0, 1.0, y - 1.0)
+
+
+def _power_exponent_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
+    # At x = 0 the slope is 0 for y > 0, though 0 * log 0 would be nan.
+    return g * out * log(where(_data(x) == 0, 1.0, x))
+
+
+power.vjp(_power_base_rule, _power_exponent_rule)
+
+
+@primitive
+def matmul(x: Array, y: Array) -> Array:
+    if x.ndim < 2 or y.ndim < 2:
+        raise ValueError(
+            "matmul takes matrices, or stacks of them; make a vector one with reshape: "
+            "v.reshape(1, -1) @ m, m @ v.reshape(-1, 1)"
+        )
+    return x @ y
+
+
+matmul.vjp(
+    lambda g, out, x, y: g @ as_tensor(y).swapaxes(-1, -2),
+    lambda g, out, x, y: as_tensor(x).swapaxes(-1, -2) @ g,
+)
+
+# ---- functions of one number -------------------------------------------------------------------
+
+
+@primitive
+def exp(x: Array) -> Array:
+    return array_module(x).exp(x)
+
+
+exp.vjp(lambda g, out, x: g * out)
+
+
+@primitive
+def log(x: Array) -> Array:
+    return array_module(x).log(x)
+
+
+log.vjp(lambda g, out, x: g / x)
+
+
+@primitive
+def expm1(x: Array) -> Array:
+    return array_module(x).expm1(x)
+
+
+expm1.vjp(lambda g, out, x: g * (out + 1.0))
+
+
+@primitive
+def log1p(x: Array) -> Array:
+    return array_module(x).log1p(x)
+
+
+log1p.vjp(lambda g, out, x: g / (1.0 + x))
+
+
+@primitive
+def sqrt(x: Array) -> Array:
+    return array_module(x).sqrt(x)
+
+
+sqrt.vjp(lambda g, out, x: 0.5 * g / out)
+
+
+@primitive
+def sin(x: Array) -> Array:
+    return array_module(x).sin(x)
+
+
+@primitive
+def cos(x: Array) -> Array:
+    return array_module(x).cos(x)
+
+
+sin.vjp(lambda g, out, x: g * cos(x))
+cos.vjp(lambda g, out, x: -g * sin(x))
+
+
+@primitive
+def tanh(x: Array) -> Array:
+    return array_module(x).tanh(x)
+
+
+tanh.vjp(lambda g, out, x: g * (1.0 - out * out))
+
+
+@primitive
+def sigmoid(x: Array) -> Array:
+    # 1 / (1 + exp(-x)), written so that no exponential overflows and small values keep all digits.
+    xp = array_module(x)
+    small = xp.exp(xp.where(x.real < 0, x, -x))
+    return xp.where(x.real < 0, small, 1.0) / (1.0 + small)
+
+
+sigmoid.vjp(lambda g, out, x: g * out * (1.0 - out))
+
+
+@primitive
+def erfc(x: Array) -> Array:
+    return backend.erfc(x)
+
+
+erfc.vjp(lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x))
+
+
+@primitive
+def absolute(x: Array) -> Array:
+    return x * array_module(x).sign(x.real)  # of complex x too, for the complex step
+
+
+absolute.vjp(lambda g, out, x: g * _signs(x))
+
+# ---- choices -----------------------------------------------------------------------------------
+
+
+@primitive
+def where(condition: Array, x: Array, y: Array) -> Array:
+    """`x` where the condition holds, `y` elsewhere; the gradient goes where the value came from."""
+    return array_module(condition, x, y).where(condition, x, y)
+
+
+where.vjp(
+    None,
+    lambda g, out, condition, x, y: where(condition, g, 0.0),
+    lambda g, out, condition, x, y: where(condition, 0.0, g),
+)
+
+
+@primitive
+def maximum(x: Array, y: Array) -> Array:
+    """The larger; at a tie each argument gets half of the gradient."""
+    return array_module(x, y).maximum(x, y)
+
+
+maximum.vjp(
+    lambda g, out, x, y: g * _share_of_larger(_data(x), _data(y)),
+    lambda g, out, x, y: g * _share_of_larger(_data(y), _data(x)),
+)
+
+
+@primitive
+def minimum(x: Array, y: Array) -> Array:
+    """The smaller; at a tie each argument gets half of the gradient."""
+    return array_module(x, y).minimum(x, y)
+
+
+minimum.vjp(
+    lambda g, out, x, y: g * _share_of_larger(_data(y), _data(x)),
+    lambda g, out, x, y: g * _share_of_larger(_data(x), _data(y)),
+)
+
+
+def _data(x: Operand) -> Array:
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _signs(x: Tensor) -> Tensor:
+    return constant(array_module(x.data).sign(x.data.real))
+
+
+def _share_of_larger(x: Array, y: Array) -> Tensor:
+    xp = array_module(x, y)
+    dtype = xp.result_type(x, y)
+    return constant(xp.asarray(xp.where(x == y, 0.5, xp.where(x > y, 1.0, 0.0))).astype(dtype))
+
+
+# ---- sums and extremes along axes --------------------------------------------------------------
+
+
+@primitive
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+def _sum_rule(
+    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
+) -> Tensor:
+    return broadcast_to(_with_axes(g, x, axis, keepdims), x.shape)
+
+
+sum.vjp(_sum_rule)
+
+
+@primitive
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The largest along the axes; tied elements share the gradient equally."""
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+def _max_rule(
+    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
+) -> Tensor:
+    largest = x.data == _with_axes(out.detach(), x, axis, keepdims).data
+    share = largest / largest.sum(axis=axis, keepdims=True)
+    return _with_axes(g, x, axis, keepdims) * constant(share.astype(x.data.dtype))
+
+
+max.vjp(_max_rule)
+
+
+@primitive
+def flip(x: Array, axis: int = -1) -> Array:
+    return array_module(x).flip(x, axis=axis)
+
+
+flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
+
+
+@primitive
+def cumsum(x: Array, axis: int = -1) -> Array:
+    return x.cumsum(axis=axis)
+
+
+def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
+    return flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis)
+
+
+cumsum.vjp(_cumsum_rule)
+
+
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    total: Tensor = sum(x, axis=axis, keepdims=keepdims)
+    if x.data.size == 0:
+        raise ValueError(f"mean: tensor has shape {x.shape}, which holds no elements")
+    return total * (total.data.size / x.data.size)
+
+
+def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The smallest along the axes; tied elements share the gradient equally."""
+    return -max(-x, axis=axis, keepdims=keepdims)
+
+
+def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
+    if keepdims:
+        return g
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    reduced = {a % x.ndim for a in axes}
+    return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+
+
+# ---- shapes ------------------------------------------------------------------------------------
+
+
+@primitive
+def _reshape(x: Array, shape: tuple[int, ...]) -> Array:
+    return x.reshape(shape)
+
+
+_reshape.name = "reshape"
+_reshape.vjp(lambda g, out, x, shape: _reshape(g, x.shape))
+
+
+def reshape(x: Tensor, *shape: int | tuple[int, ...]) -> Tensor:
+    return _reshape(x, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape)
+
+
+@primitive
+def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
+    return array_module(x).broadcast_to(x, shape)
+
+
+broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up what was repeated
+
+
+@primitive
+def _transpose(x: Array, axes: tuple[int, ...]) -> Array:
+    return x.transpose(axes)
+
+
+_transpose.name = "transpose"
+_transpose.vjp(
+    lambda g, out, x, axes: _transpose(g, tuple(int(a) for a in np.argsort([a % x.ndim for a in axes])))
+)
+
+
+def transpose(x: Tensor, *axes: int) -> Tensor:
+    """The axes in the given order; without any, reversed."""
+    return _transpose(x, axes or tuple(reversed(range(x.ndim))))
+
+
+def swapaxes(x: Tensor, axis: int, other: int) -> Tensor:
+    axes = list(range(x.ndim))
+    axes[axis], axes[other] = axes[other], axes[axis]
+    return _transpose(x, tuple(axes))
+
+
+@primitive
+def pad(x: Array, widths: tuple[tuple[int, int], ...]) -> Array:
+    """Zeros around `x`: `widths[i] = (before, after)` along axis i."""
+    return array_module(x).pad(x, widths)
+
+
+pad.vjp(
+    lambda g, out, x, widths: g[
+        tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    ]
+)
+
+
+@primitive
+def concatenate(*xs: Array, axis: int) -> Array:
+    return array_module(*xs).concatenate(xs, axis=axis)
+
+
+def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterator[Tensor]:
+    stop = 0
+    for x in xs:
+        start, stop = stop, stop + _data(x).shape[axis]
+        yield g[(slice(None),) * (axis % g.ndim) + (slice(start, stop),)]
+
+
+concatenate.vjp_of_all(_concatenate_rule)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side along a new axis."""
+
+    def with_axis(x: Tensor) -> Tensor:
+        at = axis % (x.ndim + 1)
+        return x.reshape(*x.shape[:at], 1, *x.shape[at:])
+
+    return concatenate(*(with_axis(x) for x in tensors), axis=axis)
+
+
+# ---- picking and placing elements --------------------------------------------------------------
+
+
+@primitive
+def _pick(x: Array, index: Any) -> Array:
+    return x[index]
+
+
+@primitive
+def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
+    """Zeros of a shape with the values added where `index` says; repeated indices add up."""
+    target = array_module(values).zeros(shape, dtype=values.dtype)
+    if _is_basic(index):
+        target[index] = values
+    else:
+        backend.scatter_add(target, index, values)
+    return target
+
+
+_pick.name = "getitem"
+_pick.vjp(lambda g, out, x, index: _place(g, index, x.shape))
+_place.name = "scatter_add"
+_place.vjp(lambda g, out, values, index, shape: _pick(g, index))
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether an index only slices, so that no element is picked twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(isinstance(p, int | slice | type(None) | type(...)) for p in parts)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """`x[index]` with integers, slices, `None`, `...`, integer or boolean arrays."""
+    return _pick(x, _index_arrays(index))
+
+
+def scatter_add(values: Tensor, index: Any, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of `shape` with `values` added at `index`; a place named twice gets both."""
+    return _place(values, _index_arrays(index), shape)
+
+
+def _index_arrays(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_data(part) for part in index)
+    return _data(index)
+
+
+# ---- dtype, device -----------------------------------------------------------------------------
+
+
+@primitive
+def astype(x: Array, dtype: Any) -> Array:
+    return x.astype(dtype)
+
+
+astype.vjp(lambda g, out, x, dtype: g)  # the walk back returns to the dtype of x
+
+
+@primitive
+def to(x: Array, device: str) -> Array:
+    return backend.to_device(x, device)
+
+
+to.vjp(lambda g, out, x, device: to(g, x.device))
+
+# ---- comparisons: no gradient ------------------------------------------------------------------
+
+
+@primitive
+def less(x: Array, y: Array) -> Array:
+    return x < y
+
+
+@primitive
+def less_equal(x: Array, y: Array) -> Array:
+    return x <= y
+
+
+@primitive
+def greater(x: Array, y: Array) -> Array:
+    return x > y
+
+
+@primitive
+def greater_equal(x: Array, y: Array) -> Array:
+    return x >= y
+
+
+for _comparison in (less, less_equal, greater, greater_equal):
+    _comparison.vjp(None, None)
+
+# ---- the operators and methods of Tensor -------------------------------------------------------
+
+
+def _swapped(operation: Primitive) -> Callable[[Tensor, Operand], Tensor]:
+    return lambda x, y: operation(y, x)
+
+
+for _name, _operation in {
+    "__add__": add, "__radd__": _swapped(add),
+    "__sub__": subtract, "__rsub__": _swapped(subtract),
+    "__mul__": multiply, "__rmul__": _swapped(multiply),
+    "__truediv__": divide, "__rtruediv__": _swapped(divide),
+    "__pow__": power, "__rpow__": _swapped(power),
+    "__matmul__": matmul, "__rmatmul__": _swapped(matmul),
+    "__neg__": negative, "__abs__": absolute, "__getitem__": getitem,
+    "__lt__": less, "__le__": less_equal, "__gt__": greater, "__ge__": greater_equal,
+    "exp": exp, "log": log, "sqrt": sqrt, "tanh": tanh,
+    "sum": sum, "mean": mean, "max": max, "min": min,
+    "reshape": reshape, "transpose": transpose, "swapaxes": swapaxes,
+    "T": property(transpose), "astype": astype, "to": to,
+}.items():  # fmt: skip
+    setattr(Tensor, _name, _operation)

@@ -1,0 +1,382 @@
+"""A number that remembers how it was made, and the walk back that gives its gradient.
+
+A `Tensor` holds an array and its `Origin`: which primitive made it, from which arguments. The
+origins are the tape. `pull_back` walks it from the youngest tensor to the oldest and applies to
+each the rule that its primitive brings:
+
+    y = f(x_1, x_2, ...)        cotangent of x_i  +=  (dy/dx_i)^T  cotangent of y
+
+Rules are written in tensor operations, so a gradient can have a tape of its own: `grad(grad(f))`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from minimono import backend
+from minimono.backend import Array, Device
+
+Operand: TypeAlias = "Tensor | Array | float"  # what an operator takes beside a Tensor
+
+_recording: ContextVar[bool] = ContextVar("minimono_recording", default=True)
+_births = itertools.count()
+
+
+def is_recording() -> bool:
+    """Whether operations are being written on the tape (True unless inside `no_grad()`)."""
+    return _recording.get()
+
+
+@contextmanager
+def _recorded(record: bool) -> Iterator[None]:
+    token = _recording.set(record)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Write nothing on the tape in this `with` block.
+
+    >>> x = tensor(3.0, requires_grad=True)
+    >>> with no_grad():
+    ...     (x * x).requires_grad
+    False
+    """
+    return _recorded(False)
+
+
+class Differentiable(Protocol):
+    """What the tape asks of an operation: a name, and cotangents of its arguments."""
+
+    name: str
+
+    def pull(
+        self, cotangent: Tensor, output: Tensor, wanted: Set[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs (argument, its share of the cotangent) for the arguments whose `id` is wanted."""
+        ...
+
+
+class Origin(NamedTuple):
+    """How a tensor was made."""
+
+    operation: Differentiable
+    arguments: tuple[Any, ...]  # tensors and constants, as they were passed
+    options: dict[str, Any]
+    saved: Any = None  # what a kernel keeps from its forward pass for its backward pass
+
+
+class Tensor:
+    """An array that remembers how it was made.
+
+    `.data` is a NumPy or CuPy array; `.grad`, after `backward()`, is one too (leaves only).
+    Tensors are values: no operation changes one in place. Optimisers write to `.data`.
+    """
+
+    __slots__ = ("__weakref__", "birth", "data", "grad", "origin", "requires_grad")
+
+    # NumPy must not try `array * tensor` element by element: it is ours to do.
+    __array_ufunc__ = None
+
+    def __init__(self, data: Array, requires_grad: bool = False, origin: Origin | None = None):
+        # NumPy returns scalars, not arrays, for results without axes.
+        self.data: Array = np.asarray(data) if isinstance(data, np.generic) else data
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        self.origin = origin
+        self.birth = next(_births)  # a tensor is younger than all it was made from
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self.data.ndim)
+
+    @property
+    def size(self) -> int:
+        return int(self.data.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.data.dtype
+        return dtype
+
+    @property
+    def device(self) -> Device:
+        return backend.device_of(self.data)
+
+    def item(self) -> float:
+        """The only element as a Python number. On a GPU this waits for all work before it."""
+        if self.data.size != 1:
+            raise ValueError(f"item: tensor has shape {self.shape}, expected one element")
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self.data)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        raise TypeError(
+            "a Tensor is not converted to an array silently, since that would cut the tape: "
+            "pass tensor.data"
+        )
+
+    def __repr__(self) -> str:
+        body = np.array2string(backend.to_host(self.data), separator=", ", prefix="tensor(")
+        notes = f", dtype={self.dtype}" if self.dtype not in (np.float64, np.int64, bool) else ""
+        notes += f', device="{self.device}"' if self.device != "cpu" else ""
+        notes += f", made by {self.origin.operation.name}" if self.origin else ""
+        notes += ", requires_grad=True" if self.requires_grad and not self.origin else ""
+        return f"tensor({body}{notes})"
+
+    def detach(self) -> Tensor:
+        """The same data without the tape: a constant (the stop-gradient `sg` of the papers)."""
+        return Tensor(self.data)
+
+    def backward(self, cotangent: Array | None = None) -> None:
+        """Add d(self)/d(leaf) to `.grad` of every leaf that requires it.
+
+        For a tensor that is not a scalar, `cotangent` of its shape says which combination of its
+        elements to differentiate. Gradients add up over calls, as in PyTorch.
+
+        >>> x = tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        array([2., 4.])
+        """
+        if not self.requires_grad:
+            raise ValueError(
+                "backward: nothing that this tensor was made from has requires_grad=True"
+            )
+        tape = tape_of(self)
+        leaves = [node for node in tape if node.origin is None]
+        with no_grad():
+            gradients = pull_back(tape, self, _cotangent_of(self, cotangent), ends=leaves)
+        for leaf in leaves:
+            gradient = gradients[id(leaf)] if id(leaf) in gradients else zeros_like(leaf)
+            # A copy the first time: a rule may hand one array to two leaves.
+            leaf.grad = gradient.data.copy() if leaf.grad is None else leaf.grad + gradient.data
+
+    if TYPE_CHECKING:  # operators and methods: attached by primitives.py, where each rule stands
+        # fmt: off
+        def __add__(self, other: Operand) -> Tensor: ...
+        def __radd__(self, other: Operand) -> Tensor: ...
+        def __sub__(self, other: Operand) -> Tensor: ...
+        def __rsub__(self, other: Operand) -> Tensor: ...
+        def __mul__(self, other: Operand) -> Tensor: ...
+        def __rmul__(self, other: Operand) -> Tensor: ...
+        def __truediv__(self, other: Operand) -> Tensor: ...
+        def __rtruediv__(self, other: Operand) -> Tensor: ...
+        def __pow__(self, other: Operand) -> Tensor: ...
+        def __rpow__(self, other: Operand) -> Tensor: ...
+        def __matmul__(self, other: Operand) -> Tensor: ...
+        def __rmatmul__(self, other: Operand) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __lt__(self, other: Operand) -> Tensor: ...
+        def __le__(self, other: Operand) -> Tensor: ...
+        def __gt__(self, other: Operand) -> Tensor: ...
+        def __ge__(self, other: Operand) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor: ...
+        def reshape(self, *shape: int | tuple[int, ...]) -> Tensor: ...
+        def transpose(self, *axes: int) -> Tensor: ...
+        def swapaxes(self, axis: int, other: int) -> Tensor: ...
+        def astype(self, dtype: Any) -> Tensor: ...
+        def to(self, device: str) -> Tensor: ...
+        @property
+        def T(self) -> Tensor: ...  # noqa: N802
+        # fmt: on
+
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A Tensor from numbers, lists or arrays (copied), on "cpu" or "cuda".
+
+    Integers stay integers, for use as indices; with `requires_grad` they become float64.
+    Raises TypeError for complex numbers, text and objects.
+
+    >>> tensor([[1.0, 2.0]], dtype="float32")
+    tensor([[1., 2.]], dtype=float32)
+    """
+    if isinstance(data, Tensor):
+        data = data.data
+    array = backend.as_array(data)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: data has dtype {array.dtype}, expected real numbers")
+    if dtype is None and requires_grad and array.dtype.kind != "f":
+        dtype = np.float64
+    array = array.astype(array.dtype if dtype is None else dtype, copy=True)
+    if requires_grad and array.dtype.kind != "f":
+        raise TypeError(f"tensor: dtype {array.dtype} has no gradient, expected a float dtype")
+    return Tensor(backend.to_device(array, device), requires_grad)
+
+
+def as_tensor(value: Operand | Sequence[Any]) -> Tensor:
+    """A Tensor as it is; anything else as `tensor` makes it."""
+    return value if isinstance(value, Tensor) else tensor(value)
+
+
+def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
+    """All tensors that `output` depends on and that require gradients, youngest first.
+
+    Looks no further back than `ends`. Sorting by birth puts every tensor before those it was made
+    from, with no recursion: a chain of a million operations is no deeper than one of ten.
+    """
+    stops = {id(end) for end in ends}
+    found = {id(output): output}
+    to_visit = [output]
+    while to_visit:
+        node = to_visit.pop()
+        if node.origin is None or id(node) in stops:
+            continue
+        for argument in node.origin.arguments:
+            if isinstance(argument, Tensor) and argument.requires_grad:
+                if id(argument) not in found:
+                    found[id(argument)] = argument
+                    to_visit.append(argument)
+    return sorted(found.values(), key=lambda t: t.birth, reverse=True)
+
+
+def pull_back(
+    tape: list[Tensor], output: Tensor, cotangent: Tensor, ends: Sequence[Tensor]
+) -> dict[int, Tensor]:
+    """Cotangents, by `id`, of those `ends` that `output` depends on: the reverse walk.
+
+    A tensor's cotangent is complete when the walk reaches it, since all that used it are younger.
+    """
+    stops = {id(end) for end in ends}
+    on_the_way = set(stops)  # the tensors that depend on an end: only they need a cotangent
+    for node in reversed(tape):
+        if node.origin and any(id(argument) in on_the_way for argument in node.origin.arguments):
+            on_the_way.add(id(node))
+
+    gradients = {id(output): cotangent} if id(output) in on_the_way else {}
+    for node in tape:
+        if id(node) in stops or id(node) not in gradients or node.origin is None:
+            continue
+        arriving = gradients.pop(id(node))
+        for argument, share in node.origin.operation.pull(arriving, node, on_the_way):
+            share = like(share, argument)
+            known = gradients.get(id(argument))
+            gradients[id(argument)] = share if known is None else known + share
+    return gradients
+
+
+def like(share: Tensor, argument: Tensor) -> Tensor:
+    """A cotangent in the shape and dtype of its argument: the shadow of broadcasting.
+
+    What was repeated going forward is added up going back. Done here once, so that no rule has to.
+    """
+    if share.data.shape != argument.data.shape:
+        extra = share.ndim - argument.ndim
+        repeated = tuple(
+            i + extra for i, n in enumerate(argument.shape) if n == 1 and share.shape[i + extra] > 1
+        )
+        share = share.sum(axis=(*range(extra), *repeated)).reshape(argument.shape)
+    if share.data.dtype != argument.data.dtype:
+        share = share.astype(argument.data.dtype)
+    return share
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    return Tensor(backend.array_module(x.data).zeros_like(x.data))
+
+
+def _cotangent_of(output: Tensor, cotangent: Array | None) -> Tensor:
+    if cotangent is None:
+        if output.size != 1:
+            raise ValueError(
+                f"backward: tensor has shape {output.shape}, expected a scalar; "
+                "sum it, or pass a cotangent of its shape"
+            )
+        return Tensor(backend.array_module(output.data).ones_like(output.data))
+    cotangent = backend.as_array(cotangent)
+    if cotangent.shape != output.shape:
+        raise ValueError(
+            f"backward: cotangent has shape {cotangent.shape}, tensor has {output.shape}"
+        )
+    return Tensor(backend.to_device(cotangent, output.device).astype(output.dtype))
+
+
+def grad(
+    f: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0
+) -> Callable[..., Any]:
+    """The gradient of a scalar function, as a function of the same arguments.
+
+    Takes and returns Tensors (a tuple of them for a tuple of `argnums`), and composes.
+
+    >>> cube = lambda x: x * x * x
+    >>> grad(cube)(tensor(2.0)), grad(grad(cube))(tensor(2.0))
+    (tensor(12.), tensor(12.))
+    """
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        values = list(args)
+        for i in wanted:
+            values[i] = _variable(values[i], f"grad: argument {i}")
+        variables = [values[i] for i in wanted]
+        with _recorded(True):
+            output = f(*values, **kwargs)
+        if not isinstance(output, Tensor) or output.size != 1:
+            got = f"shape {output.shape}" if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"grad: f returned {got}, expected a Tensor with one element")
+
+        tape = tape_of(output, ends=variables)
+        ours = {id(variable) for variable in variables}
+        # The walk needs a tape of its own only if something else is being differentiated too:
+        # an outer grad's variable behind one of ours, or one that f closes over.
+        others = any(v.origin is not None for v in variables) or any(
+            node.origin is None and id(node) not in ours for node in tape
+        )
+        with _recorded(others and is_recording()):
+            gradients = pull_back(tape, output, _cotangent_of(output, None), ends=variables)
+        result = tuple(
+            gradients[id(v)] if id(v) in gradients else zeros_like(v) for v in variables
+        )
+        return result[0] if isinstance(argnums, int) else result
+
+    return gradient
+
+
+def _variable(value: Operand, name: str) -> Tensor:
+    """A tensor to differentiate by, new, so that two nested gradients never mix theirs up."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        with _recorded(True):
+            return value.reshape(value.shape)
+    data = value.data if isinstance(value, Tensor) else tensor(value).data
+    if data.dtype.kind not in "fc":
+        if isinstance(value, Tensor):
+            raise TypeError(f"{name} has dtype {data.dtype}, which has no gradient")
+        data = data.astype(np.float64)
+    return Tensor(data, requires_grad=True)

@@ -1,0 +1,38 @@
+"""Running versions: fast kernels with the names of the reading versions they stand in for.
+
+A hot function exists twice. Its *reading version* is written in plain array operations, looks like
+the formula, and is the truth. Its *running version* is a kernel in this folder, held to the
+reading version by tests. `with reference():` switches every kernel off, so that a reader can step
+through the mathematics in a debugger.
+
+Files: `cpu.py` kernels of networks, `cpu_scale.py` kernels of metrics (float64 accumulators).
+They are imported on first use, because Numba takes half a second to import.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
+
+
+def enabled() -> bool:
+    """Whether running versions may be used (True unless inside `reference()`)."""
+    return _enabled.get()
+
+
+@contextmanager
+def reference() -> Iterator[None]:
+    """Use reading versions only, in this `with` block.
+
+    >>> with reference():
+    ...     enabled()
+    False
+    >>> enabled()
+    True
+    """
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)

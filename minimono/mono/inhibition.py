@@ -1,0 +1,156 @@
+"""Inhibiting monosemantic neurons: deactivation, and the MEmeL module that applies it in training.
+
+A flagged activation z is replaced by its neuron's mean, a constant. What matters is the gradient
+that the layers below get for it (Wang, Di, Chen, Ng, KDD 2024, eqs. 10-12, App. E.3):
+
+    name                 value     dz'/dz    layers below
+    naive (a)            mean        0       learn nothing from it
+    naive (b)            mean       +1       learn to move z away from its mean
+    reversed (RD)        mean       -1       learn to move z towards its mean
+    reversed, strength d mean       -d
+
+The gradient is on purpose not the derivative of the value: finite differences must disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from minimono.backend import Array, array_module, as_array
+from minimono.engine.primitives import primitive
+from minimono.engine.tensor import Tensor, as_tensor
+from minimono.mono.scale import ScaleTracker
+from minimono.mono.selection import select_top_k
+from minimono.nn.module import Module
+
+
+@primitive
+def _deactivate(z: Array, mask: Array, mean: Array, strength: float) -> Array:
+    return array_module(z, mask, mean).where(mask, mean, z)
+
+
+_deactivate.name = "deactivate"
+_deactivate.vjp(
+    lambda g, out, z, mask, mean, strength: g
+    * Tensor(array_module(mask).where(mask, 0.0 - strength, 1.0).astype(g.dtype))
+)
+
+
+def deactivate(
+    z: Tensor, mask: Tensor | Array, mean: Tensor | Array, *, strength: float = 1.0
+) -> Tensor:
+    """Flagged activations become their neuron's mean, with gradient -strength; others pass.
+
+        z' = mean, dz'/dz = -strength  where mask;      z' = z, dz'/dz = 1  elsewhere
+
+    strength 1 is reversed deactivation, 0 naive (a), -1 naive (b). `z` (B, *neurons), `mask`
+    booleans of the same shape, `mean` (*neurons) or (1, *neurons), a constant.
+
+    Published: eqs. 10-12. There the value is written -z + sg(mean + z), which rounding moves off
+    the mean (by 4e-5 at |z| = 1000 in float32); writing the mean itself is our choice.
+
+    >>> import numpy as np, minimono as mm
+    >>> z = mm.tensor([[5.0, 2.0]], requires_grad=True)
+    >>> out = deactivate(z, np.array([[True, False]]), np.array([1.0, 1.0]))
+    >>> out.sum().backward()
+    >>> out.data, z.grad
+    (array([[1., 2.]]), array([[-1.,  1.]]))
+    """
+    z = as_tensor(z)
+    flags = as_array(mask.data if isinstance(mask, Tensor) else mask)
+    centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
+    if z.data.dtype.kind != "f":
+        raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
+    if flags.dtype != bool:
+        raise TypeError(f"deactivate: mask has dtype {flags.dtype}, expected bool")
+    if flags.shape != z.shape:
+        raise ValueError(f"deactivate: mask has shape {flags.shape}, activations have {z.shape}")
+    if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
+        raise ValueError(
+            f"deactivate: mean has shape {centre.shape}, activations have neurons "
+            f"{z.shape[1:]} (all axes but the first)"
+        )
+    if not math.isfinite(strength):
+        raise ValueError(f"deactivate: strength is {strength}, expected a finite number")
+    return _deactivate(z, flags, centre.astype(z.dtype), strength)
+
+
+class Inhibition(NamedTuple):
+    """What a MEmeL module did in its last training call."""
+
+    activations: Array  # what came in, (B, *neurons)
+    scale: Array  # phi of each of them, (B, *neurons)
+    flagged: Array  # which were deactivated, booleans (B, *neurons)
+    mean: Array  # the means that scored them and took their place, (*neurons)
+
+
+class MEmeL(Module):
+    """Inhibit, in training, the most monosemantic activations of the layer it stands behind.
+
+    Each training call scores the activations (B, *neurons) against the neurons' running moments
+    and deactivates, in each sample, the `k` with the highest scale: a neuron is everything that is
+    not the batch axis, so (position, channel) in a sequence. It has no parameters, keeps the
+    shape, and in `eval()` does nothing.
+
+    * `strength`: 1 reversed, 0 naive (a), -1 naive (b), d reversed with gradient -d.
+    * `forget_after`: batches after which older ones fade (n_f). `start_after`: calls before the
+      first inhibition (l_s). `compensation`: the epsilon of the compensated scale. The paper
+      leaves the three open; the defaults are those of the authors' code.
+    * `convention`: "paper" scores a batch before it enters the moments, "authors" after, as the
+      released code does; `ScaleTracker` tells all the differences. An activation is set to the
+      mean that scored it. Ties with the k-th highest are all flagged, as in the authors' code.
+
+    Published: Algorithms 1 and 2. The moments are saved with the model (the authors' are not).
+
+    >>> import numpy as np, minimono as mm
+    >>> module = MEmeL(k=1, start_after=1)
+    >>> calm = mm.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> _ = module(calm)
+    >>> module(mm.tensor([[0.0, 9.0], [0.0, 1.0]])).data      # 9 is far out; so is 0 or 1, a little
+    array([[0. , 0.5],
+           [0.5, 0.5]])
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        strength: float = 1.0,
+        *,
+        convention: Literal["paper", "authors"] = "paper",
+        forget_after: int = 10,
+        start_after: int = 10,
+        compensation: float = 0.01,
+    ):
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(f"MEmeL: k is {k!r}, expected a whole number of at least 1")
+        if not math.isfinite(strength):
+            raise ValueError(f"MEmeL: strength is {strength}, expected a finite number")
+        if isinstance(start_after, bool) or not isinstance(start_after, int) or start_after < 0:
+            raise ValueError(f"MEmeL: start_after is {start_after!r}, expected 0, 1, 2, ...")
+        self.k, self.strength, self.start_after = k, strength, start_after
+        self.tracker = ScaleTracker(
+            convention=convention, forget_after=forget_after, compensation=compensation
+        )
+        self.last: Inhibition | None = None
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training:
+            return z
+        already_seen = self.tracker.batches_seen
+        before = self.tracker.mean if already_seen else None
+        scale = self.tracker.score(z.data)
+        mean = self.tracker.mean if self.tracker.convention == "authors" else before
+        if already_seen < self.start_after or mean is None:
+            return z
+        flagged = select_top_k(scale, self.k)
+        self.last = Inhibition(z.data, scale, flagged, mean)
+        return deactivate(z, flagged, mean, strength=self.strength)
+
+    def extra_state(self) -> dict[str, Array]:
+        return self.tracker.state_dict()
+
+    def load_extra_state(self, state: Mapping[str, Array]) -> None:
+        if state:
+            self.tracker.load_state_dict(state)

@@ -1,0 +1,169 @@
+"""Layers: parameters, and a line of `functional` each.
+
+Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
+Random numbers, at initialisation and in dropout, come from the `rng` that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from minimono.backend import Array, to_host
+from minimono.engine import functional as F  # noqa: N812  (PyTorch users know it as F)
+from minimono.engine.tensor import Tensor, tensor
+from minimono.nn.module import Module, Tap
+from minimono.nn.randomness import pack_rng, unpack_rng
+
+Rng = np.random.Generator
+
+
+def parameter(values: Array, dtype: Any = np.float32) -> Tensor:
+    """A tensor that training changes."""
+    return tensor(values, dtype=dtype, requires_grad=True)
+
+
+class Linear(Module):
+    """x W^T + b; weights and bias start uniform in +-1/sqrt(in_features), as in PyTorch."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, rng: Rng, bias: bool = True,
+        dtype: Any = np.float32,
+    ):  # fmt: skip
+        bound = in_features**-0.5
+        self.weight = parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
+        self.bias = parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A vector for each of `num_embeddings` ids; starts standard normal, as in PyTorch."""
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, *, rng: Rng, dtype: Any = np.float32
+    ):
+        self.weight = parameter(rng.standard_normal((num_embeddings, embedding_dim)), dtype)
+
+    def forward(self, ids: Tensor | Array) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+
+class LayerNorm(Module):
+    """Mean 0 and variance 1 over the last axis, then a learned scale and shift."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
+        self.weight = parameter(np.ones(channels), dtype)
+        self.bias = parameter(np.zeros(channels), dtype)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class RMSNorm(Module):
+    """Root mean square 1 over the last axis, then a learned scale."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
+        self.weight = parameter(np.ones(channels), dtype)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight, eps=self.eps)
+
+
+class Activation(Module):
+    """A function without parameters as a layer: `Activation("relu")`, "gelu", "silu", "tanh"..."""
+
+    def __init__(self, name: Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]):
+        if name not in _ACTIVATIONS:
+            raise ValueError(f"Activation: name is {name!r}, expected one of {[*_ACTIVATIONS]}")
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = _ACTIVATIONS[self.name](x)
+        return result
+
+
+_ACTIVATIONS: dict[str, Any] = {
+    "relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, "tanh"),
+    "silu": F.silu, "tanh": F.tanh, "sigmoid": F.sigmoid,
+}  # fmt: skip
+
+
+class Dropout(Module):
+    """In training, zero a fraction `p` of the elements and scale up the rest.
+
+    Its generator is part of the model's state, so that a resumed run drops the same elements.
+    """
+
+    def __init__(self, p: float, *, rng: Rng):
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"Dropout: p is {p}, expected 0 <= p < 1")
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, rng=self.rng, training=self.training)
+
+    def extra_state(self) -> dict[str, Array]:
+        return {"rng": pack_rng(self.rng)} if self.p > 0.0 else {}
+
+    def load_extra_state(self, state: Mapping[str, Array]) -> None:
+        if state:
+            unpack_rng(to_host(state["rng"]), into=self.rng)
+
+
+class MultiHeadAttention(Module):
+    """Self-attention: each of H heads compares and mixes positions in its own D = C / H channels.
+
+    `qkv` makes queries, keys and values in one product; `out` mixes the heads. `causal` lets a
+    position look back only. `mask` (B, T), True for real positions, hides padding.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, *, rng: Rng, causal: bool = False, dropout: float = 0.0,
+        dtype: Any = np.float32,
+    ):  # fmt: skip
+        if channels % heads:
+            raise ValueError(
+                f"MultiHeadAttention: {channels} channels do not divide into {heads} heads"
+            )
+        self.heads, self.causal = heads, causal
+        self.qkv = Linear(channels, 3 * channels, rng=rng, dtype=dtype)
+        self.out = Linear(channels, channels, rng=rng, dtype=dtype)
+        self.dropout = Dropout(dropout, rng=rng)
+
+    def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
+        B, T, C = x.shape
+        H, D = self.heads, C // self.heads
+        qkv = self.qkv(x).reshape(B, T, 3, H, D).transpose(2, 0, 3, 1, 4)  # -> (3, B, H, T, D)
+        visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
+        mixed = F.scaled_dot_product_attention(
+            qkv[0], qkv[1], qkv[2], mask=visible, is_causal=self.causal
+        )
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C)
+        return self.dropout(self.out(mixed))
+
+
+class FeedForward(Module):
+    """A transformer block's two-layer network: up to `hidden` channels, an activation, back down.
+
+    Its neurons are read at the tap `act`.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, *, rng: Rng,
+        activation: Literal["relu", "gelu", "gelu_tanh"], dropout: float = 0.0,
+        dtype: Any = np.float32,
+    ):  # fmt: skip
+        self.up = Linear(channels, hidden, rng=rng, dtype=dtype)
+        self.activation = Activation(activation)
+        self.act = Tap()
+        self.down = Linear(hidden, channels, rng=rng, dtype=dtype)
+        self.dropout = Dropout(dropout, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.act(self.activation(self.up(x)))))

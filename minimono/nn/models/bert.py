@@ -1,0 +1,107 @@
+"""BERT: blocks that look both ways, for classifying a text or a pair of texts.
+
+Post-norm blocks, GELU in its exact form, segment embeddings, and a tanh pooler over the first
+position below the classification head (Devlin et al. 2019, arXiv 1810.04805).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minimono.backend import Array, as_array
+from minimono.engine import functional as F  # noqa: N812
+from minimono.engine.tensor import Tensor
+from minimono.nn.layers import (
+    Dropout, Embedding, FeedForward, LayerNorm, Linear, MultiHeadAttention, parameter,
+)  # fmt: skip
+from minimono.nn.module import Module, Tap
+
+
+class BERT(Module):
+    """Token ids (B, T) to logits of the text's class (B, classes).
+
+    `segments` (B, T) tells the first text of a pair (0) from the second (1); `mask` (B, T) is True
+    where there is text, False on padding. Taps: `embedded`, `block.0.mlp.act`, `block.0.out`, ...,
+    `pooled`.
+    """
+
+    def __init__(
+        self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
+        classes: int, rng: np.random.Generator, segments: int = 2, dropout: float = 0.0,
+        dtype: Any = np.float32,
+    ):  # fmt: skip
+        self.context = context
+        self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
+        self.position = Embedding(context, channels, rng=rng, dtype=dtype)
+        self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
+        self.norm = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.dropout = Dropout(dropout, rng=rng)
+        self.embedded = Tap()
+        self.block: list[Module] = [
+            Block(channels, heads, rng=rng, dropout=dropout, dtype=dtype) for _ in range(layers)
+        ]
+        self.pooler = Linear(channels, channels, rng=rng, dtype=dtype)
+        self.pooled = Tap()
+        self.classifier = Linear(channels, classes, rng=rng, dtype=dtype)
+        for _, p in self.named_parameters():  # weights N(0, 0.02), as in BERT; norms as they are
+            if p.ndim == 2:
+                p.data = (0.02 * rng.standard_normal(p.shape)).astype(p.dtype)
+        for _, module in self.named_modules():
+            if isinstance(module, Linear) and module.bias is not None:
+                module.bias = parameter(np.zeros(module.bias.shape), dtype)
+
+    def encode(
+        self,
+        ids: Tensor | Array,
+        segments: Tensor | Array | None = None,
+        mask: Array | None = None,
+    ) -> Tensor:
+        """Token ids (B, T) to what the last block says at each position (B, T, C)."""
+        B, T = ids.shape
+        if T > self.context:
+            raise ValueError(f"BERT: ids have {T} positions, the context is {self.context}")
+        mask = None if mask is None else as_array(mask).astype(bool)
+        if mask is not None and mask.shape != (B, T):
+            raise ValueError(f"BERT: mask has shape {mask.shape}, ids {(B, T)}")
+        segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
+        if segments.shape != (B, T):
+            raise ValueError(f"BERT: segments have shape {segments.shape}, ids {(B, T)}")
+        x = self.token(ids) + self.position(np.arange(T)) + self.segment(segments)  # (B, T, C)
+        x = self.embedded(self.dropout(self.norm(x)))
+        for block in self.block:
+            x = block(x, mask)
+        return x
+
+    def forward(
+        self,
+        ids: Tensor | Array,
+        segments: Tensor | Array | None = None,
+        mask: Array | None = None,
+    ) -> Tensor:
+        first = self.encode(ids, segments, mask)[:, 0]  # (B, T, C) -> (B, C)
+        pooled = self.pooled(F.tanh(self.pooler(first)))
+        return self.classifier(self.dropout(pooled))
+
+
+class Block(Module):
+    """norm(x + attention(x)), then norm(x + feed-forward(x))."""
+
+    def __init__(
+        self, channels: int, heads: int, *, rng: np.random.Generator, dropout: float, dtype: Any
+    ):
+        self.attention = MultiHeadAttention(
+            channels, heads, rng=rng, dropout=dropout, dtype=dtype
+        )
+        self.norm1 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.mlp = FeedForward(
+            channels, 4 * channels, rng=rng, activation="gelu", dropout=dropout, dtype=dtype
+        )
+        self.norm2 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.out = Tap()
+
+    def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
+        x = self.norm1(x + self.attention(x, mask))
+        x = self.norm2(x + self.mlp(x))
+        return self.out(x)

@@ -1,0 +1,86 @@
+"""GPT: a stack of blocks that each look back and think, and a guess of the next token.
+
+Pre-norm blocks, GELU in its tanh form, learned positions, and an output head that shares the
+token embedding's weights, as in GPT-2 (Radford et al. 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minimono.backend import Array
+from minimono.engine import functional as F  # noqa: N812
+from minimono.engine.tensor import Tensor
+from minimono.nn.layers import Dropout, Embedding, FeedForward, LayerNorm, MultiHeadAttention
+from minimono.nn.module import Module, Tap
+
+
+class GPT(Module):
+    """Token ids (B, T) to logits of the next token (B, T, vocabulary).
+
+    Taps: `embedded`, `block.0.mlp.act` (the neurons of the first block), `block.0.out` (what the
+    first block hands on), ..., `normed`.
+    """
+
+    def __init__(
+        self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
+        rng: np.random.Generator, dropout: float = 0.0, dtype: Any = np.float32,
+    ):  # fmt: skip
+        self.context = context
+        self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
+        self.position = Embedding(context, channels, rng=rng, dtype=dtype)
+        self.dropout = Dropout(dropout, rng=rng)
+        self.embedded = Tap()
+        self.block: list[Module] = [
+            Block(channels, heads, rng=rng, dropout=dropout, dtype=dtype) for _ in range(layers)
+        ]
+        self.norm = LayerNorm(channels, dtype=dtype)
+        self.normed = Tap()
+        _initialise_as_gpt2(self, layers, rng)
+
+    def forward(self, ids: Tensor | Array) -> Tensor:
+        length = ids.shape[1]
+        if length > self.context:
+            raise ValueError(f"GPT: ids have {length} positions, the context is {self.context}")
+        x = self.token(ids) + self.position(np.arange(length))  # (B, T, C) + (T, C)
+        x = self.embedded(self.dropout(x))
+        for block in self.block:
+            x = block(x)
+        x = self.normed(self.norm(x))
+        return F.linear(x, self.token.weight)  # (B, T, C) -> (B, T, vocabulary)
+
+
+class Block(Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(
+        self, channels: int, heads: int, *, rng: np.random.Generator, dropout: float, dtype: Any
+    ):
+        self.norm1 = LayerNorm(channels, dtype=dtype)
+        self.attention = MultiHeadAttention(
+            channels, heads, rng=rng, causal=True, dropout=dropout, dtype=dtype
+        )
+        self.norm2 = LayerNorm(channels, dtype=dtype)
+        self.mlp = FeedForward(
+            channels, 4 * channels, rng=rng, activation="gelu_tanh", dropout=dropout, dtype=dtype
+        )
+        self.out = Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return self.out(x)
+
+
+def _initialise_as_gpt2(model: Module, layers: int, rng: np.random.Generator) -> None:
+    """Weights N(0, 0.02), biases 0; projections into the residual stream 1/sqrt(2 layers) of it,
+    so that the sum over 2 x layers of them starts no wider than one."""
+    for name, p in model.named_parameters():
+        if p.ndim == 2:
+            into_stream = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            scale = 0.02 * ((2 * layers) ** -0.5 if into_stream else 1.0)
+            p.data = (scale * rng.standard_normal(p.shape)).astype(p.dtype)
+        elif name.endswith("bias"):
+            p.data = np.zeros_like(p.data)

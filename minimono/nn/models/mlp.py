@@ -1,0 +1,50 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from minimono.engine.tensor import Tensor
+from minimono.nn.layers import Activation, Linear
+from minimono.nn.module import Module, Tap
+
+
+class MLP(Module):
+    """Linear layers with an activation after each but the last: widths (784, 128, 10), say.
+
+    Takes (B, widths[0]), returns (B, widths[-1]). Hidden neurons are read at the taps
+    `hidden.0.act`, `hidden.1.act`, ...
+    """
+
+    def __init__(
+        self, widths: Sequence[int], *, rng: np.random.Generator,
+        activation: Literal["relu", "gelu", "tanh"] = "relu", dtype: Any = np.float32,
+    ):  # fmt: skip
+        if len(widths) < 2:
+            raise ValueError(f"MLP: widths is {tuple(widths)}, expected at least input and output")
+        self.hidden: list[Module] = [
+            _Hidden(n_in, n_out, rng, activation, dtype)
+            for n_in, n_out in zip(widths[:-2], widths[1:-1], strict=True)
+        ]
+        self.out = Linear(widths[-2], widths[-1], rng=rng, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.hidden:
+            x = layer(x)
+        return self.out(x)
+
+
+class _Hidden(Module):
+    def __init__(
+        self, n_in: int, n_out: int, rng: np.random.Generator,
+        activation: Literal["relu", "gelu", "tanh"], dtype: Any,
+    ):  # fmt: skip
+        self.linear = Linear(n_in, n_out, rng=rng, dtype=dtype)
+        self.activation = Activation(activation)
+        self.act = Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.activation(self.linear(x)))
