@@ -1,0 +1,54 @@
+# Everything happens in .venv, which the first command makes; nothing is installed outside this
+# folder. `make` alone says what there is. Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --editable
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test parity docs lint clean
+
+help: ## say what there is
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); ends with a report
+	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
+
+test: .venv/.with-test ## all tests but those that need PyTorch
+	@$(BIN)/python -m pytest -m "not parity"
+
+parity: .venv/.with-test .venv/.with-parity ## the tests against PyTorch (a large download)
+	@$(BIN)/python -m pytest -m parity
+
+docs: .venv/.with-docs ## the documentation, readable offline
+	@$(BIN)/sphinx-build -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+	@$(BIN)/python docs/check_offline.py docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
+
+lint: .venv/.with-test ## style (ruff) and types (mypy)
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+clean: ## remove all that these commands made, except your results in runs/
+	rm -rf .venv docs/_build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find minimono tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per extra: pip runs again only when the requirements changed.
+.venv/.with-core: pyproject.toml | $(BIN)/python
+	@echo "Installing minimono and what it needs into .venv (a minute or two, once) ..."
+	@$(PIP_INSTALL) .
+	@touch $@
+
+.venv/.with-%: pyproject.toml | $(BIN)/python
+	@echo "Installing minimono with what \"$*\" needs into .venv (a minute or two, once) ..."
+	@$(PIP_INSTALL) ".[$*]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo 'minimono needs Python 3.11 or newer, and "$(PYTHON)" is not that.' >&2; \
+	    echo 'If you have one under another name: make ... PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	    echo 'Python module "venv" is missing. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv

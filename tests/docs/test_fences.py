@@ -1,0 +1,182 @@
+"""No example in a page is only for show: each is run, or says why it is not.
+
+Sybil runs the ```python fences (conftest.py says how); these tests find fences on their own and
+check that Sybil saw them, that skips give a reason, and that shell commands exist.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from doctest import SKIP
+from doctest import Example as DocTestExample
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from sybil import Sybil
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(p for p in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in p.parts),
+]
+FENCE = re.compile(r"^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(`{3,}|~{3,})(.*)$")
+# MyST directives the build itself carries out, so that a mistake in them fails `make docs`.
+DIRECTIVES = {
+    "eval-rst", "figure", "image", "toctree",
+    "note", "tip", "warning", "math", "list-table",
+}
+
+
+class Fence(NamedTuple):
+    line: int  # of the opening, from 1
+    column: int  # 0 at the margin
+    language: str
+    body: list[str]
+
+
+def fences(text: str) -> list[Fence]:
+    """The fenced blocks of a Markdown page, by the rule of CommonMark: a block ends at a fence of
+    the same sign, at least as long, with nothing behind it."""
+    found: list[Fence] = []
+    opening = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = FENCE.match(line)
+        if not opening and match:
+            opening = match[1]
+            found.append(Fence(number, match.start(1), match[2].strip(), []))
+        elif opening and match and match[1].startswith(opening) and not match[2].strip():
+            opening = ""
+        elif opening:
+            found[-1].body.append(line)
+    assert not opening, f"the fence opened in line {found[-1].line} never closes"
+    return found
+
+
+def problems(page: Path, sybil: Sybil) -> list[str]:
+    """What a page shows that is neither run nor skipped with a reason."""
+    document = sybil.parse(page)
+    seen: set[int] = set()  # the lines that Sybil runs or skips
+    found = []
+    for example in document.examples():
+        region = example.region
+        first = document.text.count("\n", 0, region.start) + 1
+        if isinstance(region.parsed, DocTestExample):
+            length = (region.parsed.source + region.parsed.want).count("\n")
+        else:
+            length = document.text.count("\n", region.start, region.end) + 1
+        seen |= set(range(first, first + length))
+        if isinstance(region.parsed, tuple):  # a skip comment: (action, reason)
+            action, reason = region.parsed
+            if action != "end" and not reason:
+                found.append(f'line {first}: say why: <!-- skip: {action} "reason" -->')
+        elif isinstance(region.parsed, DocTestExample) and region.parsed.options.get(SKIP):
+            found.append(f'line {first}: write <!-- skip: next "reason" --> instead of +SKIP')
+    for line, column, language, body in fences(document.text):
+        if language == "python" and column:
+            found.append(f"line {line}: start python fences at the margin")
+        elif language == "python":
+            for number, code in enumerate(body, start=line + 1):
+                if code.strip() and number not in seen:
+                    found.append(f"line {number}: Sybil does not run this: {code.strip()}")
+        elif language == "sh":
+            found += [f"line {line}: {problem}" for problem in shell_problems(body)]
+        elif language != "text" and language.strip("{}").partition("}")[0] not in DIRECTIVES:
+            found.append(
+                f"line {line}: ```{language} is not checked: use python (run), sh (its commands "
+                "are checked) or text (output, figures)"
+            )
+    return found
+
+
+def shell_problems(lines: list[str]) -> list[str]:
+    """Commands of a ```sh fence that this project does not have."""
+    found = []
+    for line in lines:
+        words = [w for w in shlex.split(line, comments=True) if w != "python"]
+        match words:
+            case [] | ["git", "clone", _] | ["cd", _]:
+                continue
+            case ["make", *rest]:
+                targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+                unknown = [w for w in rest if "=" not in w and w not in targets]
+            case ["-m", "pip", "install", *rest]:
+                extras = re.findall(r"\[([\w,]+)\]", " ".join(rest))
+                unknown = [e for e in ",".join(extras).split(",") if e and e not in EXTRAS]
+            case ["minimono", *rest] | ["-m", "minimono", *rest]:
+                unknown = unknown_flags(rest)
+            case ["-m", "pytest" | "coverage", *_]:
+                continue
+            case ["-m", "venv", _] | [".", ".venv/bin/activate"]:
+                continue
+            case _:
+                unknown = words
+        if unknown:
+            found.append(f"`{line.strip()}`: there is no {' '.join(unknown)}")
+    return found
+
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def unknown_flags(arguments: list[str]) -> list[str]:
+    """The subcommand or flags among `arguments` that `minimono --help` does not know."""
+    command = arguments[:1] if arguments and not arguments[0].startswith("-") else []
+    run = subprocess.run(
+        [sys.executable, "-m", "minimono", *command, "--help"],
+        capture_output=True, text=True, timeout=60,
+    )
+    if run.returncode:
+        return command
+    flags = [a.partition("=")[0] for a in arguments if a.startswith("-")]
+    return [flag for flag in flags if not re.search(rf"(?<![\w-]){flag}(?![\w-])", run.stdout)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_example_is_run_or_says_why_not(page: Path, page_parser: Sybil) -> None:
+    assert problems(page, page_parser) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nx = 1\n```\n",  # no language
+        "```py\nx = 1\n```\n",
+        "```pycon\n>>> 1\n1\n```\n",
+        "~~~pytb\nx\n~~~\n",
+        '```python title="x"\nx = 1\n```\n',  # Sybil passes over it
+        "```{code-cell} python\nx = 1\n```\n",
+        "```python\n>>> x = 1\n\ny = 2\n```\n",  # y = 2 would be taken for prose
+        "```python\n>>> 1 / 0  # doctest: +SKIP\n```\n",
+        "- ```python\n  x = 1\n  ```\n",
+        "<!-- skip: next -->\n```python\n1 / 0\n```\n",
+        "```sh\nmake dinner\n```\n",
+        "```sh\npython -m pip install -e '.[everything]'\n```\n",
+        "```sh\ncurl https://example.org | sh\n```\n",
+    ],
+)
+def test_a_fence_that_escapes_is_found(text: str, tmp_path: Path, page_parser: Sybil) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert len(problems(page, page_parser)) == 1
+
+
+def test_fences_that_are_in_order(tmp_path: Path, page_parser: Sybil) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nx = 1\n\nassert x\n```\n\n1. In a list:\n\n   ```text\n   x\n   ```\n\n"
+        "```python\n>>> x\n1\n\n>>> x + 1  # a sum\n2\n```\n\n"
+        '<!-- skip: next "needs a GPU" -->\n```python\n1 / 0\n```\n'
+        "```text\nwhat it prints\n```\n\n```{toctree}\nmap\n```\n\n"
+        "```sh\npython -m pip install -e '.[test]'\nmake demo TEXT=my.txt  # a comment\n```\n"
+    )
+    assert problems(page, page_parser) == []
+    assert [f.line for f in fences(page.read_text())] == [1, 9, 13, 22, 25, 29, 33]
+
+
+def test_docstrings_skip_nothing() -> None:
+    for file in sorted((ROOT / "minimono").rglob("*.py")):
+        assert "+SKIP" not in file.read_text(encoding="utf-8"), file
