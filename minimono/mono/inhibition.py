@@ -18,9 +18,10 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from minimono.backend import Array, array_module, as_array
+from minimono.backend import Array, array_module, as_array, to_device
 from minimono.engine.primitives import primitive
 from minimono.engine.tensor import Tensor, as_tensor
+from minimono.mono.moments import as_activations, real_number, whole_number
 from minimono.mono.scale import ScaleTracker
 from minimono.mono.selection import select_top_k
 from minimono.nn.module import Module
@@ -63,22 +64,32 @@ def deactivate(
     centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
     if z.data.dtype.kind != "f":
         raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
+    if z.ndim == 0:
+        raise ValueError("deactivate: z is a single number, expected shape (B, *neurons)")
     if flags.dtype != bool:
         raise TypeError(f"deactivate: mask has dtype {flags.dtype}, expected bool")
     if flags.shape != z.shape:
         raise ValueError(f"deactivate: mask has shape {flags.shape}, activations have {z.shape}")
+    if centre.dtype.kind not in "fiu":
+        raise TypeError(f"deactivate: mean has dtype {centre.dtype}, expected real numbers")
     if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
         raise ValueError(
             f"deactivate: mean has shape {centre.shape}, activations have neurons "
             f"{z.shape[1:]} (all axes but the first)"
         )
-    if not math.isfinite(strength):
-        raise ValueError(f"deactivate: strength is {strength}, expected a finite number")
+    strength = _finite_strength(strength, "deactivate")
     return _deactivate(z, flags, centre.astype(z.dtype), strength)
 
 
+def _finite_strength(strength: float, name: str) -> float:
+    number = real_number(strength, f"{name}: strength")
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: strength is {number}, expected a finite number")
+    return number
+
+
 class Inhibition(NamedTuple):
-    """What a MEmeL module did in its last training call."""
+    """What a MEmeL module did in its last training call (None while it does not inhibit yet)."""
 
     activations: Array  # what came in, (B, *neurons)
     scale: Array  # phi of each of them, (B, *neurons)
@@ -123,13 +134,9 @@ class MEmeL(Module):
         start_after: int = 10,
         compensation: float = 0.01,
     ):
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"MEmeL: k is {k!r}, expected a whole number of at least 1")
-        if not math.isfinite(strength):
-            raise ValueError(f"MEmeL: strength is {strength}, expected a finite number")
-        if isinstance(start_after, bool) or not isinstance(start_after, int) or start_after < 0:
-            raise ValueError(f"MEmeL: start_after is {start_after!r}, expected 0, 1, 2, ...")
-        self.k, self.strength, self.start_after = k, strength, start_after
+        self.k = whole_number(k, "MEmeL: k", least=1)
+        self.strength = _finite_strength(strength, "MEmeL")
+        self.start_after = whole_number(start_after, "MEmeL: start_after", least=0)
         self.tracker = ScaleTracker(
             convention=convention, forget_after=forget_after, compensation=compensation
         )
@@ -138,15 +145,31 @@ class MEmeL(Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return z
+        activations = self._checked(z)
         already_seen = self.tracker.batches_seen
         before = self.tracker.mean if already_seen else None
-        scale = self.tracker.score(z.data)
+        scale = self.tracker.score(activations)
         mean = self.tracker.mean if self.tracker.convention == "authors" else before
         if already_seen < self.start_after or mean is None:
+            self.last = None
             return z
+        mean = to_device(mean, z.device)  # the model may have moved since the last call
         flagged = select_top_k(scale, self.k)
         self.last = Inhibition(z.data, scale, flagged, mean)
         return deactivate(z, flagged, mean, strength=self.strength)
+
+    def _checked(self, z: Tensor) -> Array:
+        """What z holds, if it can be inhibited: asked before the moments change, at every call."""
+        activations = as_activations(z.data, "MEmeL: activations")
+        if z.dtype.kind != "f":
+            raise TypeError(f"MEmeL: activations have dtype {z.dtype}, expected floats")
+        neurons = z.size // len(z)
+        if self.k > neurons:
+            raise ValueError(
+                f"MEmeL: k is {self.k}, but the layer has only {neurons} neurons (activations "
+                f"have shape {z.shape})"
+            )
+        return activations
 
     def extra_state(self) -> dict[str, Array]:
         return self.tracker.state_dict()
