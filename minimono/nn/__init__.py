@@ -1,12 +1,22 @@
 """Networks: modules, layers, taps, models, optimisers, training, checkpoints."""
 
-from minimono.nn import taps
+from minimono.nn import checkpoint, optim, taps, training
+from minimono.nn.convolution import AvgPool2d, Conv2d, ConvGRUCell, ConvTranspose2d, MaxPool2d
 from minimono.nn.layers import (
-    Activation, Dropout, Embedding, FeedForward, LayerNorm, Linear, MultiHeadAttention, RMSNorm,
-)  # fmt: skip
+    Activation,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    RMSNorm,
+)
 from minimono.nn.module import Module, Sequential, Tap
 
 __all__ = [
-    "Activation", "Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "Module",
-    "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "taps",
+    "Activation", "AvgPool2d", "Conv2d", "ConvGRUCell", "ConvTranspose2d", "Dropout",
+    "Embedding", "FeedForward", "LayerNorm", "Linear", "MaxPool2d", "Module",
+    "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "checkpoint", "optim", "taps",
+    "training",
 ]  # fmt: skip

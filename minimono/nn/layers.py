@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minimono.backend import Array, to_host
-from minimono.engine import functional as F  # noqa: N812  (PyTorch users know it as F)
+from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
-import numpy as np
-
 from minimono import backend
 from minimono.backend import Array
 from minimono.engine.tensor import Tensor
@@ -96,7 +94,10 @@ class Module:
         return state
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Set all parameters and extra state; raises ValueError, changing nothing, on a misfit."""
+        """Set all parameters and extra state, converted to the model's dtypes.
+
+        Raises ValueError or TypeError on a misfit, and then the model is as it was.
+        """
         parameters = dict(self.named_parameters())
         extra: dict[str, dict[str, Array]] = {prefix: {} for prefix, _ in self.named_modules()}
         for name in state.keys() - parameters.keys():
@@ -115,22 +116,34 @@ class Module:
                 f"load_state_dict: missing {missing}, unexpected {unexpected}; "
                 "was the state saved from a model built in the same way?"
             )
+        values = {}
         for name, p in parameters.items():
-            if tuple(np.shape(state[name])) != p.shape:
+            value = backend.as_array(state[name])
+            if value.shape != p.shape:
                 raise ValueError(
-                    f"load_state_dict: {name} has shape {np.shape(state[name])}, "
-                    f"the model expects {p.shape}"
+                    f"load_state_dict: {name} has shape {value.shape}, the model expects {p.shape}"
                 )
-        for prefix, module in self.named_modules():
-            if extra[prefix]:
-                module.load_extra_state(extra[prefix])
+            if value.dtype.kind not in "fiub":
+                raise TypeError(f"load_state_dict: {name} has dtype {value.dtype}, expected floats")
+            values[name] = backend.to_device(value, p.device).astype(p.dtype, order="C", copy=True)
+
+        before = [(module, module.extra_state()) for _, module in self.named_modules()]
+        try:
+            for prefix, module in self.named_modules():
+                if extra[prefix]:
+                    module.load_extra_state(extra[prefix])
+        except Exception:
+            for module, as_it_was in before:
+                module.load_extra_state(as_it_was)
+            raise
         for name, p in parameters.items():
-            p.data = backend.to_device(state[name], p.device).astype(p.dtype, copy=True)
+            p.data = values[name]
 
 
 class Sequential(Module):
     """Modules one after another, named "0", "1", ...
 
+    >>> import numpy as np
     >>> Sequential(Tap(), Tap())(Tensor(np.ones(2)))
     tensor([1., 1.])
     """

@@ -11,7 +11,8 @@ from minimono.backend import Array
 
 def pack_rng(rng: np.random.Generator) -> Array:
     """The state of a generator, as the bytes of its JSON text."""
-    return np.frombuffer(json.dumps(rng.bit_generator.state).encode(), dtype=np.uint8)
+    text = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)  # some hold arrays
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
@@ -24,5 +25,5 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
     """
     try:
         into.bit_generator.state = json.loads(bytes(packed))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"generator state cannot be read: {error}") from error

@@ -1,7 +1,10 @@
 """Whole networks. None of them knows what is done at its taps."""
 
 from minimono.nn.models.bert import BERT
+from minimono.nn.models.convgru import ConvGRU
+from minimono.nn.models.convnet import ConvNet
 from minimono.nn.models.gpt import GPT
 from minimono.nn.models.mlp import MLP
+from minimono.nn.models.vit import ViT
 
-__all__ = ["BERT", "GPT", "MLP"]
+__all__ = ["BERT", "GPT", "MLP", "ConvGRU", "ConvNet", "ViT"]

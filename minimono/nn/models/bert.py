@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, as_array
-from minimono.engine import functional as F  # noqa: N812
+from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
-    Dropout, Embedding, FeedForward, LayerNorm, Linear, MultiHeadAttention, parameter,
-)  # fmt: skip
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    parameter,
+)
 from minimono.nn.module import Module, Tap
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array
-from minimono.engine import functional as F  # noqa: N812
+from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import Dropout, Embedding, FeedForward, LayerNorm, MultiHeadAttention
 from minimono.nn.module import Module, Tap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ class MLP(Module):
             raise ValueError(f"MLP: widths is {tuple(widths)}, expected at least input and output")
         self.hidden: list[Module] = [
             _Hidden(n_in, n_out, rng, activation, dtype)
-            for n_in, n_out in zip(widths[:-2], widths[1:-1], strict=True)
+            for n_in, n_out in pairwise(widths[:-1])
         ]
         self.out = Linear(widths[-2], widths[-1], rng=rng, dtype=dtype)
 

@@ -1,0 +1,152 @@
+"""Text for a character-level language model: read, numbered, split, cut into batches.
+
+Shapes: `B` batch, `T` time (position).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from minimono.backend import Array
+
+Batches = Iterator[tuple[Array, Array]]  # inputs (B, T), targets (B, T): the next characters
+
+
+def read_text(path: str | os.PathLike[str] | None = None) -> str:
+    """A UTF-8 text file, with line ends as "\\n"; without a path, Python's own help topics.
+
+    The topics (`pydoc_data.topics`, the text behind `help("while")`) are joined in the order of
+    their names. They differ between versions of Python.
+
+    Raises OSError for a file that cannot be read, ValueError for one that is empty or no text.
+    """
+    if path is None:
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+        return _unix_lines("\n\n".join(topics[name] for name in sorted(topics)))
+    if not Path(path).exists():
+        raise FileNotFoundError(f"text: {path} does not exist")
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")  # -sig: a byte-order mark is not part of the text
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"text: {path} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}); "
+            "convert it first"
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"text: {path} contains zero bytes: binary, or UTF-16; expected UTF-8")
+    if not text.strip():
+        raise ValueError(f"text: {path} is empty")
+    return _unix_lines(text)
+
+
+class Characters:
+    """The distinct characters of a text, sorted and numbered 0, 1, ...
+
+    >>> characters = Characters("hello")
+    >>> characters.size, characters.encode("hole"), characters.decode(np.array([1, 2]))
+    (4, array([1, 3, 2, 0]), 'hl')
+    """
+
+    def __init__(self, text: str):
+        if not text:
+            raise ValueError("Characters: text is empty")
+        self._codes = np.unique(_code_points(text))
+
+    @property
+    def size(self) -> int:
+        return len(self._codes)
+
+    def encode(self, text: str) -> Array:
+        """The number of each character, int64; ValueError for one that has no number."""
+        codes = _code_points(text)
+        ids = np.searchsorted(self._codes, codes)
+        unknown = self._codes[np.minimum(ids, self.size - 1)] != codes
+        if unknown.any():
+            place = int(unknown.argmax())
+            raise ValueError(
+                f"encode: character {text[place]!r} (place {place}) is not one of the "
+                f"{self.size} characters of the text that this was made from"
+            )
+        return ids.astype(np.int64)
+
+    def decode(self, ids: Array) -> str:
+        """The text of an array of numbers, of any shape, read row by row."""
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"decode: ids have dtype {ids.dtype}, expected integers")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.size:
+            raise ValueError(
+                f"decode: ids go from {ids.min()} to {ids.max()}, expected 0..{self.size - 1}"
+            )
+        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def split(ids: Array, fraction: float = 0.1) -> tuple[Array, Array]:
+    """The text without its last `fraction`, and that: (training, validation)."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"split: fraction is {fraction}, expected 0 < fraction < 1")
+    at = len(ids) - round(len(ids) * fraction)
+    if at in (0, len(ids)):
+        raise ValueError(f"split: {len(ids)} characters are too few to take {fraction} of them off")
+    return ids[:at], ids[at:]
+
+
+def random_batches(
+    ids: Array, *, batch: int, context: int, rng: np.random.Generator
+) -> Batches:
+    """Endless batches of windows that start at random: inputs (B, T) and targets (B, T).
+
+    A target is the character after its input. A batch draws `batch` numbers from `rng` when it is
+    asked for, and not before: the generator's state between two batches makes the next one.
+    """
+    ids = _checked(ids, batch, context)
+
+    def draw() -> Batches:
+        while True:
+            starts = rng.integers(0, len(ids) - context, size=batch)  # (B,)
+            windows = ids[starts[:, None] + np.arange(context + 1)]  # (B, T + 1)
+            yield windows[:, :-1], windows[:, 1:]
+
+    return draw()
+
+
+def sequential_batches(ids: Array, *, batch: int, context: int) -> Batches:
+    """The text once, in order, in windows side by side, for evaluation.
+
+    The last batch may have fewer windows. Characters after the last full window are left out.
+    """
+    ids = _checked(ids, batch, context)
+    windows = (len(ids) - 1) // context
+    inputs = ids[: windows * context].reshape(windows, context)  # (windows, T)
+    targets = ids[1 : windows * context + 1].reshape(windows, context)
+    return ((inputs[i : i + batch], targets[i : i + batch]) for i in range(0, windows, batch))
+
+
+def _checked(ids: Array, batch: int, context: int) -> Array:
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"batches: ids are {ids.dtype} of shape {ids.shape}, expected integers, one axis"
+        )
+    if batch < 1 or context < 1:
+        raise ValueError(f"batches: batch is {batch}, context is {context}, expected 1 or more")
+    if len(ids) <= context:
+        raise ValueError(
+            f"batches: the text has {len(ids)} characters, a context of {context} needs at least "
+            f"{context + 1}: take a longer text or a shorter context"
+        )
+    return ids
+
+
+def _code_points(text: str) -> Array:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _unix_lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

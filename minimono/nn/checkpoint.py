@@ -1,0 +1,221 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one npz file.
+
+    version                    int          of this layout
+    step                       int          updates done
+    config                     text         JSON: whatever the caller needs to build the model again
+    model/NAME                 arrays       parameters, running moments, dropout's generators
+    optimiser/NAME             arrays       running means, update counts, learning rate
+    rng                        bytes        the generator that draws the batches
+
+`numpy.load` opens it, so anybody can look. A file is written whole under another name and then
+renamed: a crash at any moment leaves the old checkpoint or the new one. Nothing in it is executed,
+and since nothing in it is compressed, it cannot unpack to more than its own size.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minimono.backend import Array, to_host
+from minimono.nn.module import Module
+from minimono.nn.optim import Optimiser
+from minimono.nn.randomness import pack_rng, unpack_rng
+
+VERSION = 1
+NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be written, is damaged, or does not fit. Nothing has been changed."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load` found: checked for damage, not yet for whether it fits a model."""
+
+    version: int
+    config: dict[str, Any]
+    step: int
+    model: dict[str, Array]
+    optimiser: dict[str, Array] | None
+    rng: Array | None
+
+    def restore(
+        self,
+        model: Module,
+        optimiser: Optimiser | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """Set model, optimiser and generator to the saved state.
+
+        They must have been built as those that were saved. Raises CheckpointError, with everything
+        as it was, if a name, shape or dtype does not fit, or if the file lacks what is asked for.
+        """
+        self._check_dtypes(model)
+        undo: list[Callable[[], None]] = []
+        try:
+            before = model.state_dict()
+            undo.append(lambda: model.load_state_dict(before))
+            model.load_state_dict(self.model)
+            if optimiser is not None:
+                running = optimiser.state_dict()
+                undo.append(lambda: optimiser.load_state_dict(running))
+                optimiser.load_state_dict(_present(self.optimiser, "optimiser"))
+            if rng is not None:
+                state = rng.bit_generator.state
+                undo.append(lambda: setattr(rng.bit_generator, "state", state))
+                unpack_rng(_present(self.rng, "rng"), into=rng)
+        except Exception as error:
+            for put_back in undo:
+                put_back()
+            raise CheckpointError(f"restore: {error}") from error
+
+    def _check_dtypes(self, model: Module) -> None:
+        for name, p in model.named_parameters():
+            if name in self.model and self.model[name].dtype != p.dtype:
+                raise CheckpointError(
+                    f"restore: {name} was saved as {self.model[name].dtype}, the model has "
+                    f"{p.dtype}; to convert on purpose: model.load_state_dict(checkpoint.model)"
+                )
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Module,
+    *,
+    optimiser: Optimiser | None = None,
+    rng: np.random.Generator | None = None,
+    config: Mapping[str, Any] | None = None,
+    step: int = 0,
+) -> None:
+    """Write a checkpoint, or raise CheckpointError and leave an older one as it is.
+
+    `config` is anything that JSON can hold. `rng` is the generator that draws the batches.
+    """
+    try:
+        text = json.dumps(dict(config or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"save: config cannot be written as JSON: {error}") from error
+    members: dict[str, Any] = {"version": np.array(VERSION), "step": np.array(step)}
+    members |= {f"model/{name}": to_host(array) for name, array in model.state_dict().items()}
+    if optimiser is not None:
+        state = optimiser.state_dict()
+        members |= {f"optimiser/{name}": to_host(array) for name, array in state.items()}
+    if rng is not None:
+        members["rng"] = pack_rng(rng)
+    for name, array in members.items():
+        if array.dtype.kind not in NUMBERS:
+            raise CheckpointError(f"save: {name} has dtype {array.dtype}, expected numbers")
+    _whole_number(members, "step")
+    members["config"] = np.array(text)
+
+    final = Path(path)
+    # In the same folder, since a rename is atomic only within a file system.
+    unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            np.savez(file, **members)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, final)
+    except OSError as error:
+        raise CheckpointError(f"save: {final} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check it whole; whatever is wrong raises CheckpointError."""
+    try:
+        return _checkpoint(_read_members(path))
+    except OSError as error:
+        raise CheckpointError(f"load: {path} cannot be read: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"load: {path}: {error}") from error
+    except Exception as error:  # damaged files raise almost anything
+        raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {error}") from error
+
+
+def _read_members(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """The arrays by name. Sizes are checked before anything of that size is made."""
+    members: dict[str, Array] = {}
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise CheckpointError("its members claim to be larger than the file")
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename or name in members:
+                raise CheckpointError(f"unexpected member {entry.filename!r}")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(f"member {name!r} is compressed; minimono compresses nothing")
+            members[name] = _array_from(archive.read(entry), name)  # checks the checksum
+    return members
+
+
+def _array_from(data: bytes, name: str) -> Array:
+    """The array in an npy file, if its header agrees with its size."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise CheckpointError(f"member {name!r} has another npy version than 1.0")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.kind not in NUMBERS + "U":
+        raise CheckpointError(f"member {name!r} has dtype {dtype}, expected numbers or text")
+    body = data[file.tell() :]
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size != len(body):
+        raise CheckpointError(f"member {name!r} is {dtype} {shape}, but has {len(body)} bytes")
+    array = np.ndarray(shape, dtype, body, order="F" if fortran_order else "C")
+    return array.astype(dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _checkpoint(members: dict[str, Array]) -> Checkpoint:
+    version = _whole_number(members, "version")
+    if version != VERSION:
+        raise CheckpointError(f"its version is {version}, this minimono reads version {VERSION}")
+    groups: dict[str, dict[str, Array]] = {"model": {}, "optimiser": {}}
+    for member, array in members.items():
+        group, _, name = member.partition("/")
+        if name and group in groups and array.dtype.kind != "U":
+            groups[group][name] = array
+        elif member not in ("version", "step", "config", "rng"):
+            raise CheckpointError(f"unexpected member {member!r}")
+    rng = members.get("rng")
+    if rng is not None and (rng.dtype != np.uint8 or rng.ndim != 1):
+        raise CheckpointError(f"rng is {rng.dtype} {rng.shape}, expected bytes")
+    config = json.loads(str(_present(members.get("config"), "config")))
+    if not isinstance(config, dict):
+        raise CheckpointError(f"config is {config!r}, expected names and values")
+    return Checkpoint(
+        version=version,
+        config=config,
+        step=_whole_number(members, "step"),
+        model=groups["model"],
+        optimiser=groups["optimiser"] or None,
+        rng=rng,
+    )
+
+
+def _whole_number(members: Mapping[str, Array], name: str) -> int:
+    array = _present(members.get(name), name)
+    if array.shape != () or array.dtype.kind not in "iu" or array < 0:
+        raise CheckpointError(f"{name} is {array!r}, expected 0, 1, 2, ...")
+    return int(array)
+
+
+def _present(found: Any, name: str) -> Any:
+    if found is None:
+        raise CheckpointError(f"the checkpoint holds no {name}")
+    return found

@@ -1,0 +1,165 @@
+"""Layers for images, (B, C, Y, X): convolution, pooling, and the recurrent cell that convolves.
+
+Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minimono.backend import Array, array_module
+from minimono.engine import functional as F
+from minimono.engine.convolution import Pair
+from minimono.engine.tensor import Tensor
+from minimono.nn.layers import parameter
+from minimono.nn.module import Module, Tap
+
+
+class Conv2d(Module):
+    """Convolution with learned kernels (see `functional.conv2d`): (B, in, Y, X) -> (B, out, y, x).
+
+    >>> import numpy as np, minimono as mm
+    >>> layer = Conv2d(3, 8, 5, stride=2, padding=2, rng=np.random.default_rng(0))
+    >>> layer(mm.tensor(np.zeros((1, 3, 16, 16), np.float32))).shape
+    (1, 8, 8, 8)
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
+        rng: np.random.Generator, stride: int | Pair = 1, padding: int | Pair = 0,
+        bias: bool = True, dtype: Any = np.float32,
+    ):  # fmt: skip
+        shape = (out_channels, in_channels, *_size(kernel_size))
+        self.weight, self.bias = _kernels(shape, out_channels, bias, rng, dtype)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+
+
+class ConvTranspose2d(Module):
+    """Learned enlargement, the adjoint of a convolution (see `functional.conv_transpose2d`).
+
+    Its fan-in is counted as PyTorch counts it: out_channels x kernel size.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
+        rng: np.random.Generator, stride: int | Pair = 1, padding: int | Pair = 0,
+        bias: bool = True, dtype: Any = np.float32,
+    ):  # fmt: skip
+        shape = (in_channels, out_channels, *_size(kernel_size))
+        self.weight, self.bias = _kernels(shape, out_channels, bias, rng, dtype)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(
+            x, self.weight, self.bias, stride=self.stride, padding=self.padding
+        )
+
+
+class MaxPool2d(Module):
+    """The largest element of each window (see `functional.max_pool2d`)."""
+
+    def __init__(
+        self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
+    ):
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+
+
+class AvgPool2d(Module):
+    """The mean of each window (see `functional.avg_pool2d`)."""
+
+    def __init__(
+        self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
+    ):
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
+
+
+class ConvGRUCell(Module):
+    """One step of a recurrent network whose state H is an image: (B, channels, Y, X).
+
+        R  = sigmoid(W_r * X + U_r * H)                      reset gate
+        Z  = sigmoid(W_z * X + U_z * H)                      update gate
+        H~ = leaky_relu(W_h * X + R (U_h * H), 0.2)          candidate memory, read at `candidate`
+        H' = (1 - Z) H~ + Z H                                the new state, returned
+
+    `*` convolves, with biases, and keeps the size of the image. `from_input` holds W_r, W_z, W_h
+    in this order, `from_state` the U. X is (B, in_channels, Y, X); without input (in_channels 0, X
+    None) the terms in W are left out. A state of None is zeros.
+
+    Published: Shi et al. 2017 (arXiv 1706.03458), eq. 1, there for TrajGRU; the order of the gates
+    and the biases are the authors' code's.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, kernel_size: int = 3, *, rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):  # fmt: skip
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"ConvGRUCell: kernel_size is {kernel_size}, expected an odd number, so that the "
+                "state keeps its size"
+            )
+        same = {"padding": kernel_size // 2, "rng": rng, "dtype": dtype}
+        self.in_channels, self.channels = in_channels, channels
+        if in_channels:
+            self.from_input = Conv2d(in_channels, 3 * channels, kernel_size, **same)
+        self.from_state = Conv2d(channels, 3 * channels, kernel_size, **same)
+        self.candidate = Tap()
+
+    def forward(self, x: Tensor | None, state: Tensor | None = None) -> Tensor:
+        state = self._checked(x, state)
+        r_x, z_x, h_x = self._thirds(self.from_input(x)) if x is not None else (0.0, 0.0, 0.0)
+        r_h, z_h, h_h = self._thirds(self.from_state(state))
+        reset = F.sigmoid(r_x + r_h)
+        update = F.sigmoid(z_x + z_h)
+        candidate = self.candidate(F.leaky_relu(h_x + reset * h_h, 0.2))
+        return (1.0 - update) * candidate + update * state
+
+    def _thirds(self, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3 C, Y, X) -> three times (B, C, Y, X)."""
+        C = self.channels
+        return gates[:, :C], gates[:, C : 2 * C], gates[:, 2 * C :]
+
+    def _checked(self, x: Tensor | None, state: Tensor | None) -> Tensor:
+        if (x is None) != (self.in_channels == 0):
+            got = "no input" if x is None else f"an input of shape {x.shape}"
+            raise ValueError(f"ConvGRUCell: got {got}, was made for {self.in_channels} channels")
+        if state is None:
+            if x is None:
+                raise ValueError("ConvGRUCell: neither input nor state, so the size is unknown")
+            zeros = array_module(x.data).zeros((len(x), self.channels, *x.shape[2:]), x.dtype)
+            state = Tensor(zeros)
+        B, Y, X = (len(state), *state.shape[2:]) if x is None else (len(x), *x.shape[2:])
+        if state.shape != (B, self.channels, Y, X):
+            raise ValueError(
+                f"ConvGRUCell: state has shape {state.shape}, expected {(B, self.channels, Y, X)}"
+            )
+        return state
+
+
+def _size(kernel_size: int | Pair) -> Pair:
+    return (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+
+
+def _kernels(
+    shape: tuple[int, int, int, int], out_channels: int, bias: bool, rng: np.random.Generator,
+    dtype: Any,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """A weight of this shape and a bias; the fan-in is what one slice weight[0] holds."""
+    if min(shape) < 1:
+        raise ValueError(f"convolution: weight would have shape {shape}, expected 1 or more each")
+    bound = math.prod(shape[1:]) ** -0.5
+    weight = parameter(rng.uniform(-bound, bound, shape), dtype)
+    values: Array = rng.uniform(-bound, bound, out_channels) if bias else None
+    return weight, parameter(values, dtype) if bias else None

@@ -1,0 +1,91 @@
+"""The training loop, as a generator: it yields a record of each step and prints nothing.
+
+    for record in train(model, batches, loss, optimiser, steps=1000):
+        ...                                                # print, plot, evaluate, save, stop
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from minimono.engine.tensor import Tensor
+from minimono.nn.module import Module
+from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on. The parameters are those of before the step that failed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened in one step."""
+
+    step: int  # updates done so far: 1 after the first
+    loss: float  # of this step's batch, before the update
+    learning_rate: float
+    gradient_norm: float  # over all the optimiser's parameters, before clipping
+    seconds: float  # from asking for the batch to the end of the update
+
+
+def train(
+    model: Module,
+    batches: Iterable[tuple[Any, ...]],
+    loss: Callable[..., Tensor],
+    optimiser: Optimiser,
+    *,
+    steps: int,
+    start: int = 0,
+    schedule: Callable[[int], float] | None = None,
+    max_norm: float | None = None,
+) -> Iterator[Record]:
+    """Train until `steps` updates are done, from `start` of them; yields a Record after each.
+
+    A step takes the next of `batches`, runs `loss(model, *batch)` in training mode, and updates.
+    `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
+    `max_norm` clips the gradients' norm.
+
+    To resume, restore a checkpoint that was saved between two records, with `start` its step: the
+    batches are not prefetched, so the state that their generator has then makes the next batch.
+
+    Raises TrainingError for a loss or gradient that is nan or infinite, before it does any harm,
+    and if the batches end early.
+    """
+    if not 0 <= start <= steps:
+        raise ValueError(f"train: start is {start}, expected 0 <= start <= {steps} steps")
+    source = iter(batches)
+    for step in range(start, steps):
+        began = time.perf_counter()
+        batch = next(source, None)
+        if batch is None:
+            raise TrainingError(f"train: the batches ended after {step} of {steps} steps")
+        if schedule is not None:
+            optimiser.lr = schedule(step)
+        model.train()  # each time: the caller may have evaluated in between
+        optimiser.zero_grad()
+        output = loss(model, *batch)
+        if not isinstance(output, Tensor):
+            raise TypeError(f"train: loss returned {type(output).__name__}, expected a Tensor")
+        output.backward()
+        if max_norm is None:
+            norm = gradient_norm(optimiser.parameters)
+        else:
+            norm = clip_grad_norm(optimiser.parameters, max_norm)
+        record_loss, record_norm = output.item(), float(norm)  # here a GPU is waited for
+        _check_finite(step + 1, "loss", record_loss)
+        _check_finite(step + 1, "gradient norm", record_norm)
+        optimiser.step()
+        seconds = time.perf_counter() - began
+        yield Record(step + 1, record_loss, optimiser.lr, record_norm, seconds)
+
+
+def _check_finite(step: int, what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"train: the {what} of step {step} is {value}; the parameters are those of before it. "
+            "Lower the learning rate, or clip the gradients (max_norm)"
+        )

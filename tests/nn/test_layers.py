@@ -1,0 +1,173 @@
+"""Layers against their formulas, written out in NumPy with loops where a loop is clearer."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minimono as mm
+from minimono.nn import (
+    Activation,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    RMSNorm,
+)  # fmt: skip
+
+RNG = np.random.default_rng
+
+
+def normal(*shape: int, seed: int = 0) -> mm.Tensor:
+    return mm.tensor(RNG(seed).standard_normal(shape))
+
+
+def test_linear() -> None:
+    layer = Linear(5, 3, rng=RNG(0), dtype=np.float64)
+    x = normal(2, 4, 5)
+    out = layer(x)
+    for b, t in np.ndindex(2, 4):
+        expected = layer.weight.data @ x.data[b, t] + layer.bias.data
+        np.testing.assert_allclose(out.data[b, t], expected, rtol=1e-13)
+    assert Linear(5, 3, rng=RNG(0), bias=False).bias is None
+
+
+def test_linear_starts_as_in_pytorch() -> None:
+    layer = Linear(25, 400, rng=RNG(0), dtype=np.float64)
+    for p in layer.parameters():
+        assert abs(p.data).max() <= 0.2
+        # Uniform in +-0.2: the standard deviation is 0.2 / sqrt 3, give or take four of its own.
+        assert p.data.std() == pytest.approx(0.2 / math.sqrt(3.0), rel=4.0 / math.sqrt(p.size))
+
+
+def test_embedding_looks_rows_up_and_adds_their_gradients() -> None:
+    layer = Embedding(6, 4, rng=RNG(0), dtype=np.float64)
+    ids = np.array([[1, 1], [5, 0]])
+    out = layer(ids)
+    np.testing.assert_array_equal(out.data, layer.weight.data[ids])
+    out.sum().backward()
+    np.testing.assert_array_equal(layer.weight.grad[:, 0], [1.0, 2.0, 0.0, 0.0, 0.0, 1.0])
+    for wrong in (-1, 6):
+        with pytest.raises(ValueError, match=rf"id {wrong} is outside 0\.\.5"):
+            layer(np.array([[wrong]]))
+    with pytest.raises(TypeError, match="expected integers"):
+        layer(np.array([[1.0]]))
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-12, 0.5])
+def test_norms(eps: float) -> None:
+    x = normal(3, 4, 7)
+    layer, rms = LayerNorm(7, eps=eps, dtype=np.float64), RMSNorm(7, eps=eps, dtype=np.float64)
+    for p in (layer.weight, layer.bias, rms.weight):
+        p.data = RNG(1).standard_normal(7)
+    centred = x.data - x.data.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt(x.data.var(axis=-1, keepdims=True) + eps)
+    expected = centred / deviation * layer.weight.data + layer.bias.data
+    np.testing.assert_allclose(layer(x).data, expected, rtol=1e-12, atol=1e-13)
+    root = np.sqrt((x.data**2).mean(axis=-1, keepdims=True) + eps)
+    np.testing.assert_allclose(rms(x).data, x.data / root * rms.weight.data, rtol=1e-12)
+
+
+def test_activations() -> None:
+    x = mm.tensor([-2.0, 0.0, 3.0])
+    for name, expected in {
+        "relu": [0.0, 0.0, 3.0],
+        "tanh": np.tanh(x.data),
+        "sigmoid": 1.0 / (1.0 + np.exp(-x.data)),
+        "silu": x.data / (1.0 + np.exp(-x.data)),
+        "gelu": [v * 0.5 * (1.0 + math.erf(v / math.sqrt(2.0))) for v in x.data],
+        "gelu_tanh": 0.5 * x.data
+        * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x.data + 0.044715 * x.data**3))),
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(Activation(name)(x).data, expected, rtol=1e-13, atol=1e-15)
+    with pytest.raises(ValueError, match=r"'swish', expected one of \['relu'"):
+        Activation("swish")
+
+
+def test_dropout_drops_a_fraction_and_keeps_the_expectation() -> None:
+    layer = Dropout(0.25, rng=RNG(0))
+    x = mm.tensor(np.ones((400, 100)), dtype=np.float32)
+    out = layer(x).data
+    assert out.dtype == np.float32
+    assert set(np.unique(out)) == {np.float32(0.0), np.float32(1.0 / 0.75)}
+    # 40,000 coins: four standard deviations of the fraction dropped.
+    assert (out == 0.0).mean() == pytest.approx(0.25, abs=4.0 * math.sqrt(0.25 * 0.75 / 40_000))
+    assert layer.eval()(x) is x
+
+
+def test_dropout_saves_its_generator() -> None:
+    layer, other = Dropout(0.5, rng=RNG(0)), Dropout(0.5, rng=RNG(1))
+    x = mm.tensor(np.ones(50))
+    layer(x)
+    other.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(layer(x).data, other(x).data)
+    assert Dropout(0.0, rng=RNG(0)).state_dict() == {}
+    with pytest.raises(ValueError, match="generator state cannot be read"):
+        other.load_state_dict({"rng": np.array([1, 2, 3], dtype=np.uint8)})
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, math.nan])
+def test_dropout_refuses_what_is_no_probability(p: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= p < 1"):
+        Dropout(p, rng=RNG(0))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_by_hand(causal: bool, padded: bool) -> None:
+    B, T, C, H = 2, 5, 6, 3
+    D = C // H
+    layer = MultiHeadAttention(C, H, rng=RNG(0), causal=causal, dtype=np.float64)
+    x = normal(B, T, C)
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], dtype=bool) if padded else None
+    out = layer(x, mask)
+    for b in range(B):
+        q, k, v = np.split(x.data[b] @ layer.qkv.weight.data.T + layer.qkv.bias.data, 3, axis=1)
+        mixed = np.zeros((T, C))
+        for h in range(H):
+            channels = slice(h * D, (h + 1) * D)
+            for t in range(T):
+                visible = [
+                    s
+                    for s in range(T)
+                    if (not causal or s <= t) and (mask is None or mask[b, s])
+                ]
+                e = [math.exp(q[t, channels] @ k[s, channels] / math.sqrt(D)) for s in visible]
+                weighted = [w / sum(e) * v[s, channels] for w, s in zip(e, visible, strict=True)]
+                mixed[t, channels] = sum(weighted)
+        expected = mixed @ layer.out.weight.data.T + layer.out.bias.data
+        np.testing.assert_allclose(out.data[b], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_attention_needs_whole_heads() -> None:
+    with pytest.raises(ValueError, match="6 channels do not divide into 4 heads"):
+        MultiHeadAttention(6, 4, rng=RNG(0))
+
+
+def test_feed_forward() -> None:
+    layer = FeedForward(4, 9, rng=RNG(0), activation="relu", dtype=np.float64)
+    x = normal(2, 3, 4)
+    with mm.nn.taps.read(layer, "act") as seen:
+        out = layer(x)
+    hidden = np.maximum(x.data @ layer.up.weight.data.T + layer.up.bias.data, 0.0)
+    np.testing.assert_allclose(seen["act"].data, hidden, rtol=1e-13, atol=1e-15)
+    expected = hidden @ layer.down.weight.data.T + layer.down.bias.data
+    np.testing.assert_allclose(out.data, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_float32_stays_float32_forward_and_back() -> None:
+    x = mm.tensor(np.ones((2, 3, 4)), dtype=np.float32)
+    for layer in (
+        Linear(4, 3, rng=RNG(0)),
+        LayerNorm(4),
+        RMSNorm(4),
+        MultiHeadAttention(4, 2, rng=RNG(0), causal=True, dropout=0.5),
+        FeedForward(4, 8, rng=RNG(0), activation="gelu", dropout=0.5),
+    ):
+        out = layer(x)
+        assert out.dtype == np.float32
+        out.sum().backward()
+        for name, p in layer.named_parameters():
+            assert (p.dtype, p.grad.dtype) == (np.float32, np.float32), name
