@@ -13,13 +13,15 @@ import numpy as np
 
 from minimono import backend
 from minimono.backend import Array
+from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import erfc, exp, log, matmul, sigmoid, sqrt, tanh, where
-from minimono.engine.tensor import Tensor, tensor
+from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (tensor: for the examples)
 
 __all__ = [
-    "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "linear", "log_softmax",
-    "relu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "tanh",
+    "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "relu", "rms_norm",
+    "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "tanh",
 ]  # fmt: skip
 
 
@@ -30,6 +32,15 @@ def relu(x: Tensor) -> Tensor:
     tensor([0., 2.])
     """
     return where(x.detach() <= 0.0, 0.0, x)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where x > 0, negative_slope x elsewhere (Maas et al. 2013), as in PyTorch.
+
+    >>> leaky_relu(tensor([-1.0, 2.0]), 0.2)
+    tensor([-0.2,  2. ])
+    """
+    return where(x.detach() > 0.0, x, negative_slope * x)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -80,6 +91,8 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     >>> cross_entropy(tensor([[0.0, 0.0]]), np.array([1]))
     tensor(0.69314718)
     """
+    if logits.ndim == 0:
+        raise ValueError("cross_entropy: logits have shape (), expected (..., C)")
     index = _index(targets, logits.shape[-1], "cross_entropy: target", logits.device)
     if index.shape != logits.shape[:-1]:
         raise ValueError(
@@ -89,7 +102,7 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     if index.size == 0:
         raise ValueError(f"cross_entropy: no targets (logits have shape {logits.shape})")
     flat = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
-    return _mean_cross_entropy(flat, Tensor(index.reshape(-1)))
+    return _mean_cross_entropy(flat, Tensor(index.reshape(-1).astype(np.int64)))
 
 
 @has_kernel
@@ -126,6 +139,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
     out = matmul(x.reshape(-1, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
     if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
         out = out + bias
     return out.reshape(*x.shape[:-1], weight.shape[0])  # (N, D) -> (..., D)
 
@@ -151,17 +166,22 @@ def scaled_dot_product_attention(
     `q` (..., T, D), `k` and `v` (..., S, D); `mask` booleans that broadcast to (..., T, S), True
     where a query may look; `is_causal` lets position t look at 0..t only. A query that may look
     nowhere raises ValueError where the mask is on the host, and is nan on a GPU.
+    Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
     allowed = mask.data if isinstance(mask, Tensor) else mask
+    if allowed is not None:
+        _check_mask(allowed, scores.shape)
     if is_causal:
-        lower = np.tri(q.shape[-2], k.shape[-2], dtype=bool)
-        causal = backend.to_device(lower, q.device)
-        allowed = causal if allowed is None else allowed & causal
+        causal = np.tri(q.shape[-2], k.shape[-2], dtype=bool)
+        if allowed is None:
+            allowed = causal
+        else:
+            allowed = allowed & backend.to_device(causal, backend.device_of(allowed))
     if allowed is not None:
         if isinstance(allowed, np.ndarray) and not allowed.any(axis=-1).all():
             raise ValueError("scaled_dot_product_attention: mask leaves a query nothing to look at")
-        scores = where(allowed, scores, -math.inf)
+        scores = where(backend.to_device(allowed, q.device), scores, -math.inf)
     return softmax(scores) @ v  # (..., T, S) @ (..., S, D) -> (..., T, D)
 
 
@@ -192,12 +212,24 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
     return backend.to_device(index, device)
 
 
+def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
+    if mask.dtype.kind != "b":
+        raise TypeError(
+            f"scaled_dot_product_attention: mask has dtype {mask.dtype}, expected booleans"
+        )
+    sizes = (1,) * (len(scores) - mask.ndim) + mask.shape
+    if len(sizes) > len(scores) or any(
+        n not in (1, m) for n, m in zip(sizes, scores, strict=True)
+    ):
+        raise ValueError(
+            f"scaled_dot_product_attention: mask has shape {mask.shape}, which does not "
+            f"broadcast to the scores {scores} (..., T, S)"
+        )
+
+
 def _check_channels(name: str, x: Tensor, **parameters: Tensor) -> None:
     for key, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(
                 f"{name}: {key} has shape {parameter.shape}, x has {x.shape[-1]} channels (axis -1)"
             )
-
-
-

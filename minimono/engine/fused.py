@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from functools import update_wrapper
 from importlib import import_module
+from inspect import signature
 from typing import Any, Generic, ParamSpec
 
 import numpy as np
 
 from minimono import kernels
-from minimono.engine.primitives import made_by
+from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
 
 Parameters = ParamSpec("Parameters")
@@ -36,11 +37,20 @@ class Fused(Generic[Parameters]):
         update_wrapper(self, reading)
 
     def __call__(self, *arguments: Parameters.args, **options: Parameters.kwargs) -> Tensor:
-        if not kernels.enabled() or not _have_kernels(arguments):
-            return self.reading(*arguments, **options)
-        forward = getattr(import_module("minimono.kernels.cpu"), self.name + "_forward")
+        if any(isinstance(o, Tensor) for o in options.values()):
+            # The tape looks for tensors among those passed by position.
+            bound = signature(self.reading).bind(*arguments, **options)
+            return self(*bound.args, **bound.kwargs)
         arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
-        output, kept = forward(*arrays, **options)
+        try:
+            if not kernels.enabled() or not _have_kernels(arrays):
+                return self.reading(*arguments, **options)
+            forward = getattr(import_module("minimono.kernels.cpu"), self.name + "_forward")
+            output, kept = forward(*arrays, **options)
+        except (ValueError, TypeError, IndexError) as error:
+            if str(error).startswith(self.name):
+                raise
+            raise explained(error, self.name, arrays) from error
         return made_by(self, arguments, options, output, kept)
 
     def pull(
@@ -78,12 +88,9 @@ def has_kernel(reading: Callable[Parameters, Tensor]) -> Fused[Parameters]:
     return Fused(reading)
 
 
-def _have_kernels(arguments: tuple[Any, ...]) -> bool:
+def _have_kernels(arguments: list[Any]) -> bool:
     """Kernels take NumPy arrays of one float dtype, float32 or float64."""
-    dtypes = {
-        a.data.dtype
-        for a in arguments
-        if isinstance(a, Tensor) and a.data.dtype.kind in "fc"
-    }
-    on_cpu = all(type(a.data) is np.ndarray for a in arguments if isinstance(a, Tensor))
-    return on_cpu and len(dtypes) == 1 and dtypes.pop() in _WITH_KERNELS
+    arrays = [a for a in arguments if hasattr(a, "dtype")]
+    floats = {a.dtype for a in arrays if a.dtype.kind in "fc"}
+    on_cpu = all(type(a) is np.ndarray for a in arrays)
+    return on_cpu and len(floats) == 1 and floats.pop() in _WITH_KERNELS

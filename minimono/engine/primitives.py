@@ -7,7 +7,9 @@ Rules ignore broadcasting: the walk back undoes it (`tensor.like`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,12 @@ class Primitive:
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
         data = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        if options and any(isinstance(o, Tensor) for o in options.values()):
+            raise TypeError(f"{self.name}: pass tensors by position, not by name")
         try:
             output = self.forward(*data, **options)
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, self.name, data) from error
+            raise explained(error, self.name, data) from error
         return made_by(self, arguments, options, output)
 
     def pull(
@@ -69,7 +73,7 @@ class Primitive:
                 yield argument, rule(cotangent, output, *arguments, **options)
 
     def __get__(self, instance: Any, owner: Any) -> Any:
-        return self if instance is None else lambda *args, **opts: self(instance, *args, **opts)
+        return self if instance is None else MethodType(self, instance)
 
 
 def primitive(forward: Callable[..., Array]) -> Primitive:
@@ -89,18 +93,26 @@ def made_by(
     operation: Any, arguments: tuple[Any, ...], options: dict[str, Any], output: Array,
     saved: Any = None,
 ) -> Tensor:
-    """The output as a tensor, with its origin on the tape if any argument needs a gradient."""
-    if is_recording() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
-        return Tensor(output, True, Origin(operation, arguments, options, saved))
+    """The output as a tensor, with its origin on the tape if any argument needs a gradient.
+
+    Integers and booleans have no gradient: with them the tape ends.
+    """
+    if is_recording() and output.dtype.kind in "fc":
+        for argument in arguments:
+            if isinstance(argument, Tensor) and argument.requires_grad:
+                return Tensor(output, True, Origin(operation, arguments, options, saved))
     return Tensor(output)
 
 
-def _explained(error: Exception, name: str, data: list[Any]) -> Exception:
+def explained(error: Exception, name: str, data: list[Any]) -> Exception:
+    """The error again, saying which function it is from and what that was given."""
     shapes = ", ".join(
         f"{a.dtype}{list(a.shape)} on {backend.device_of(a)}" if hasattr(a, "shape") else repr(a)
         for a in data
     )
-    return type(error)(f"{name}({shapes}): {error}")
+    # Not type(error): some of NumPy's own kinds of TypeError cannot be made from a message.
+    kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
+    return kind(f"{name}({shapes}): {error}")
 
 
 def constant(array: Array) -> Tensor:
@@ -156,13 +168,17 @@ def power(x: Array, y: Array) -> Array:
 
 
 def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
-    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan.
-    return g * y * x ** where(_data(y) == 0, 1.0, y - 1.0)
+    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added.
+    slope: Tensor = y * x ** (y - 1.0 + (_data(y) == 0))
+    return g * slope
 
 
 def _power_exponent_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
-    # At x = 0 the slope is 0 for y > 0, though 0 * log 0 would be nan.
-    return g * out * log(where(_data(x) == 0, 1.0, x))
+    # At x = 0 the slope is 0 for y > 0, though 0 * log 0 would be nan: there 1 is added.
+    if not isinstance(x, Tensor):
+        x = constant(array_module(out.data).asarray(x, dtype=out.dtype))
+    slope: Tensor = out * log(x + (x.data == 0))
+    return g * slope
 
 
 power.vjp(_power_base_rule, _power_exponent_rule)
@@ -170,7 +186,7 @@ power.vjp(_power_base_rule, _power_exponent_rule)
 
 @primitive
 def matmul(x: Array, y: Array) -> Array:
-    if x.ndim < 2 or y.ndim < 2:
+    if getattr(x, "ndim", 0) < 2 or getattr(y, "ndim", 0) < 2:
         raise ValueError(
             "matmul takes matrices, or stacks of them; make a vector one with reshape: "
             "v.reshape(1, -1) @ m, m @ v.reshape(-1, 1)"
@@ -384,9 +400,10 @@ cumsum.vjp(_cumsum_rule)
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     total: Tensor = sum(x, axis=axis, keepdims=keepdims)
-    if x.data.size == 0:
-        raise ValueError(f"mean: tensor has shape {x.shape}, which holds no elements")
-    return total * (total.data.size / x.data.size)
+    count = math.prod(x.shape[i] for i in _reduced(x, axis))
+    if count == 0:
+        raise ValueError(f"mean: tensor has shape {x.shape}: nothing along axis {axis}")
+    return total / count
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -398,9 +415,15 @@ def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
     if keepdims:
         return g
-    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    reduced = {a % x.ndim for a in axes}
+    reduced = _reduced(x, axis)
     return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+
+
+def _reduced(x: Tensor, axis: Axis) -> set[int]:
+    """The axes of `x` that a reduction over `axis` takes out."""
+    if axis is None or x.ndim == 0:  # NumPy lets a number be summed along axis 0 or -1
+        return set(range(x.ndim))
+    return {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 # ---- shapes ------------------------------------------------------------------------------------
@@ -434,7 +457,7 @@ def _transpose(x: Array, axes: tuple[int, ...]) -> Array:
 
 _transpose.name = "transpose"
 _transpose.vjp(
-    lambda g, out, x, axes: _transpose(g, tuple(int(a) for a in np.argsort([a % x.ndim for a in axes])))
+    lambda g, out, x, axes: _transpose(g, tuple(np.argsort([a % x.ndim for a in axes]).tolist()))
 )
 
 
@@ -443,15 +466,19 @@ def transpose(x: Tensor, *axes: int) -> Tensor:
     return _transpose(x, axes or tuple(reversed(range(x.ndim))))
 
 
-def swapaxes(x: Tensor, axis: int, other: int) -> Tensor:
-    axes = list(range(x.ndim))
-    axes[axis], axes[other] = axes[other], axes[axis]
-    return _transpose(x, tuple(axes))
+@primitive
+def swapaxes(x: Array, axis: int, other: int) -> Array:
+    return x.swapaxes(axis, other)
+
+
+swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 
 
 @primitive
 def pad(x: Array, widths: tuple[tuple[int, int], ...]) -> Array:
     """Zeros around `x`: `widths[i] = (before, after)` along axis i."""
+    if len(widths) != x.ndim:
+        raise ValueError(f"expected a pair (before, after) for each of {x.ndim} axes")
     return array_module(x).pad(x, widths)
 
 
@@ -552,7 +579,7 @@ def to(x: Array, device: str) -> Array:
 
 to.vjp(lambda g, out, x, device: to(g, x.device))
 
-# ---- comparisons: no gradient ------------------------------------------------------------------
+# ---- comparisons: booleans, which have no gradient ---------------------------------------------
 
 
 @primitive
@@ -574,9 +601,6 @@ def greater(x: Array, y: Array) -> Array:
 def greater_equal(x: Array, y: Array) -> Array:
     return x >= y
 
-
-for _comparison in (less, less_equal, greater, greater_equal):
-    _comparison.vjp(None, None)
 
 # ---- the operators and methods of Tensor -------------------------------------------------------
 

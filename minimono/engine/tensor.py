@@ -172,8 +172,10 @@ class Tensor:
             gradients = pull_back(tape, self, _cotangent_of(self, cotangent), ends=leaves)
         for leaf in leaves:
             gradient = gradients[id(leaf)] if id(leaf) in gradients else zeros_like(leaf)
-            # A copy the first time: a rule may hand one array to two leaves.
-            leaf.grad = gradient.data.copy() if leaf.grad is None else leaf.grad + gradient.data
+            if leaf.grad is None:
+                leaf.grad = gradient.data.copy()  # a rule may hand one array to two leaves
+            else:
+                leaf.grad = (Tensor(leaf.grad) + gradient).data
 
     if TYPE_CHECKING:  # operators and methods: attached by primitives.py, where each rule stands
         # fmt: off
@@ -210,7 +212,7 @@ class Tensor:
         def astype(self, dtype: Any) -> Tensor: ...
         def to(self, device: str) -> Tensor: ...
         @property
-        def T(self) -> Tensor: ...  # noqa: N802
+        def T(self) -> Tensor: ...
         # fmt: on
 
 
@@ -223,19 +225,24 @@ def tensor(
     """A Tensor from numbers, lists or arrays (copied), on "cpu" or "cuda".
 
     Integers stay integers, for use as indices; with `requires_grad` they become float64.
-    Raises TypeError for complex numbers, text and objects.
+    Raises TypeError for complex numbers, text and objects, ValueError for ragged lists.
 
     >>> tensor([[1.0, 2.0]], dtype="float32")
     tensor([[1., 2.]], dtype=float32)
     """
     if isinstance(data, Tensor):
         data = data.data
-    array = backend.as_array(data)
+    try:
+        array = backend.as_array(data)
+    except ValueError as error:
+        raise ValueError(f"tensor: data is not an array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data has dtype {array.dtype}, expected real numbers")
-    if dtype is None and requires_grad and array.dtype.kind != "f":
-        dtype = np.float64
-    array = array.astype(array.dtype if dtype is None else dtype, copy=True)
+    if dtype is None:
+        dtype = np.float64 if requires_grad and array.dtype.kind != "f" else array.dtype
+    if np.dtype(dtype).kind not in "fiub":
+        raise TypeError(f"tensor: dtype is {np.dtype(dtype)}, expected real numbers")
+    array = array.astype(dtype, copy=True)
     if requires_grad and array.dtype.kind != "f":
         raise TypeError(f"tensor: dtype {array.dtype} has no gradient, expected a float dtype")
     return Tensor(backend.to_device(array, device), requires_grad)
@@ -286,23 +293,29 @@ def pull_back(
             continue
         arriving = gradients.pop(id(node))
         for argument, share in node.origin.operation.pull(arriving, node, on_the_way):
-            share = like(share, argument)
+            share = like(share, argument, node.origin.operation.name)
             known = gradients.get(id(argument))
             gradients[id(argument)] = share if known is None else known + share
     return gradients
 
 
-def like(share: Tensor, argument: Tensor) -> Tensor:
+def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
     """A cotangent in the shape and dtype of its argument: the shadow of broadcasting.
 
     What was repeated going forward is added up going back. Done here once, so that no rule has to.
     """
+    if not isinstance(share, Tensor):
+        raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
     if share.data.shape != argument.data.shape:
         extra = share.ndim - argument.ndim
-        repeated = tuple(
-            i + extra for i, n in enumerate(argument.shape) if n == 1 and share.shape[i + extra] > 1
-        )
-        share = share.sum(axis=(*range(extra), *repeated)).reshape(argument.shape)
+        sizes = (1,) * extra + argument.shape
+        repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
+        total = share.sum(axis=repeated, keepdims=True) if extra >= 0 else share
+        if total.shape != sizes:
+            raise ValueError(
+                f"{name}: a rule returned shape {share.shape} for an argument of {argument.shape}"
+            )
+        share = total.reshape(argument.shape)
     if share.data.dtype != argument.data.dtype:
         share = share.astype(argument.data.dtype)
     return share
@@ -321,6 +334,8 @@ def _cotangent_of(output: Tensor, cotangent: Array | None) -> Tensor:
             )
         return Tensor(backend.array_module(output.data).ones_like(output.data))
     cotangent = backend.as_array(cotangent)
+    if cotangent.dtype.kind not in "fiub":
+        raise TypeError(f"backward: cotangent has dtype {cotangent.dtype}, expected real numbers")
     if cotangent.shape != output.shape:
         raise ValueError(
             f"backward: cotangent has shape {cotangent.shape}, tensor has {output.shape}"
@@ -344,6 +359,8 @@ def grad(
     def gradient(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
         for i in wanted:
+            if not 0 <= i < len(values):
+                raise ValueError(f"grad: argnums is {argnums}, f got {len(values)} arguments")
             values[i] = _variable(values[i], f"grad: argument {i}")
         variables = [values[i] for i in wanted]
         with _recorded(True):

@@ -58,11 +58,13 @@ def _gelu_tanh(x: Array, out: Array) -> None:
 def _gelu_tanh_gradient(g: Array, x: Array, gx: Array) -> None:
     for i in range(x.size):
         u = TANH_SCALE * (x[i] + TANH_CUBIC * x[i] * x[i] * x[i])
-        gate = 1.0 / (1.0 + math.exp(-2.0 * u))
-        # x gate (1 - gate) is 0 far out, where a product with the cubic slope would be inf * 0.
-        slope = 2.0 * TANH_SCALE * (1.0 + 3.0 * TANH_CUBIC * x[i] * x[i])
-        rest = 1.0 / (1.0 + math.exp(2.0 * u))
-        gx[i] = g[i] * (gate + x[i] * (gate * rest) * slope) if gate * rest > 0.0 else g[i] * gate
+        e = math.exp(-2.0 * abs(u))  # at most 1: nothing overflows
+        larger = 1.0 / (1.0 + e)
+        gate = larger if u >= 0.0 else e * larger  # sigmoid(2 u)
+        bend = e * larger * larger  # gate (1 - gate)
+        gx[i] = g[i] * gate
+        if bend != 0.0:  # far out it is 0, and the cubic's slope infinite
+            gx[i] += g[i] * bend * x[i] * 2.0 * TANH_SCALE * (1.0 + 3.0 * TANH_CUBIC * x[i] * x[i])
 
 
 gelu_kernel, gelu_gradient_kernel = compiled(_gelu), compiled(_gelu_gradient)
@@ -118,21 +120,21 @@ softmax_kernel, softmax_gradient_kernel = compiled(_softmax), compiled(_softmax_
 
 
 def softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Kept]:
-    last = np.moveaxis(x, axis, -1)
+    last = np.moveaxis(np.atleast_1d(x), axis, -1)
     rows = rows_of(last)
     out = np.empty_like(rows)
     softmax_kernel(rows, out)
-    return np.moveaxis(out.reshape(last.shape), -1, axis), None
+    return np.moveaxis(out.reshape(last.shape), -1, axis).reshape(x.shape), None
 
 
 def softmax_backward(
     g: Array, out: Array, kept: Kept, x: Array, axis: int = -1
 ) -> tuple[Array, ...]:
-    last = np.moveaxis(out, axis, -1)
+    last = np.moveaxis(np.atleast_1d(out), axis, -1)
     rows = rows_of(last)
     gx = np.empty_like(rows)
-    softmax_gradient_kernel(rows_of(np.moveaxis(g, axis, -1)), rows, gx)
-    return (np.moveaxis(gx.reshape(last.shape), -1, axis),)
+    softmax_gradient_kernel(rows_of(np.moveaxis(np.atleast_1d(g), axis, -1)), rows, gx)
+    return (np.moveaxis(gx.reshape(last.shape), -1, axis).reshape(x.shape),)
 
 
 # ---- cross-entropy -----------------------------------------------------------------------------
@@ -223,7 +225,8 @@ def _layer_norm_gradient(
             gx[i, j] = scale[i] * (g[i, j] * weight[j] - sum_d / channels - h * sum_dh / channels)
 
 
-layer_norm_kernel, layer_norm_gradient_kernel = compiled(_layer_norm), compiled(_layer_norm_gradient)
+layer_norm_kernel = compiled(_layer_norm)
+layer_norm_gradient_kernel = compiled(_layer_norm_gradient)
 
 
 def layer_norm_forward(

@@ -1,0 +1,249 @@
+"""Convolution and pooling: cut an image into windows, then multiply, average or take the largest.
+
+    conv2d             windows, then one matrix product with the kernels
+    conv_transpose2d   one matrix product, then windows added up: conv2d's adjoint
+    avg_pool2d         windows, then their mean
+    max_pool2d         windows, then their largest element
+
+Shapes: `B` batch, `C` channels in, `O` channels out, `Y` rows, `X` columns. "Convolution" is
+cross-correlation, as in all libraries of networks: the kernel is not turned round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minimono.backend import Array, array_module, to_device
+from minimono.engine.primitives import matmul, pad, primitive, where
+from minimono.engine.tensor import Tensor
+
+Pair = tuple[int, int]  # along Y, along X
+
+# ---- windows -----------------------------------------------------------------------------------
+
+
+@primitive
+def windows(x: Array, size: Pair, stride: Pair) -> Array:
+    """All windows of `x`: (B, C, Y, X) -> (B, C, K, y, x), K = size[0] size[1] places, row by row.
+
+    There are y = (Y - size[0]) // stride[0] + 1 windows in a column of windows, and so for x.
+    """
+    return array_module(x).stack([x[place] for place in _places(x.shape, size, stride)], axis=2)
+
+
+@primitive
+def add_windows(values: Array, size: Pair, stride: Pair, shape: tuple[int, ...]) -> Array:
+    """Windows (B, C, K, y, x) laid back on zeros of `shape`; where they overlap they add up."""
+    total = array_module(values).zeros(shape, dtype=values.dtype)
+    for k, place in enumerate(_places(shape, size, stride)):
+        total[place] += values[:, :, k]
+    return total
+
+
+# Each is the other's adjoint, so each is the other's rule.
+windows.vjp(lambda g, out, x, size, stride: add_windows(g, size, stride, x.shape))
+add_windows.vjp(lambda g, out, values, size, stride, shape: windows(g, size, stride))
+
+
+def _places(shape: tuple[int, ...], size: Pair, stride: Pair) -> list[tuple[Any, slice, slice]]:
+    """For each place in a window, the index that picks it out of all windows at once."""
+    along_y, along_x = (
+        [slice(i, i + n - k + 1, step) for i in range(k)]
+        for n, k, step in zip(shape[-2:], size, stride, strict=True)
+    )
+    return [(..., rows, columns) for rows in along_y for columns in along_x]
+
+
+# ---- convolution -------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+) -> Tensor:
+    """out[b, o, y, x] = bias[o] + sum over c, i, j of weight[o, c, i, j] x[b, c, s y + i, s x + j].
+
+    `x` (B, C, Y, X), with `padding` zeros put on each side first; `weight` (O, C, *size); `bias`
+    (O,). Returns (B, O, y, x) with y = (Y + 2 padding - size) // stride + 1. As in PyTorch.
+
+    >>> import minimono as mm
+    >>> conv2d(mm.tensor([[[[1.0, 2.0, 4.0]]]]), mm.tensor([[[[-1.0, 1.0]]]]))
+    tensor([[[[1., 2.]]]])
+    """
+    _check_weight("conv2d", x, weight, bias, inputs=1, outputs=0)
+    stride, padding = _pair("conv2d: stride", stride, 1), _pair("conv2d: padding", padding, 0)
+    O, size = weight.shape[0], weight.shape[2:]  # noqa: E741
+    x = _padded(x, padding)
+    _check_fits("conv2d", x.shape, size)
+    patches = windows(x, size, stride)  # (B, C, Y, X) -> (B, C, K, y, x)
+    B, C, K, rows, columns = patches.shape
+    kernels = weight.reshape(O, C * K)  # (O, C, *size) -> (O, C K)
+    patches = patches.reshape(B, C * K, rows * columns)  # (B, C, K, y, x) -> (B, C K, y x)
+    out = matmul(kernels, patches)  # (O, C K) @ (B, C K, y x) -> (B, O, y x)
+    out = out.reshape(B, O, rows, columns)  # (B, O, y x) -> (B, O, y, x)
+    return out if bias is None else out + bias.reshape(O, 1, 1)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+) -> Tensor:
+    """The adjoint of `conv2d`: each element of `x` lays down a kernel, overlaps add up.
+
+        out[b, o, s y + i - p, s x + j - p] = bias[o] + sum over c of x[b, c, y, x] weight[c, o, i, j]
+
+    `x` (B, C, y, x), `weight` (C, O, *size), `bias` (O,). Returns (B, O, Y, X) with
+    Y = (y - 1) stride + size - 2 padding: `padding` p is cut off each side. As in PyTorch.
+
+    >>> import minimono as mm
+    >>> conv_transpose2d(mm.tensor([[[[1.0, 5.0]]]]), mm.tensor([[[[1.0, 2.0]]]]), stride=(1, 2))
+    tensor([[[[ 1.,  2.,  5., 10.]]]])
+    """  # noqa: E501  (a formula)
+    _check_weight("conv_transpose2d", x, weight, bias, inputs=0, outputs=1)
+    stride = _pair("conv_transpose2d: stride", stride, 1)
+    padding = _pair("conv_transpose2d: padding", padding, 0)
+    B, C, rows, columns = x.shape
+    O, size = weight.shape[1], weight.shape[2:]  # noqa: E741
+    full = [(n - 1) * s + k for n, s, k in zip((rows, columns), stride, size, strict=True)]
+    if any(n <= 2 * p for n, p in zip(full, padding, strict=True)):
+        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of {tuple(full)}")
+    K = math.prod(size)
+    kernels = weight.reshape(C, O * K).T  # (C, O, *size) -> (O K, C)
+    patches = matmul(kernels, x.reshape(B, C, rows * columns))  # -> (B, O K, y x)
+    patches = patches.reshape(B, O, K, rows, columns)  # (B, O K, y x) -> (B, O, K, y, x)
+    out = add_windows(patches, size, stride, (B, O, *full))  # -> (B, O, Y + 2 p, X + 2 p)
+    if padding != (0, 0):
+        inside = (slice(p, n - p) for n, p in zip(full, padding, strict=True))
+        out = out[(..., *inside)]
+    return out if bias is None else out + bias.reshape(O, 1, 1)
+
+
+# ---- pooling -----------------------------------------------------------------------------------
+
+
+def max_pool2d(
+    x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+) -> Tensor:  # fmt: skip
+    """The largest element of each window: (B, C, Y, X) -> (B, C, y, x). Stride: the window's size.
+
+    At a tie the first in the window, row by row, gets all of the gradient, as in PyTorch
+    (`Tensor.max` shares it). Padding counts as -inf, and is at most half the window.
+
+    >>> import minimono as mm
+    >>> max_pool2d(mm.tensor([[[[1.0, 3.0, 2.0, 2.0]]]]), (1, 2))
+    tensor([[[[3., 2.]]]])
+    """
+    size, step, padding = _pooling("max_pool2d", x, kernel_size, stride, padding)
+    edge = _outside(x, padding)
+    patches = windows(_padded(x, padding) + edge, size, step)  # (B, C, K, y, x)
+    xp = array_module(patches.data)
+    places = xp.arange(patches.shape[2]).reshape(-1, 1, 1)  # (K,) -> (K, 1, 1)
+    first_largest = places == xp.expand_dims(patches.data.argmax(axis=2), 2)  # (B, C, K, y, x)
+    return where(first_largest, patches, 0.0).sum(axis=2)
+
+
+def avg_pool2d(
+    x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+) -> Tensor:  # fmt: skip
+    """The mean of each window: (B, C, Y, X) -> (B, C, y, x). Stride: the window's size.
+
+    Padding counts as zeros that are part of the mean, as in PyTorch, and is at most half the
+    window.
+
+    >>> import minimono as mm
+    >>> avg_pool2d(mm.tensor([[[[1.0, 3.0, 2.0, 2.0]]]]), (1, 2))
+    tensor([[[[2., 2.]]]])
+    """
+    size, step, padding = _pooling("avg_pool2d", x, kernel_size, stride, padding)
+    return windows(_padded(x, padding), size, step).mean(axis=2)  # (B, C, K, y, x) -> (B, C, y, x)
+
+
+# ---- padding, and what is checked --------------------------------------------------------------
+
+
+def _padded(x: Tensor, padding: Pair) -> Tensor:
+    if padding == (0, 0):
+        return x
+    (rows, columns) = padding
+    return pad(x, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
+
+
+def _outside(x: Tensor, padding: Pair) -> Tensor | float:
+    """-inf on the padding, 0 inside: added to zeros of padding, so that none is the largest."""
+    if padding == (0, 0):
+        return 0.0
+    (rows, columns) = padding
+    edge = np.pad(
+        np.zeros(x.shape[2:], x.dtype), ((rows, rows), (columns, columns)),
+        constant_values=-math.inf,
+    )  # fmt: skip
+    return Tensor(to_device(edge, x.device))
+
+
+def _pooling(
+    name: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any
+) -> tuple[Pair, Pair, Pair]:
+    _check_images(name, x)
+    size = _pair(f"{name}: kernel_size", kernel_size, 1)
+    step = size if stride is None else _pair(f"{name}: stride", stride, 1)
+    around = _pair(f"{name}: padding", padding, 0)
+    if any(2 * p > k for p, k in zip(around, size, strict=True)):
+        raise ValueError(f"{name}: padding is {around}, expected at most half of the window {size}")
+    _check_fits(name, [n + 2 * p for n, p in zip(x.shape[2:], around, strict=True)], size)
+    return size, step, around
+
+
+def _pair(name: str, value: Any, least: int) -> Pair:
+    """A whole number, or one for Y and one for X, as a pair."""
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
+    if len(pair) != 2 or not whole or min(pair) < least:
+        raise ValueError(f"{name} is {value!r}, expected a whole number >= {least}, or two")
+    return int(pair[0]), int(pair[1])
+
+
+def _check_images(name: str, x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"{name}: x has shape {x.shape}, expected (B, C, Y, X)")
+
+
+def _check_weight(
+    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *, inputs: int, outputs: int
+) -> None:
+    """`inputs` and `outputs` are the axes of `weight` that hold the channels in and out."""
+    _check_images(name, x)
+    if weight.ndim != 4:
+        order = "(O, C, *size)" if inputs else "(C, O, *size)"
+        raise ValueError(f"{name}: weight has shape {weight.shape}, expected {order}")
+    if weight.shape[inputs] != x.shape[1]:
+        raise ValueError(
+            f"{name}: weight has shape {weight.shape}, for {weight.shape[inputs]} channels "
+            f"(axis {inputs}); x has shape {x.shape}, {x.shape[1]} channels (axis 1)"
+        )
+    if bias is not None and bias.shape != (weight.shape[outputs],):
+        raise ValueError(
+            f"{name}: bias has shape {bias.shape}, expected ({weight.shape[outputs]},), "
+            "a number for each channel out"
+        )
+
+
+def _check_fits(name: str, shape: Sequence[int], size: Sequence[int]) -> None:
+    image = tuple(shape[-2:])
+    if any(k > n for n, k in zip(image, size, strict=True)):
+        raise ValueError(
+            f"{name}: the window {tuple(size)} is larger than the image {image} with its padding"
+        )

@@ -1,0 +1,327 @@
+"""Running versions against reading versions, and both against 50 digits of mpmath."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minimono as mm
+from minimono import kernels
+from minimono.engine import functional as F
+from minimono.engine import primitives as P
+from minimono.engine.fused import Fused
+from minimono.engine.tensor import Tensor, grad, tape_of, tensor
+
+SHAPES = [(3,), (2, 5), (2, 3, 4), (1, 1), (4, 1), (2, 0, 3)]
+TARGETS = np.array([3, 0, 0, 2, 1])
+
+
+def normal(*shape: int) -> Any:
+    return 2.0 * np.random.default_rng(len(shape)).standard_normal(shape)
+
+
+def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
+    table: dict[str, tuple[Callable[..., Tensor], list[Any]]] = {}
+    for shape in SHAPES:
+        c = shape[-1]
+        table[f"gelu {shape}"] = (F.gelu, [normal(*shape)])
+        table[f"gelu tanh {shape}"] = (lambda x: F.gelu(x, "tanh"), [normal(*shape)])
+        for axis in range(-len(shape), len(shape)):
+            if shape[axis] > 0:
+                table[f"softmax {shape} axis={axis}"] = (
+                    lambda x, a=axis: F.softmax(x, axis=a), [normal(*shape)])  # fmt: skip
+        table[f"layer_norm {shape}"] = (F.layer_norm, [normal(*shape), normal(c), normal(c) + 1.0])
+        table[f"layer_norm eps {shape}"] = (
+            lambda x, w, b: F.layer_norm(x, w, b, 0.5),
+            [normal(*shape) + 3.0, normal(c), normal(c) + 1.0],
+        )
+    table["gelu ()"] = (F.gelu, [normal()])
+    table["softmax ()"] = (F.softmax, [normal()])
+    table["cross_entropy"] = (lambda x: F.cross_entropy(x, TARGETS), [normal(5, 4)])
+    table["cross_entropy of one class"] = (lambda x: F.cross_entropy(x, [0, 0]), [normal(2, 1)])
+    return table
+
+
+CASES = cases()
+
+
+def run(f: Callable[..., Tensor], arrays: list[Any], dtype: str) -> list[Any]:
+    """The output and all gradients, for a cotangent without symmetry."""
+    # `Tensor`, not `tensor`, which would copy into one block of memory.
+    xs = [Tensor(np.asarray(a).astype(dtype, order="K"), requires_grad=True) for a in arrays]
+    for x, a in zip(xs, arrays, strict=True):
+        assert x.data.strides == np.asarray(a).astype(dtype, order="K").strides
+    out = f(*xs)
+    out.backward(np.linspace(-1.0, 2.0, out.size).reshape(out.shape))
+    return [out.data, *(x.grad for x in xs)]
+
+
+def agree(f: Callable[..., Tensor], arrays: list[Any], dtype: str) -> None:
+    with mm.reference():
+        reading = run(f, arrays, dtype)
+    running = run(f, arrays, dtype)
+    eps = np.finfo(dtype).eps
+    for ours, truth in zip(running, reading, strict=True):
+        assert ours.dtype == truth.dtype == np.dtype(dtype)
+        assert ours.shape == truth.shape
+        size = np.abs(truth).max(initial=1.0)  # of the terms that cancel
+        np.testing.assert_allclose(ours, truth, rtol=40 * eps, atol=40 * eps * size)
+
+
+def test_kernels_are_used_and_switched_off() -> None:
+    x = tensor(normal(2, 3), requires_grad=True)
+    fused = [F.gelu(x), F.softmax(x), F.layer_norm(x, x[0], x[1]), F.cross_entropy(x, [0, 1])]
+    for out in fused:
+        made_by_kernel = [
+            n.origin.operation.name for n in tape_of(out)
+            if n.origin and isinstance(n.origin.operation, Fused)
+        ]  # fmt: skip
+        assert len(made_by_kernel) == 1
+    with mm.reference():
+        assert not kernels.enabled()
+        assert len(tape_of(F.softmax(x))) > 3
+        with mm.reference():
+            pass
+        assert not kernels.enabled()
+    assert kernels.enabled()
+    for dtype in ("float16", "longdouble", ">f8"):  # no kernels for these
+        assert len(tape_of(F.softmax(tensor(x, dtype=dtype, requires_grad=True)))) > 3
+    mixed = F.layer_norm(x, tensor(np.ones(3), dtype="float32"), x[0])
+    assert len(tape_of(mixed)) > 3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("what", CASES)
+def test_agrees_with_the_reading_version(what: str, dtype: str) -> None:
+    agree(*CASES[what], dtype)
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "transposed": lambda x: x.T,
+    "reversed": lambda x: x[::-1, ::-1],
+    "every second": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "Fortran": np.asfortranarray,
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_agrees_on_any_layout(layout: str) -> None:
+    x = LAYOUTS[layout](normal(6, 4))
+    c = x.shape[1]
+    targets = np.array([3, 0, 0, 2, 1, 0])[: len(x)]
+    for f in (F.gelu, F.softmax, lambda x: F.softmax(x, axis=0)):
+        agree(f, [x], "float64")
+    agree(lambda x: F.cross_entropy(x, targets), [x], "float64")
+    agree(F.layer_norm, [x, np.linspace(1, 2, 2 * c)[::2], np.linspace(0, 1, c)[::-1]], "float64")
+
+
+def test_read_only_data_is_only_read() -> None:
+    x = normal(4, 3)
+    x.flags.writeable = False
+    for f in (F.gelu, F.softmax):
+        f(Tensor(x, requires_grad=True)).sum().backward()
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**32), st.sampled_from([0.01, 1.0, 300.0])
+)
+def test_agrees_at_any_scale(n: int, c: int, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    x, w, b = scale * rng.standard_normal((n, c)), rng.standard_normal(c), rng.standard_normal(c)
+    targets = rng.integers(0, c, n)
+    for f in (F.gelu, lambda x: F.gelu(x, "tanh"), F.softmax, lambda x: F.softmax(x, axis=0)):
+        agree(f, [x], "float64")
+    agree(lambda x: F.cross_entropy(x, targets) * (1.0 / scale), [x], "float64")
+    if c > 1:  # a layer of one channel is all bias: its gradient is rounding
+        agree(lambda x, w, b: F.layer_norm(x, w, b, scale * scale), [x, w, b], "float64")
+
+
+@pytest.mark.parametrize(
+    "f",
+    [F.gelu, lambda x: F.gelu(x, "tanh"), F.softmax, lambda x: F.softmax(x, axis=0),
+     lambda x: F.cross_entropy(x, [3, 0, 1]),
+     lambda x: F.layer_norm(x, x[0], x[1])],
+    ids=["gelu", "gelu tanh", "softmax", "softmax axis 0", "cross_entropy", "layer_norm"],
+)  # fmt: skip
+def test_second_and_third_derivatives_agree(f: Callable[[Tensor], Tensor]) -> None:
+    x = normal(3, 4)
+
+    def first(x: Tensor) -> Tensor:
+        return (grad(lambda x: (f(x) ** 3).sum())(x) ** 2).sum()
+
+    def second(x: Tensor) -> Tensor:
+        return (grad(first)(x) * np.cos(np.arange(12.0)).reshape(3, 4)).sum()
+
+    running = [grad(first)(x).data, grad(second)(x).data]
+    with mm.reference():
+        reading = [grad(first)(x).data, grad(second)(x).data]
+    for ours, truth in zip(running, reading, strict=True):
+        np.testing.assert_allclose(ours, truth, rtol=1e-11, atol=1e-12 * abs(truth).max())
+
+
+def test_backward_through_a_gradient_of_a_kernel() -> None:
+    """A penalty on the slope, with parameters that the kernel's other arguments hold."""
+    x, w, b = tensor(normal(3, 4)), normal(4), normal(4)
+    gradients = []
+    for context in (nullcontext(), mm.reference()):
+        with context:
+            weight = tensor(w, requires_grad=True)
+            bias = tensor(b, requires_grad=True)
+            slope = grad(lambda x, w=weight, b=bias: (F.layer_norm(x, w, b) ** 3).sum())(x)
+            (slope * slope).sum().backward()
+            assert weight.grad is not None
+            assert bias.grad is not None
+            gradients.append(np.concatenate([weight.grad, bias.grad]))
+    np.testing.assert_allclose(*gradients, rtol=1e-12)
+
+
+def test_reference_is_of_one_thread() -> None:
+    inside, done = threading.Event(), threading.Event()
+    seen: dict[str, bool] = {}
+
+    def reader() -> None:
+        with mm.reference():
+            inside.set()
+            assert done.wait(10)
+            seen["reader"] = kernels.enabled()
+        seen["reader, after"] = kernels.enabled()
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    assert inside.wait(10)
+    seen["beside"] = kernels.enabled()
+    done.set()
+    thread.join()
+    assert seen == {"reader": False, "beside": True, "reader, after": True}
+
+
+def test_kernels_run_without_numba() -> None:
+    """Each is plain Python: NUMBA_DISABLE_JIT=1 lets a debugger step through it."""
+    script = (
+        "import numpy as np, numba, minimono as mm; F = mm.functional\n"
+        "from minimono.kernels import cpu\n"
+        "assert not hasattr(cpu.softmax_kernel, 'py_func')\n"
+        "x = mm.tensor([[0.5, -1.0], [2.0, 0.1]], requires_grad=True)\n"
+        "hidden = F.gelu(F.gelu(F.layer_norm(F.softmax(x), x[0], x[1])), 'tanh')\n"
+        "y = F.cross_entropy(hidden, [0, 1])\n"
+        "y.backward(); print(repr([y.item(), x.grad.tolist()]))"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    command = [sys.executable, "-W", "error", "-c", script]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    x = tensor([[0.5, -1.0], [2.0, 0.1]], requires_grad=True)
+    hidden = F.gelu(F.gelu(F.layer_norm(F.softmax(x), x[0], x[1])), "tanh")
+    y = F.cross_entropy(hidden, [0, 1])
+    y.backward()
+    loss, gradient = eval(result.stdout)
+    np.testing.assert_allclose(loss, y.item(), rtol=1e-15)
+    np.testing.assert_allclose(gradient, x.grad, rtol=1e-13, atol=1e-16)
+
+
+# ---- against mpmath ----------------------------------------------------------------------------
+
+
+def points(dtype: str) -> Any:
+    rng = np.random.default_rng(0)
+    small = 10.0 ** rng.uniform(-12, 0, 50) * rng.choice([-1, 1], 50)
+    lowest = -37.0 if dtype == "float64" else -12.0  # below, the result is subnormal
+    wide = np.linspace(lowest, 8.0, 250)
+    return np.concatenate([wide, rng.normal(size=100), small]).astype(dtype)
+
+
+def gelu_exact(x: float, approximate: str) -> tuple[Any, Any, float, float]:
+    """GELU, its slope, and what amplifies rounding: the exponent, and a factor of the slope."""
+    v = mpmath.mpf(x)
+    if approximate == "none":
+        below = mpmath.erfc(-v / mpmath.sqrt(2)) / 2
+        return v * below, below + v * mpmath.npdf(v), x * x, 0.0
+    u = 2 * mpmath.sqrt(2 / mpmath.pi) * (v + mpmath.mpf("0.044715") * v**3)
+    du = 2 * mpmath.sqrt(2 / mpmath.pi) * (1 + 3 * mpmath.mpf("0.044715") * v**2)
+    gate = 1 / (1 + mpmath.exp(-u))
+    return v * gate, gate + v * gate * (1 - gate) * du, abs(float(u)), abs(float(v * du))
+
+
+# Measured, in units of eps: the relative error of the value over 1 + exponent, and the error of
+# the slope over 1 + factor. The running version of float32 computes in float64 and then rounds.
+GELU_BOUNDS = {
+    ("float64", "none", "running"): (0.9, 0.9), ("float64", "none", "reading"): (0.9, 0.9),
+    ("float64", "tanh", "running"): (1.2, 0.6), ("float64", "tanh", "reading"): (1.3, 0.9),
+    ("float32", "none", "running"): (0.51, 0.51), ("float32", "none", "reading"): (0.8, 0.8),
+    ("float32", "tanh", "running"): (0.51, 0.51), ("float32", "tanh", "reading"): (1.2, 1.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "approximate", "which"), GELU_BOUNDS)
+def test_gelu_against_mpmath(dtype: str, approximate: Any, which: str) -> None:
+    x = points(dtype)
+    with mm.reference() if which == "reading" else nullcontext():
+        t = tensor(x, requires_grad=True)
+        out = F.gelu(t, approximate)
+        out.backward(np.ones_like(x))
+    assert t.grad is not None
+    eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
+    of_value, of_slope = [], []
+    with mpmath.workdps(50):
+        for point, value, slope in zip(x, out.data, t.grad, strict=True):
+            exact, exact_slope, exponent, factor = gelu_exact(float(point), approximate)
+            if abs(exact) > 4 * tiny:
+                error = abs(mpmath.mpf(float(value)) - exact) / abs(exact)
+                of_value.append(float(error / eps) / (1.0 + exponent))
+            error = abs(mpmath.mpf(float(slope)) - exact_slope)
+            of_slope.append(float(error / eps) / (1.0 + factor))
+    assert len(of_value) > 300
+    bound_of_value, bound_of_slope = GELU_BOUNDS[dtype, approximate, which]
+    assert max(of_value) < bound_of_value
+    assert max(of_slope) < bound_of_slope
+
+
+def test_erfc_against_mpmath() -> None:
+    x = np.linspace(-6.0, 26.0, 400)
+    with mpmath.workdps(50):
+        exact = [mpmath.erfc(mpmath.mpf(v)) for v in x]
+        values = P.erfc(tensor(x)).data
+        errors = [
+            float(abs(mpmath.mpf(v) - e) / e) / 2.0**-52
+            for v, e in zip(values, exact, strict=True)
+        ]  # fmt: skip
+    assert max(errors) < 2.0  # measured: 1.5 with glibc
+    np.testing.assert_array_equal(
+        P.erfc(tensor([-np.inf, -30.0, 0.0, 30.0, np.inf, np.nan])).data, [2, 2, 1, 0, 0, np.nan]
+    )
+
+
+# ---- Adam --------------------------------------------------------------------------------------
+
+
+def test_adam_kernel_is_the_formula(rng: np.random.Generator) -> None:
+    """Kingma & Ba 2015, algorithm 1; decay of the weights as Loshchilov & Hutter 2019, or as L2."""
+    from minimono.kernels.cpu import adam_kernel
+
+    rate, beta1, beta2, eps = 0.01, 0.9, 0.99, 1e-8
+    for decay, l2 in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1)):
+        p = rng.standard_normal(7)
+        m, v = np.zeros(7), np.zeros(7)
+        expected, first, second = p.copy(), np.zeros(7), np.zeros(7)
+        for step in range(1, 6):
+            g = rng.standard_normal(7)
+            corrections = (1.0 - beta1**step, 1.0 - beta2**step)
+            adam_kernel(p, g, m, v, rate, beta1, beta2, eps, decay, l2, *corrections)
+            g = g + l2 * expected
+            first = beta1 * first + (1 - beta1) * g
+            second = beta2 * second + (1 - beta2) * g**2
+            hats = first / corrections[0], second / corrections[1]
+            step_size = hats[0] / (np.sqrt(hats[1]) + eps) + decay * expected
+            expected = expected - rate * step_size
+            np.testing.assert_allclose(p, expected, rtol=1e-14)
