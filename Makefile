@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test parity docs lint clean
+.PHONY: help demo test parity docs pictures lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ docs: .venv/.with-docs ## the documentation, readable offline
 	@$(BIN)/sphinx-build -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 	@$(BIN)/python docs/check_offline.py docs/_build/html
 	@echo "Open docs/_build/html/index.html in a browser."
+
+pictures: .venv/.with-core ## draw the pictures of the documentation again
+	@$(BIN)/python docs/pictures.py
 
 lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check

@@ -602,6 +602,16 @@ def greater_equal(x: Array, y: Array) -> Array:
     return x >= y
 
 
+@primitive
+def equal(x: Array, y: Array) -> Array:
+    return array_module(x, y).equal(x, y)
+
+
+@primitive
+def not_equal(x: Array, y: Array) -> Array:
+    return array_module(x, y).not_equal(x, y)
+
+
 # ---- the operators and methods of Tensor -------------------------------------------------------
 
 
@@ -618,6 +628,7 @@ for _name, _operation in {
     "__matmul__": matmul, "__rmatmul__": _swapped(matmul),
     "__neg__": negative, "__abs__": absolute, "__getitem__": getitem,
     "__lt__": less, "__le__": less_equal, "__gt__": greater, "__ge__": greater_equal,
+    "__eq__": equal, "__ne__": not_equal,
     "exp": exp, "log": log, "sqrt": sqrt, "tanh": tanh,
     "sum": sum, "mean": mean, "max": max, "min": min,
     "reshape": reshape, "transpose": transpose, "swapaxes": swapaxes,

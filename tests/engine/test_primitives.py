@@ -27,7 +27,7 @@ PRIMITIVES = {
     for p in vars(module).values()
     if isinstance(p, Primitive)
 }
-WITHOUT_GRADIENT = {"less", "less_equal", "greater", "greater_equal"}
+WITHOUT_GRADIENT = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal"}
 
 Shape = tuple[int, ...]
 SHAPES: list[Shape] = [(), (1,), (3,), (2, 3), (1, 3, 1), (0, 2)]
@@ -285,6 +285,10 @@ def test_values_are_numpys() -> None:
     for name in "add subtract multiply divide maximum minimum less less_equal greater".split():
         np.testing.assert_array_equal(getattr(P, name)(one, y).data, getattr(np, name)(x, y))
     np.testing.assert_array_equal(P.greater_equal(one, one).data, np.ones((2, 3), dtype=bool))
+    some = np.where(np.arange(3) == 1, x, 0.0)
+    np.testing.assert_array_equal((one == some).data, x == some)
+    np.testing.assert_array_equal((one != some).data, x != some)
+    assert len({one, tensor(x)}) == 2  # sets go by identity, as in PyTorch
     np.testing.assert_array_equal(one.max(axis=1).data, x.max(axis=1))
     np.testing.assert_array_equal(one.min(axis=0, keepdims=True).data, x.min(axis=0, keepdims=True))
     np.testing.assert_allclose(one.mean(axis=0).data, x.mean(axis=0), rtol=1e-15)
