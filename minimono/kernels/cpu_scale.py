@@ -30,16 +30,18 @@ def add_deviations_py(row: Array, mean: Array, total: Array, squares: Array) -> 
 
 
 def merge_tile_py(
-    before: int, here: int, rough: Array, rest: Array, squares: Array, mean: Array, m2: Array
-) -> None:
+    before: int, here: int, origin: Array, rough: Array, rest: Array, squares: Array,
+    mean: Array, m2: Array,
+) -> None:  # fmt: skip
     """Merge a tile of `here` samples into the moments of the `before` samples above it.
 
     rough: the tile's mean but for rounding.   rest, squares: sums of deviations from it, and of
-    their squares.
+    their squares.   mean is counted from `origin`, so that the difference of two tiles' means keeps
+    its digits however large both are.
     """
     for j in range(mean.shape[0]):
         shift = rest[j] / here
-        tile_mean = rough[j] + shift
+        tile_mean = (rough[j] - origin[j]) + shift
         # The clamp is for a last digit below zero.
         tile_m2 = max(squares[j] - here * (shift * shift), 0.0)
         if before == 0:
@@ -54,11 +56,13 @@ def merge_tile_py(
 def moments_py(z: Array, mean: Array, m2: Array) -> None:
     """Mean and sum of squared deviations of each column of z, shape (B, n)."""
     sums = np.empty((3, min(NEURONS, z.shape[1])))
+    origins = np.empty(min(NEURONS, z.shape[1]))
     for left in range(0, z.shape[1], NEURONS):
         right = min(left + NEURONS, z.shape[1])
         rough = sums[0, : right - left]
         rest = sums[1, : right - left]
         squares = sums[2, : right - left]
+        origin = origins[: right - left]
         for top in range(0, z.shape[0], SAMPLES):
             bottom = min(top + SAMPLES, z.shape[0])
             sums[:] = 0.0
@@ -66,9 +70,15 @@ def moments_py(z: Array, mean: Array, m2: Array) -> None:
                 add(z[i, left:right], rough)
             for j in range(right - left):
                 rough[j] /= bottom - top
+                if top == 0:
+                    origin[j] = rough[j]
             for i in range(top, bottom):
                 add_deviations(z[i, left:right], rough, rest, squares)
-            merge_tile(top, bottom - top, rough, rest, squares, mean[left:right], m2[left:right])
+            merge_tile(
+                top, bottom - top, origin, rough, rest, squares, mean[left:right], m2[left:right]
+            )
+        for j in range(right - left):
+            mean[left + j] += origin[j]
 
 
 def scale_row_py(row: Array, mean: Array, denominator: Array, phi: Array) -> None:

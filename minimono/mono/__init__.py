@@ -1,14 +1,89 @@
 """The subject: how monosemantic a neuron is, and what to do about it.
 
-`moments`, `scale` and `selection` take and return plain arrays. `inhibition` works on tensors.
+`moments`, `scale`, `selection`, `metrics` and `emergence` take and return plain arrays.
+`inhibition` and `l2e` act on tensors while a network trains; `decorrelation`, `preference` and
+`circuits` hold both kinds.
 """
 
+from minimono.mono.circuits import (
+    alignment,
+    circuit_attribution,
+    circuit_attribution_between,
+    cluster_distances,
+    cluster_purity,
+    mean_over_positions,
+    reference_samples,
+    route,
+    split_weights,
+    virtual_activations,
+    virtual_neurons,
+)
+from minimono.mono.decorrelation import (
+    decorrelation_penalty,
+    feature_decorrelation,
+    fold_into_linear,
+    l1_penalty,
+    superposition_proxy,
+    superposition_scores,
+)
+from minimono.mono.emergence import (
+    ConvMask,
+    active_counts,
+    active_nodes,
+    emergence,
+    emergence_of_graph,
+    emergence_of_masks,
+    initialise_by_distance,
+    pool_mask,
+    prune_by_magnitude,
+    relative_emergence,
+)
 from minimono.mono.inhibition import Inhibition, MEmeL, deactivate
+from minimono.mono.l2e import (
+    L2E,
+    MovingThreshold,
+    false_killing_rate,
+    feature_scale,
+    kolmogorov_smirnov,
+    l2e_penalty,
+    log_distance_penalty,
+    own_feature,
+)
+from minimono.mono.metrics import (
+    clarity,
+    class_selectivity,
+    feature_dimensionality,
+    hoyer_sparsity,
+    monosemanticity_score,
+    single_feature_purity,
+    variance_sparsity,
+)
 from minimono.mono.moments import Moments
+from minimono.mono.preference import (
+    decpo_loss,
+    dpo_loss,
+    implicit_reward,
+    log_sigmoid,
+    reward_accuracy,
+    reward_margin,
+    sequence_log_probability,
+    simpo_loss,
+)
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
 from minimono.mono.selection import select_above, select_top_fraction, select_top_k
 
 __all__ = [
-    "Inhibition", "MEmeL", "Moments", "ScaleTracker", "deactivate", "monosemantic_scale",
-    "select_above", "select_top_fraction", "select_top_k",
+    "L2E", "ConvMask", "Inhibition", "MEmeL", "Moments", "MovingThreshold", "ScaleTracker",
+    "active_counts", "active_nodes", "alignment", "circuit_attribution",
+    "circuit_attribution_between", "clarity", "class_selectivity", "cluster_distances",
+    "cluster_purity", "deactivate", "decorrelation_penalty", "decpo_loss", "dpo_loss", "emergence",
+    "emergence_of_graph", "emergence_of_masks", "false_killing_rate", "feature_decorrelation",
+    "feature_dimensionality", "feature_scale", "fold_into_linear", "hoyer_sparsity",
+    "implicit_reward", "initialise_by_distance", "kolmogorov_smirnov", "l1_penalty", "l2e_penalty",
+    "log_distance_penalty", "log_sigmoid", "mean_over_positions", "monosemantic_scale",
+    "monosemanticity_score", "own_feature", "pool_mask", "prune_by_magnitude", "reference_samples",
+    "relative_emergence", "reward_accuracy", "reward_margin", "route", "select_above",
+    "select_top_fraction", "select_top_k", "sequence_log_probability", "simpo_loss",
+    "single_feature_purity", "split_weights", "superposition_proxy", "superposition_scores",
+    "variance_sparsity", "virtual_activations", "virtual_neurons",
 ]  # fmt: skip

@@ -110,8 +110,12 @@ class MEmeL(Module):
       first inhibition (l_s). `compensation`: the epsilon of the compensated scale. The paper
       leaves the three open; the defaults are those of the authors' code.
     * `convention`: "paper" scores a batch before it enters the moments, "authors" after, as the
-      released code does; `ScaleTracker` tells all the differences. An activation is set to the
-      mean that scored it. Ties with the k-th highest are all flagged, as in the authors' code.
+      released code does; `ScaleTracker` tells all the differences. In "paper" a neuron that was
+      constant so far has scale nan and is never flagged, also with compensation (our choice; in
+      "authors" compensation gives it a scale).
+
+    An activation is set to the mean that scored it. Ties with the k-th highest are all flagged, as
+    in the authors' code.
 
     Published: Algorithms 1 and 2. The moments are saved with the model (the authors' are not).
 
@@ -147,13 +151,16 @@ class MEmeL(Module):
             return z
         activations = self._checked(z)
         already_seen = self.tracker.batches_seen
-        before = self.tracker.mean if already_seen else None
+        before = (self.tracker.mean, self.tracker.variance) if already_seen else None
         scale = self.tracker.score(activations)
-        mean = self.tracker.mean if self.tracker.convention == "authors" else before
-        if already_seen < self.start_after or mean is None:
+        if already_seen < self.start_after or before is None:
             self.last = None
             return z
-        mean = to_device(mean, z.device)  # the model may have moved since the last call
+        if self.tracker.convention == "authors":
+            mean = self.tracker.mean
+        else:
+            mean, variance = (to_device(a, z.device) for a in before)  # the model may have moved
+            scale = array_module(scale).where(variance > 0.0, scale, math.nan)
         flagged = select_top_k(scale, self.k)
         self.last = Inhibition(z.data, scale, flagged, mean)
         return deactivate(z, flagged, mean, strength=self.strength)

@@ -349,22 +349,30 @@ def test_constant_neurons_are_never_flagged_without_compensation(convention) -> 
     assert np.array_equal(outputs[-1], np.full((4, 3), 0.1))
 
 
-def test_compensation_gives_constant_neurons_a_scale() -> None:
-    """With compensation a constant neuron has phi = 0 while it stays put, so only ties or a k that
-    covers the layer reach it; once it departs it is scored like others. Published: Algorithm 2."""
+def test_constant_neurons_with_compensation() -> None:
+    """Compensation gives a neuron without variance a scale: 0 while it stays put, finite when it
+    departs. Authors' code: it can then be flagged. Our choice for "paper": it is nan and is not."""
     rng = np.random.default_rng(17)
     batches = batches_of(rng, 3)
     for batch in batches:
         batch[:, 2] = 0.1
-    module = MEmeL(k=4, start_after=1)
-    feed(module, batches)
-    assert (module.last.scale[:, 2] == 0.0).all()
-    assert not module.last.flagged[:, 2].any()
     departed = batches[0].copy()
     departed[:, 2] = 5.0
-    out = feed(module, [departed])[0]
-    assert module.last.flagged[:, 2].all()
-    np.testing.assert_allclose(out[:, 2], 0.1, rtol=1e-15)
+
+    theirs = MEmeL(k=4, start_after=1, convention="authors")
+    feed(theirs, batches)
+    assert (theirs.last.scale[:, 2] == 0.0).all()
+    feed(theirs, [departed])
+    assert theirs.last.flagged[:, 2].all()
+
+    ours = MEmeL(k=5, start_after=1)
+    feed(ours, batches)
+    out = feed(ours, [departed])[0]
+    assert np.isnan(ours.last.scale[:, 2]).all()
+    assert not ours.last.flagged[:, 2].any()
+    assert (out[:, 2] == 5.0).all()
+    feed(ours, [departed])  # by now it has varied, and is scored like the others
+    assert np.isfinite(ours.last.scale[:, 2]).all()
 
 
 def test_batches_of_varying_size() -> None:
@@ -518,7 +526,7 @@ def test_the_state_follows_the_activations_to_the_gpu(monkeypatch) -> None:
 
     monkeypatch.setattr("minimono.mono.inhibition.to_device", recorded)
     feed(module, [batch])
-    assert moved == ["cpu"]
+    assert moved == ["cpu", "cpu"]  # mean and variance
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -207,3 +208,18 @@ Moments.of(np.ones((2, 2)))
 assert "numba" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e8, -1e10])
+def test_tiles_of_samples_keep_the_digits_of_the_reading_version(offset: float) -> None:
+    """Means of tiles, rounded at a large offset, once cost a digit of the variance per decade."""
+    # Multiples of 2^-10 are held exactly at these offsets: both versions see the same deviations.
+    steps = np.random.default_rng(3).integers(-4096, 4096, (1000, 5))
+    z = offset + steps / 1024.0
+    exact = []
+    for j in range(5):
+        column = [Fraction(int(s), 1024) for s in steps[:, j]]
+        mean = sum(column) / 1000
+        exact.append(sum((c - mean) ** 2 for c in column))
+    _, m2 = cpu_scale.batch_moments(z)
+    np.testing.assert_allclose(m2, [float(e) for e in exact], rtol=1e-14)

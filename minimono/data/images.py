@@ -1,0 +1,171 @@
+"""Images with labels: scikit-learn's digits, idx files (MNIST), a split, batches.
+
+Shapes: images (N, C, Y, X), float32 from 0 to 1; labels (N,), int64.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minimono.backend import Array
+
+
+class Images(NamedTuple):
+    """Images (N, C, Y, X), float32 from 0 to 1, and their labels (N,), int64."""
+
+    images: Array
+    labels: Array
+
+
+def load_digits() -> Images:
+    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn, in their order.
+
+    Its 17 grey levels 0..16 become 0..1. The data set: Alpaydin & Kaynak 1998, UCI repository,
+    the test part. Raises RuntimeError where scikit-learn is not installed.
+    """
+    try:
+        datasets = importlib.import_module("sklearn.datasets")
+    except ImportError as error:
+        raise RuntimeError(
+            "load_digits needs scikit-learn, which brings the images and is not installed: "
+            'pip install "minimono[demos]"'
+        ) from error
+    digits = datasets.load_digits()
+    images = (digits.images / 16.0).astype(np.float32)[:, None]  # (N, 8, 8) -> (N, 1, 8, 8)
+    return Images(images, digits.target.astype(np.int64))
+
+
+def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Images]:
+    """MNIST, Fashion-MNIST and their like from a local folder: (training, test).
+
+    The folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`
+    and `t10k-labels-idx1-ubyte`, each plain or with `.gz` (plain wins). Grey levels 0..255 become
+    0..1, and an axis for the channel is put in: (N, 1, Y, X).
+
+    Raises FileNotFoundError for a folder or file that is missing, ValueError for one that is not
+    what it should be: not idx, of another kind, truncated, too long, without images, or images and
+    labels of different number.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"load_idx: {folder} is not a folder")
+    return _part(folder, "train"), _part(folder, "t10k")
+
+
+def shuffled_split(
+    images: Array, labels: Array, *, fraction: float = 0.2, rng: np.random.Generator
+) -> tuple[Images, Images]:
+    """All but a random `fraction` of the images, and that fraction: (training, test)."""
+    _check_pairs("shuffled_split", images, labels)
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"shuffled_split: fraction is {fraction}, expected 0 < fraction < 1")
+    n = len(images) - round(len(images) * fraction)
+    if n in (0, len(images)):
+        raise ValueError(
+            f"shuffled_split: {len(images)} images are too few to take {fraction} of them off"
+        )
+    order = rng.permutation(len(images))
+    training, test = order[:n], order[n:]
+    return Images(images[training], labels[training]), Images(images[test], labels[test])
+
+
+def image_batches(
+    images: Array, labels: Array, *, batch: int, rng: np.random.Generator
+) -> Iterator[tuple[Array, Array]]:
+    """Endless batches of images drawn at random, (B, C, Y, X) and (B,), none twice in one batch.
+
+    A batch draws from `rng` when it is asked for, and not before: the generator's state between
+    two batches makes the next one.
+    """
+    _check_pairs("image_batches", images, labels)
+    if not 1 <= batch <= len(images):
+        raise ValueError(f"image_batches: batch is {batch}, expected 1..{len(images)}, the images")
+
+    def draw() -> Iterator[tuple[Array, Array]]:
+        while True:
+            chosen = rng.choice(len(images), size=batch, replace=False)
+            yield images[chosen], labels[chosen]
+
+    return draw()
+
+
+# ---- idx files ---------------------------------------------------------------------------------
+
+
+def _part(folder: Path, part: str) -> Images:
+    image_file = _find(folder, f"{part}-images-idx3-ubyte")
+    label_file = _find(folder, f"{part}-labels-idx1-ubyte")
+    images, labels = _read_idx(image_file, axes=3), _read_idx(label_file, axes=1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"load_idx: {image_file.name} has {len(images)} images, {label_file.name} has "
+            f"{len(labels)} labels, expected as many; do they belong together?"
+        )
+    scaled = images.astype(np.float32) / np.float32(255.0)
+    return Images(scaled[:, None], labels.astype(np.int64))  # (N, Y, X) -> (N, 1, Y, X)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"load_idx: {folder} has neither {name} nor {name}.gz")
+
+
+def _read_idx(path: Path, *, axes: int) -> Array:
+    """The array of bytes in an idx file.
+
+    0, 0, the type (8: unsigned bytes), the number of axes; then the size of each axis in four
+    bytes, the highest first; then the values (Y. LeCun, "The MNIST database").
+    """
+    data = _content(path)
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ValueError(
+            f"load_idx: {path} starts with 0x{data[:4].hex()}, which no idx file does"
+        )
+    if data[2] != 8 or data[3] != axes:
+        raise ValueError(
+            f"load_idx: {path} has magic number 0x{data[:4].hex()}, expected 0x0000080{axes} "
+            f"(unsigned bytes, {axes} axes); is it the right file?"
+        )
+    start = 4 + 4 * axes
+    sizes = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(data) < start or len(data) - start < math.prod(sizes):
+        raise ValueError(
+            f"load_idx: {path} is truncated: it has {len(data)} bytes"
+            + (f", {sizes} needs {start + math.prod(sizes)}" if len(data) >= start else "")
+        )
+    if len(data) - start > math.prod(sizes):
+        raise ValueError(
+            f"load_idx: {path} has {len(data)} bytes, but {sizes} needs {start + math.prod(sizes)}"
+        )
+    if not math.prod(sizes):
+        raise ValueError(f"load_idx: {path} holds nothing, its sizes are {sizes}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"load_idx: {path} is damaged or no gzip file: {error}") from error
+
+
+def _check_pairs(name: str, images: Array, labels: Array) -> None:
+    if len(images) != len(labels) or labels.ndim != 1:
+        raise ValueError(
+            f"{name}: images have shape {tuple(images.shape)}, labels {tuple(labels.shape)}, "
+            "expected a label for each image"
+        )

@@ -1,0 +1,411 @@
+"""A world with known features, and a layer of neurons whose kinds are known too.
+
+What a measure of monosemanticity sees can only be told where the truth is known. So here both are
+made: inputs that are sums of known features, each there or not, independently of the others,
+
+    x = Σ_f s_f v_f + noise,     s_f = 1 with probability p_f, else 0
+
+and ReLU neurons with weights chosen so that each is of a kind: it answers to one feature, to a few,
+to all, to none... All of it is our choice. The directions v_f may be orthogonal, or more than there
+are dimensions (superposition; Elhage et al., 2022, find polygons in trained toy models).
+
+Shapes: `B` inputs, `F` features, `D` dimensions of an input. Arrays are NumPy's, in float64.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from minimono.backend import Array
+
+# ---- the world ---------------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """Inputs, and which features each is made of."""
+
+    inputs: Array  # (B, D)
+    features: Array  # (B, F), booleans
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Features with directions and probabilities, independent of one another, and noise.
+
+    directions: (F, D), one row v_f for each feature, none of them 0; a row's length is the
+    feature's strength.   probabilities: (F,), or one number for all, between 0 and 1.
+    noise: standard deviation of the Gaussian noise in every one of the D dimensions.
+
+    >>> world = World(np.eye(3), 0.5)
+    >>> inputs, features = world.sample(4, rng=np.random.default_rng(0))
+    >>> inputs.shape, bool((inputs == features).all())
+    ((4, 3), True)
+    """
+
+    directions: Array
+    probabilities: Array
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        directions = _matrix(self.directions, "World: directions", "(F, D)")
+        if not directions.any(axis=1).all():
+            f = int(directions.any(axis=1).argmin())
+            raise ValueError(f"World: directions: feature {f} is 0, it needs a direction")
+        F = len(directions)
+        p = _numbers(self.probabilities, "World: probabilities")
+        if p.shape not in ((), (F,)):
+            raise ValueError(
+                f"World: probabilities have shape {p.shape}, expected ({F},), one for each of the "
+                "directions, or a single number"
+            )
+        if not ((p > 0) & (p < 1)).all():
+            raise ValueError(
+                f"World: probabilities go from {p.min()} to {p.max()}, expected all between 0 and "
+                "1, both excluded"
+            )
+        noise = _numbers(self.noise, "World: noise")
+        if noise.shape != () or noise < 0:
+            raise ValueError(f"World: noise is {self.noise}, expected a number of 0 or more")
+        object.__setattr__(self, "directions", _locked(directions))
+        object.__setattr__(self, "probabilities", _locked(np.broadcast_to(p, (F,))))
+        object.__setattr__(self, "noise", float(noise))
+
+    def sample(self, inputs: int, *, rng: np.random.Generator) -> Sample:
+        """`inputs` independent inputs, and the features in them."""
+        B = _whole(inputs, "World.sample: inputs", least=1)
+        features = rng.random((B, len(self.probabilities))) < self.probabilities
+        x = features @ self.directions  # (B, F) @ (F, D) -> (B, D)
+        if self.noise:
+            x += self.noise * rng.standard_normal(x.shape)
+        return Sample(x, features)
+
+    def mean(self) -> Array:
+        """Exact mean of the inputs: Σ_f p_f v_f, (D,)."""
+        return self.probabilities @ self.directions
+
+    def covariance(self) -> Array:
+        """Exact covariance of the inputs: Σ_f p_f (1 - p_f) v_f v_fᵀ + noise² I, (D, D).
+
+        >>> World(np.array([[2.0, 0.0], [0.0, 1.0]]), 0.5, noise=1.0).covariance()
+        array([[2.  , 0.  ],
+               [0.  , 1.25]])
+        """
+        p, V = self.probabilities, self.directions
+        return (V.T * (p * (1 - p))) @ V + self.noise**2 * np.eye(V.shape[1])
+
+
+def orthogonal_directions(features: int, dimensions: int, *, rng: np.random.Generator) -> Array:
+    """Orthogonal directions of length 1, in a random orientation: (F, D), F <= D."""
+    name = "orthogonal_directions"
+    F = _whole(features, f"{name}: features", least=1)
+    D = _whole(dimensions, f"{name}: dimensions", least=1)
+    if F > D:
+        raise ValueError(f"{name}: {F} features cannot be orthogonal in {D} dimensions")
+    basis, _ = np.linalg.qr(rng.standard_normal((D, F)))
+    return np.ascontiguousarray(basis.T)
+
+
+def polygon_directions(
+    sides: int, planes: int, dimensions: int, *, rng: np.random.Generator
+) -> Array:
+    """Features in superposition: regular polygons in planes that are orthogonal to one another.
+
+    sides: how many features share a plane: their directions, of length 1, are those of a regular
+    polygon's corners (2: an antipodal pair, 5: a pentagon).   planes: how many such planes, in a
+    random orientation, 2 planes <= D. Returns (sides · planes, D), polygon after polygon.
+
+    Closed form: a feature's dimensionality (`feature_dimensionality`) is 2 / sides, or 1/2 for
+    sides = 2.
+
+    >>> pentagons = polygon_directions(5, 4, 12, rng=np.random.default_rng(0))
+    >>> pentagons.shape, (pentagons @ pentagons.T)[0, :5].round(3)
+    ((20, 12), array([ 1.   ,  0.309, -0.809, -0.809,  0.309]))
+    """
+    n = _whole(sides, "polygon_directions: sides", least=2)
+    m = _whole(planes, "polygon_directions: planes", least=1)
+    D = _whole(dimensions, "polygon_directions: dimensions", least=1)
+    if 2 * m > D:
+        raise ValueError(
+            f"polygon_directions: {m} orthogonal planes do not fit in {D} dimensions, "
+            f"{2 * m} are needed"
+        )
+    angles = 2 * np.pi * np.arange(n) / n
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (sides, 2)
+    axes = orthogonal_directions(2 * m, D, rng=rng).reshape(m, 2, D)  # (2 planes, D)
+    return (corners @ axes).reshape(n * m, D)  # (planes, sides, D) -> (F, D)
+
+
+def binary_scale(p: float) -> tuple[float, float]:
+    """Monosemantic scale of a neuron that is 1 with probability p and else 0: (firing, at rest).
+
+        φ firing = (1 - p) / p        φ at rest = p / (1 - p)
+
+    Exact as the history grows: mean p, variance p (1 - p). Shift and scale do not matter, so it
+    holds for any neuron with two values, whatever makes it fire.
+
+    >>> firing, at_rest = binary_scale(0.2)
+    >>> round(firing, 12), round(at_rest, 12)
+    (4.0, 0.25)
+    """
+    if not 0 < p < 1:
+        raise ValueError(f"binary_scale: p is {p}, expected between 0 and 1, both excluded")
+    return (1 - p) / p, p / (1 - p)
+
+
+# ---- the neurons -------------------------------------------------------------------------------
+
+# How many features are named for a neuron of each kind: least and most.
+_NAMED: dict[str, tuple[int, int | None]] = {
+    "monosemantic": (1, 1),
+    "polysemantic": (2, None),
+    "antipodal": (2, 2),
+    "distributed": (0, 0),
+    "noisy": (1, 1),
+    "constant": (0, 0),
+    "dead": (1, 1),
+}
+KINDS = tuple(_NAMED)
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedLayer:
+    """A layer relu(x Wᵀ + b) whose neurons' kinds are known.
+
+    weight: (neurons, D).   bias: (neurons,): as in `nn.Linear`, which takes both with
+    `load_state_dict({"weight": layer.weight, "bias": layer.bias})`.
+    kinds: (neurons,), names from `KINDS`.   features: for each neuron, those named for it.
+    """
+
+    weight: Array
+    bias: Array
+    kinds: Array
+    features: tuple[tuple[int, ...], ...]
+
+    def activations(self, inputs: Array) -> Array:
+        """relu(x Wᵀ + b): (B, D) -> (B, neurons).
+
+        Of `world.directions` it gives what each feature does to each neuron when it is alone and
+        there is no noise: (F, neurons).
+        """
+        x = _matrix(inputs, "PlantedLayer.activations: inputs", "(B, D)")
+        if x.shape[1] != self.weight.shape[1]:
+            raise ValueError(
+                f"PlantedLayer.activations: inputs have {x.shape[1]} dimensions (axis 1), the "
+                f"weights {self.weight.shape[1]}"
+            )
+        return np.maximum(x @ self.weight.T + self.bias, 0.0)
+
+
+def draw_neurons(
+    world: World, each: int, *, rng: np.random.Generator
+) -> list[tuple[str, tuple[int, ...]]]:
+    """`each` neurons of every kind, for `plant`, with features drawn at random.
+
+    Monosemantic, noisy and dead ones have a different feature each, until all features are used
+    up. Polysemantic ones have two or three. Features of one neuron are as near to orthogonal as
+    the world has them: a ReLU neuron that answers to two corners of a pentagon that are not
+    neighbours answers to the one between them too.
+    """
+    F = len(world.directions)
+    each = _whole(each, "draw_neurons: each", least=1)
+    if F < 3:
+        raise ValueError(f"draw_neurons: the world has {F} features, polysemantic neurons need 3")
+    unit = world.directions / np.linalg.norm(world.directions, axis=1, keepdims=True)
+    overlap = abs(unit @ unit.T).round(9)  # (F, F); equal up to rounding is equal
+    np.fill_diagonal(overlap, 2)  # never again the same
+    neurons = []
+    for kind, (least, _) in _NAMED.items():
+        in_turn = np.resize(rng.permutation(F), each)
+        for f in in_turn.tolist():
+            size = int(rng.integers(2, 4)) if kind == "polysemantic" else least
+            chosen = [f][:size]
+            while len(chosen) < size:  # the farthest from those chosen; chance decides a tie
+                order = rng.permutation(F)
+                chosen.append(int(order[overlap[chosen][:, order].max(axis=0).argmin()]))
+            neurons.append((kind, tuple(chosen)))
+    return neurons
+
+
+def plant(
+    world: World,
+    neurons: Sequence[tuple[str, Sequence[int]]],
+    *,
+    threshold: float = 0.5,
+    rng: np.random.Generator,
+) -> PlantedLayer:
+    """A layer with neurons of known kinds, each given as (kind, features).
+
+    With u_f = v_f / |v_f|², so that u_f · v_f = 1, and t the threshold:
+
+        monosemantic (f)       relu((u_f · x - t) / (1 - t))       1 for f alone
+        polysemantic (f, g..)  relu((Σ u_f · x - t) / (1 - t))     1 for each alone
+        antipodal    (f, g)    relu(1 + u_f · x - u_g · x)         rests at 1: f lifts, g silences
+        distributed  ()        relu(1 + r · x)                     rests at 1, all move it a little
+        noisy        (f)       relu(e · x / noise - q)             fires as often as f, without it
+        constant     ()        relu(1)
+        dead         (f)       as monosemantic, with a bias so low that it never fires
+
+    r is random in the space of the directions, scaled so that the features, alone, move the neuron
+    by 1/4 in root mean square. e is a random direction of length 1, orthogonal to all features; q
+    is the Gaussian quantile of 1 - p_f. A noisy neuron needs noise, and room for it: ValueError.
+
+    The threshold holds back what is not f: noise, and features whose directions are close. In
+    orthogonal directions without noise the right column is exact. In superposition, a feature with
+    u_f · v_g > t makes f's neuron fire as well (no other corner of a polygon of up to 5 sides does
+    at t = 1/2), and several features together may do what none does alone: superposition's price.
+
+    >>> world = World(np.eye(3), 0.1)
+    >>> neurons = [("monosemantic", [1]), ("polysemantic", [0, 2]), ("antipodal", [0, 1])]
+    >>> layer = plant(world, neurons, rng=np.random.default_rng(0))
+    >>> layer.activations(world.directions)                  # a row for each feature
+    array([[0., 1., 2.],
+           [1., 0., 0.],
+           [0., 1., 1.]])
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"plant: threshold is {threshold}, expected 0 or more and less than 1")
+    if not neurons:
+        raise ValueError("plant: no neurons")
+    plan = [_checked(world, i, kind, named) for i, (kind, named) in enumerate(neurons)]
+    V = world.directions
+    u = V / (V * V).sum(axis=1, keepdims=True)  # (F, D)
+    gain = 1 / (1 - threshold)
+    empty = _empty_directions(V)  # (D - rank, D)
+    weight, bias = np.zeros((len(plan), V.shape[1])), np.zeros(len(plan))
+    for i, (kind, named) in enumerate(plan):
+        if kind in ("monosemantic", "polysemantic"):
+            weight[i], bias[i] = gain * u[list(named)].sum(axis=0), -gain * threshold
+        elif kind == "antipodal":
+            weight[i], bias[i] = u[named[0]] - u[named[1]], 1
+        elif kind == "distributed":
+            r = rng.standard_normal(len(V)) @ V
+            weight[i], bias[i] = r / (4 * np.sqrt(((V @ r) ** 2).mean())), 1
+        elif kind == "noisy":
+            if not world.noise or not len(empty):
+                raise ValueError(
+                    f"plant: neuron {i}: a noisy neuron needs noise in a direction that no feature "
+                    f"has; the world has noise {world.noise}, and features in "
+                    f"{V.shape[1] - len(empty)} of {V.shape[1]} dimensions"
+                )
+            e = rng.standard_normal(len(empty)) @ empty
+            weight[i] = e / (np.linalg.norm(e) * world.noise)
+            bias[i] = NormalDist().inv_cdf(float(world.probabilities[named[0]]))  # -q
+        elif kind == "constant":
+            bias[i] = 1
+        else:
+            weight[i] = gain * u[named[0]]
+            # All that lifts it together; Gaussian noise of 40 standard deviations does not happen.
+            highest = np.maximum(V @ weight[i], 0).sum()
+            bias[i] = -1 - highest - 40 * world.noise * np.linalg.norm(weight[i])
+    kinds = np.array([kind for kind, _ in plan])
+    return PlantedLayer(
+        _locked(weight), _locked(bias), _locked(kinds), tuple(named for _, named in plan)
+    )
+
+
+def roc_auc(positive: Array, negative: Array) -> float:
+    """How well scores tell two groups apart: P(positive > negative) + P(equal) / 2.
+
+    The area under the ROC curve (Mann and Whitney's U, as a share). 1: every positive is above
+    every negative. 0.5: the scores say nothing. 0: they say the opposite.
+
+    positive, negative: arrays of any shape, taken as flat; infinity is a number like any other.
+    Raises ValueError for nan: leave undefined scores out.
+
+    >>> roc_auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    groups = []
+    for name, values in (("positive", positive), ("negative", negative)):
+        scores = _real(values, f"roc_auc: {name}").reshape(-1)
+        if not scores.size:
+            raise ValueError(f"roc_auc: {name} is empty")
+        if np.isnan(scores).any():
+            raise ValueError(f"roc_auc: {name} contains nan; leave undefined scores out")
+        groups.append(np.sort(scores))
+    above, below = groups
+    less = np.searchsorted(below, above, side="left")  # negatives below each positive
+    not_more = np.searchsorted(below, above, side="right")
+    return float((less + not_more).sum() / (2 * len(above) * len(below)))
+
+
+# ---- checks ------------------------------------------------------------------------------------
+
+
+def _checked(
+    world: World, i: int, kind: str, named: Sequence[int]
+) -> tuple[str, tuple[int, ...]]:
+    if kind not in _NAMED:
+        raise ValueError(f"plant: neuron {i} is {kind!r}, expected one of {[*KINDS]}")
+    features = tuple(_whole(f, f"plant: neuron {i}: feature", least=0) for f in named)
+    least, most = _NAMED[kind]
+    if len(features) < least or (most is not None and len(features) > most):
+        expected = f"{least} or more" if most is None else f"{least}"
+        raise ValueError(
+            f"plant: neuron {i} is {kind} and has {len(features)} features, expected {expected}"
+        )
+    if len(set(features)) < len(features):
+        raise ValueError(f"plant: neuron {i} has features {features}, each must come once")
+    if features and max(features) >= len(world.directions):
+        raise ValueError(
+            f"plant: neuron {i} has feature {max(features)}, the world has "
+            f"{len(world.directions)} (0 to {len(world.directions) - 1})"
+        )
+    return kind, features
+
+
+def _empty_directions(directions: Array) -> Array:
+    """An orthonormal basis of what is orthogonal to all features: (D - rank, D)."""
+    _, singular, basis = np.linalg.svd(directions)
+    rank = int((singular > 1e-10 * singular[0]).sum())
+    return basis[rank:]
+
+
+def _whole(value: int, name: str, *, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool):
+        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+    if number < least:
+        raise ValueError(f"{name}: got {number}, expected {least} or more")
+    return number
+
+
+def _real(values: Array, name: str) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: got dtype {array.dtype}, expected real numbers")
+    return array.astype(np.float64)
+
+
+def _numbers(values: Array, name: str) -> Array:
+    """As float64, all of it finite."""
+    array = _real(values, name)
+    if not np.isfinite(array).all():
+        index = np.unravel_index(int(np.isfinite(array).argmin()), array.shape)
+        raise ValueError(
+            f"{name}: got {array[index]} at {[int(i) for i in index]}, expected finite numbers"
+        )
+    return array
+
+
+def _matrix(values: Array, name: str, axes: str) -> Array:
+    array = _numbers(values, name)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name}: got shape {array.shape}, expected {axes}, not empty")
+    return array
+
+
+def _locked(array: Array) -> Array:
+    """A copy that nobody can write into."""
+    copy = array.copy()
+    copy.setflags(write=False)
+    return copy
