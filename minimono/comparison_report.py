@@ -1,0 +1,341 @@
+"""What came of a comparison: tables, words, a picture; and the command that the three demos are."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minimono.comparison import (
+    GRID,
+    MEMEL,
+    NAMES,
+    ORIGINAL,
+    PHI,
+    TUNING_SEEDS,
+    Comparison,
+    Interval,
+    Measure,
+    Paired,
+    Task,
+    compare,
+    insert,
+    interval,
+    number_of_trainings,
+    paired,
+    score,
+    scipy_stats,
+)
+
+# ---- tables and words --------------------------------------------------------------------------
+
+LEGEND = """\
+±: half of the 95 % interval, mean ± t s/sqrt(n) over {n} seeds. A seed is of the first weights and
+  of the order of batches; the data are the same, so it says nothing about other test data.
+minus original: the mean of the differences, seed by seed. p (t): of the paired t-test. Sign test:
+  in how many seeds it is higher than the original, of those that differ, and p of that, which
+  cannot be below {least:.3f} with {n} seeds. Nothing is corrected for asking five times a table: if
+  no method did anything, one table in four or five would still have an interval without zero.
+phi: of test activations at MEmeL's places, nothing inhibited, against moments of training ones:
+  the 99.9th percentile of all, and the highest of each sample, its median over samples.
+MEmeL, on at test: the same networks as MEmeL, so the same phi. published: the paper, on its data."""
+
+
+def tables(found: Comparison) -> str:
+    """A table for each measure and for phi, in Markdown that can be read as it is."""
+    return "\n\n".join(
+        f"{m.name}{f' ({m.better} is better)' if m.better else ''}\n\n{_table(found, m)}"
+        for m in (*found.task.measures, *PHI)
+    )
+
+
+def _table(found: Comparison, m: Measure) -> str:
+    original = found.values(ORIGINAL.name, m)
+    lines = [["Method", m.name, "minus original", "p (t)", "sign test"]]
+    for name in NAMES:
+        score = interval(found.values(name, m))
+        line = [name, f"{score.mean:.{m.digits}f} ± {score.half:.{m.digits}f}"]
+        if name == ORIGINAL.name:
+            line += ["", "", ""]
+        else:
+            test = paired(found.values(name, m), original)
+            line += [
+                _signed(test.difference, m.digits),
+                "" if math.isnan(test.p_t) else f"{test.p_t:.3f}",
+                f"{test.higher} of {test.higher + test.lower}, p {test.p_sign:.3f}",
+            ]
+        lines.append(line)
+    name, scores = found.task.baseline()
+    if m.name in scores:
+        lines.append([name, f"{scores[m.name]:.{m.digits}f}", "", "", ""])
+    if m.published:
+        lines[0].append("published")
+        for line in lines[1:]:
+            line.append(m.published.get(line[0], ""))
+    table = _aligned(lines)
+    return f"{table}\n\npublished: {m.published_as}." if m.published else table
+
+
+def _signed(difference: Interval, digits: int) -> str:
+    return f"{difference.mean:+.{digits}f} ± {difference.half:.{digits}f}"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+    def written(line: list[str]) -> str:
+        cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths))]  # noqa: B905
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    return "\n".join([written(lines[0]), rule, *(written(line) for line in lines[1:])])
+
+
+def tuning_table(found: Comparison) -> str:
+    """The grid that was tried, its scores on the validation part, and the choice."""
+    first = found.task.measures[0]
+    ks = sorted({k for k, _ in found.tuning})
+    strengths = sorted({strength for _, strength in found.tuning})
+    lines = [["k", *(f"strength {strength:g}" for strength in strengths)]]
+    for k in ks:
+        values = [found.tuning.get((k, strength)) for strength in strengths]
+        lines.append([str(k), *(_tuned(value, first.digits) for value in values)])
+    k, strength = found.chosen
+    many = len(found.tuning_seeds)
+    return (
+        f"Tuning: {first.name} on the validation part, mean of {many} seed{'s' * (many != 1)} of "
+        f"its own (the paper's grid: 1, 5, 10, 50, 100 for both). Chosen: k = {k}, strength = "
+        f"{strength:g}.\n\n{_aligned(lines)}"
+    )
+
+
+def _tuned(value: float | None, digits: int) -> str:
+    return "" if value is None else "diverged" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def verdicts(found: Comparison) -> list[str]:
+    """What the tables say, in words, plainly: where the paper's claim does not show, that too."""
+    return [_verdict(found, m) for m in found.task.measures] + [_phi_verdict(found)]
+
+
+def _verdict(found: Comparison, m: Measure) -> str:
+    tests = {name: _against_original(found, name, m) for name in NAMES[1:]}
+    better: list[str] = []
+    worse: list[str] = []
+    neither: list[str] = []
+    for name, test in tests.items():
+        d = test.difference
+        verdict = neither if not d.clear else better if _gains(d, m) else worse
+        verdict.append(f"{name} ({_signed(d, m.digits)})")
+    said = [
+        f"{words} {', '.join(names)}."
+        for words, names in (
+            ("Better than the original:", better), ("Worse than the original:", worse),
+            ("No difference to the original that the seeds can tell from chance:", neither),
+        )
+        if names
+    ]  # fmt: skip
+    shows = tests[MEMEL.name].difference.clear and _gains(tests[MEMEL.name].difference, m)
+    claim = "shows here" if shows else "does not show at this scale"
+    return f"{m.name}: {' '.join(said)} The paper's claim, that MEmeL gains, {claim}."
+
+
+def _phi_verdict(found: Comparison) -> str:
+    d = _against_original(found, MEMEL.name, PHI[0]).difference
+    less = (
+        f"{'less' if d.mean < 0 else 'more'} monosemantic than the original's"
+        if d.clear
+        else "neither less nor more monosemantic than the original's, as far as the seeds can tell"
+    )
+    return f"phi: at its places MEmeL's networks are {less} (99.9 %: {_signed(d, PHI[0].digits)})."
+
+
+def _against_original(found: Comparison, name: str, m: Measure) -> Paired:
+    return paired(found.values(name, m), found.values(ORIGINAL.name, m))
+
+
+def _gains(difference: Interval, m: Measure) -> bool:
+    return (difference.mean > 0) == (m.better == "higher")
+
+
+# ---- the picture -------------------------------------------------------------------------------
+
+
+def picture(found: Comparison) -> Any:
+    """Each measure's values, a dot a seed, with mean and interval; beside it, minus original."""
+    from matplotlib import pyplot  # here, because Matplotlib takes a second
+
+    from minimono.plots import COLOURS, INK, MUTED
+
+    colours = [INK, COLOURS["naive-a"], COLOURS["naive-b"], *[COLOURS["memel"]] * 3]
+    measures = (*found.task.measures, PHI[0])
+    figure = pyplot.figure(figsize=(8.6, 2.15 * len(measures)))
+    rows = figure.subplots(len(measures), 2, sharey=True, squeeze=False)
+    for m, (left, right) in zip(measures, rows, strict=True):
+        original = found.values(ORIGINAL.name, m)
+        right.axvline(0.0, color=MUTED, linewidth=0.8)
+        for y, (name, colour) in enumerate(zip(NAMES, colours, strict=True)):
+            values = found.values(name, m)
+            pairs = [(left, values)]
+            if name != ORIGINAL.name:
+                pairs.append((right, values - original))
+            for axes, shown in pairs:
+                mean, half = interval(shown)
+                axes.plot(shown, np.full(len(shown), y + 0.22), ".", color=colour, alpha=0.4,
+                          markersize=5, markeredgewidth=0)  # fmt: skip
+                axes.errorbar(mean, y, xerr=half, fmt="o", color=colour, markersize=5)
+        left.set_yticks(range(len(NAMES)), NAMES)
+        left.set_ylim(len(NAMES) - 0.4, -0.5)
+        left.set_xlabel(f"{m.name}{f' ({m.better} is better)' if m.better else ''}")
+        right.set_xlabel("minus original, seed by seed")
+        for axes in (left, right):
+            axes.tick_params(axis="y", left=False)
+    return figure
+
+
+# ---- the command that the three demos are ------------------------------------------------------
+
+SEEDS = 5
+QUICK_GRID: Sequence[tuple[int, float]] = ((1, 1.0), (10, 1.0))
+QUICK_TUNING: Sequence[int] = (1000,)
+GLIMPSE = 14  # updates that an estimate measures; MEmeL inhibits from the eleventh on
+
+
+def seconds_of_a_training(task: Task) -> tuple[float, float]:
+    """Measured on a few updates: (what happens once before all, one training with its tests)."""
+    began = time.perf_counter()
+    model = task.network(0)
+    once = time.perf_counter() - began
+    insert(task, model, MEMEL)
+    steps = []
+    for record in task.training(model, 0):
+        steps.append(record.seconds)
+        if len(steps) == GLIMPSE:
+            break
+    began = time.perf_counter()
+    score(task, model, "validation")
+    testing = time.perf_counter() - began
+    return once, task.steps * statistics.median(steps[GLIMPSE // 3 :]) + 3.0 * testing
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Comparison:
+    """Run a demo from the command line: compare, print, draw."""
+    script = Path(sys.argv[0]).name
+    parser = _Parser(prog=script, allow_abbrev=False, description=f"The task: {full.name}.")
+    parser.add_argument("--quick", action="store_true", help="few seeds, few steps, small networks")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each method (5; quick: 2)")
+    parser.add_argument("--write", action="store_true", help="put the results into docs/results/")
+    flags = parser.parse_args(argv)
+    grid, tuning_seeds = (QUICK_GRID, QUICK_TUNING) if flags.quick else (GRID, TUNING_SEEDS)
+    seeds = flags.seeds if flags.seeds is not None else 2 if flags.quick else SEEDS
+    if not 2 <= seeds <= 1000:
+        parser.error(f"--seeds: got {seeds}, expected 2 to 1000")
+    results = Path("docs/results")
+    if flags.write and flags.quick:
+        parser.error("--write is for full results, not for those of --quick")
+    if flags.write and not results.parent.is_dir():
+        parser.error("--write: there is no folder docs here; run it from the project's folder")
+    try:
+        scipy_stats()
+    except RuntimeError as error:
+        parser.error(str(error))
+
+    task = quick if flags.quick else full
+    trainings = number_of_trainings(seeds, len(tuning_seeds), len(grid))
+    print(
+        f"{task.name}: at most {trainings} trainings of {task.steps} updates: {seeds} seeds; "
+        f"grid of {len(grid)}, {len(tuning_seeds)} seed{'s' * (len(tuning_seeds) > 1)} of its own.",
+        flush=True,
+    )
+    began = time.perf_counter()
+    with _one_blas_thread(), _bar(trainings) as done:
+        found = compare(
+            task, seeds=range(seeds), tuning_seeds=tuning_seeds, grid=grid, done=done
+        )
+        minutes = (time.perf_counter() - began) / 60.0
+        estimate = _estimate(full) if flags.quick else ""
+    said = "\n".join(f"* {sentence}" for sentence in verdicts(found))
+    legend = LEGEND.format(n=seeds, least=min(1.0, 2.0 ** (1 - seeds)))
+    body = f"{task.description()}\n\n{tables(found)}\n\n{tuning_table(found)}\n\n{said}"
+    print(f"\n{body}\n\n{legend}\n")
+
+    import matplotlib
+
+    from minimono import plots
+
+    name = Path(script).stem
+    folder = Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(plots.STYLE):
+        svg = plots.save(picture(found), folder, name)
+    print(f"Picture: {folder / name}.png   ({60.0 * minutes:.0f} s)")
+    if flags.write:
+        results.mkdir(exist_ok=True)
+        page = _page(task, name, body, legend, minutes, flags.seeds)
+        (results / f"{name}.md").write_text(page, encoding="utf-8")
+        (results / f"{name}.svg").write_text(svg, encoding="utf-8")
+        print(f"Results: {results / name}.md")
+    if estimate:
+        print(estimate)
+    return found
+
+
+def _estimate(full: Task) -> str:
+    glimpse = replace(full, pretraining=GLIMPSE) if full.pretraining else full
+    once, each = seconds_of_a_training(glimpse)
+    once *= full.pretraining / GLIMPSE
+    trainings = number_of_trainings(SEEDS, len(TUNING_SEEDS), len(GRID))
+    minutes = (once + trainings * each) / 60.0
+    return (
+        f"Without --quick: {SEEDS} seeds, {trainings} trainings of {full.steps} updates, about "
+        f"{minutes:.1f} minutes on this machine now (from {GLIMPSE} updates, measured)."
+    )
+
+
+def _page(
+    task: Task, name: str, body: str, legend: str, minutes: float, seeds: int | None
+) -> str:
+    command = f"python demos/{name}.py --write" + (f" --seeds {seeds}" if seeds else "")
+    today = datetime.date.today().isoformat()
+    definitions = "\n".join(f"    {line}" for line in legend.splitlines())
+    return (
+        f"---\norphan: true\n---\n\n# {task.name}\n\nWritten by `{command}` on {today} (Python "
+        f"{platform.python_version()}, NumPy {np.__version__}, {minutes:.1f} minutes on a shared "
+        f"machine).\n\n![Means and intervals]({name}.svg)\n\n{body}\n\n{definitions}\n"
+    )
+
+
+@contextmanager
+def _bar(trainings: int) -> Iterator[Callable[[], object]]:
+    from tqdm import tqdm  # here, because `--help` should not wait for it
+
+    with tqdm(
+        total=trainings, desc="Training", unit="network", file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+        yield bar.update
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """The matrices are small: a second thread gains little, and on a busy machine costs a lot."""
+    threadpoolctl = importlib.import_module("threadpoolctl")  # comes with scikit-learn
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield

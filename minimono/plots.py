@@ -1,0 +1,213 @@
+"""The demo's pictures, drawn from its records: PNG for anywhere, SVG that is the same every time.
+
+Colours are Okabe and Ito's, which the colour-blind can tell apart. Lines carry their names.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minimono.backend import Array
+from minimono.experiment import METHODS, Json
+from minimono.measurement import null_density
+from minimono.report import INHIBITING, of_kind, rows
+
+INK, MUTED = "#1b1b1b", "#6b6b6b"
+COLOURS = {
+    "plain": INK, "naive-a": "#009e73", "naive-b": "#d55e00", "memel": "#0072b2",
+    "untrained": MUTED,
+}  # fmt: skip
+CHANCE = "#e69f00"
+STYLE: Any = {
+    "font.size": 10.5, "axes.titlesize": 10.5, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "lines.linewidth": 1.6, "axes.linewidth": 0.8,
+    "svg.fonttype": "path",
+}  # fmt: skip
+
+
+def draw_all(records: Sequence[Json], config: Json, folder: Path) -> dict[str, str]:
+    """Draw and save every picture; returns each one's SVG by name."""
+    pictures: dict[str, Callable[[], Figure]] = {
+        "loss": lambda: loss(records, config["text"]["unigram_entropy"]),
+        "movement": lambda: movement(records),
+        "phi": lambda: phi(records, config["inhibited"]),
+    }
+    for method in ("plain", "memel", "untrained"):
+        for i, record in enumerate(of_kind(records, "neuron", method), start=1):
+            pictures[f"neuron-{method}-{i}"] = lambda record=record: neuron(record)  # type: ignore[misc]
+    with matplotlib.rc_context(STYLE):
+        return {name: save(draw(), folder, name) for name, draw in pictures.items()}
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write NAME.png and NAME.svg; returns the SVG, which depends on the picture alone."""
+    figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
+    figure.set_layout_engine("none")  # it has found the places; finding them takes longest
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    svg = buffer.getvalue()
+    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return svg
+
+
+def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
+    """Loss against step, and each method's difference to plain."""
+    figure = Figure(figsize=(5.4, 5.0), layout="constrained")
+    above, below = figure.subplots(2, height_ratios=[3, 2], sharex=True)
+    training = {
+        m.key: np.array([r["loss"] for r in of_kind(records, "step", m.key)]) for m in METHODS
+    }
+    steps = 1 + np.arange(len(training["plain"]))
+    width = max(1, len(steps) // 16)
+    ends = []
+    for m in METHODS:
+        above.plot(*_smoothed(steps, training[m.key], width), color=COLOURS[m.key])
+        points = of_kind(records, "validation", m.key)
+        above.plot(
+            [r["step"] for r in points], [r["loss"] for r in points],
+            "o", markersize=3.5, color=COLOURS[m.key],
+        )  # fmt: skip
+        at, difference = _smoothed(steps, training[m.key] - training["plain"], width)
+        below.plot(at, difference, color=COLOURS[m.key])
+        ends.append(float(difference[-1]))
+    above.axhline(unigram_entropy, color=MUTED, linewidth=1, linestyle=":")
+    above.annotate(
+        "guessing by frequency", (1.0, unigram_entropy), xycoords=("axes fraction", "data"),
+        xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED,
+    )  # fmt: skip
+    above.set(ylabel="loss (nats per character)")
+    above.set_title("Lines: training, smoothed. Dots: validation")
+    below.set(xlabel="update", ylabel="minus plain")
+    below.set_title("Difference to plain on the same batches, smoothed")
+    _name_lines(below, float(steps[-1]), ends)
+    return figure
+
+
+def movement(records: Sequence[Json]) -> Figure:
+    """How far one update moves flagged activations, for each method."""
+    figure = Figure(figsize=(5.4, 3.7), layout="constrained")
+    table = rows(records)
+    panels = (
+        ("In training: by one of its own updates", METHODS, [r.movement for r in table]),
+        ("By the rule alone, compared with naive (a)", INHIBITING, [r.rule for r in table[1:]]),
+    )
+    both = figure.subplots(2, height_ratios=[4, 3])
+    for axes, (title, methods, found) in zip(both, panels, strict=True):
+        axes.axvline(0.0, color=MUTED, linewidth=0.8)
+        for y, (m, (mean, two_errors)) in enumerate(zip(methods, found, strict=True)):
+            axes.errorbar(mean, y, xerr=two_errors, fmt="o", color=COLOURS[m.key], markersize=5)
+        axes.set_yticks(range(len(methods)), [m.name for m in methods])
+        for label, m in zip(axes.get_yticklabels(), methods, strict=True):
+            label.set_color(COLOURS[m.key])
+        axes.set(title=title, ylim=(len(methods) - 0.5, -0.5))
+        axes.tick_params(left=False)
+    axes.set_xlabel("← towards the mean      change (%)      away from it →")
+    return figure
+
+
+def phi(records: Sequence[Json], inhibited: Sequence[str]) -> Figure:
+    """log10 phi behind each block: untrained, plain, MEmeL, and what a Gaussian would give."""
+    layers = of_kind(records, "phi", "plain")
+    across = min(2, len(layers))
+    down = math.ceil(len(layers) / across)
+    figure = Figure(figsize=(2.8 * across, 0.5 + 2.2 * down), layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, record in zip(grid, layers, strict=False):
+        edges = np.array(record["edges"])
+        centres = (edges[:-1] + edges[1:]) / 2
+        null = null_density(centres, record["history"])
+        axes.plot(centres, null, color=CHANCE, linestyle="--")
+        for key in ("untrained", "plain", "memel"):
+            [same] = [r for r in of_kind(records, "phi", key) if r["tap"] == record["tap"]]
+            density = np.array(same["density"])
+            axes.plot(centres, np.where(density > 0, density, np.nan), color=COLOURS[key])
+        title = record["tap"] + (" (inhibited)" if record["tap"] in inhibited else "")
+        axes.set(title=title, yscale="log", ylim=(1e-5, 2), xlim=(-2, 2.5))
+        axes.set_xticks([-1, 0, 1, 2], ["0.1", "1", "10", "100"])
+        axes.set_yticks([1e-4, 1e-2, 1], ["0.0001", "0.01", "1"])
+        axes.minorticks_off()
+    names = {"untrained": "Untrained", "plain": "Plain", "memel": "MEmeL"}
+    # The lines lie too close for names at their ends: the names stand in the free corner.
+    for i, (key, name) in enumerate(names.items()):
+        grid[0].text(0.06, 0.38 - 0.11 * i, name, color=COLOURS[key], transform=grid[0].transAxes)
+    grid[0].text(0.06, 0.05, "Gaussian (dashed)", color=CHANCE, transform=grid[0].transAxes)
+    for unused in grid[len(layers) :]:
+        unused.set_visible(False)
+    figure.supxlabel("phi (logarithmic)", fontsize=10.5)
+    figure.supylabel("density of log10 phi (logarithmic)", fontsize=10.5)
+    return figure
+
+
+def neuron(record: Json) -> Figure:
+    """How a neuron's activation is spread over characters; where the snippets are."""
+    figure = Figure(figsize=(4.6, 1.9))
+    axes = figure.add_axes((0.17, 0.28, 0.81, 0.67))  # a known place: nine of these are drawn
+    axes.stairs(record["counts"], record["edges"], fill=True, color=COLOURS[record["method"]])
+    axes.plot(
+        [snippet["activation"] for snippet in record["snippets"]],
+        np.full(len(record["snippets"]), -0.04),
+        "|", color=COLOURS["naive-b"], markersize=9, clip_on=False,
+        transform=axes.get_xaxis_transform(),
+    )  # fmt: skip
+    axes.set(yscale="log", ylim=(0.7, None), xlabel="activation", ylabel="characters")
+    top = math.floor(math.log10(max(record["counts"])))
+    axes.set_yticks([10.0**n for n in range(top + 1)], [f"{10**n:,}" for n in range(top + 1)])
+    axes.minorticks_off()
+    return figure
+
+
+def _smoothed(steps: Array, values: Array, width: int) -> tuple[Array, Array]:
+    """Running means over `width` steps, each at the middle of its steps."""
+    window = np.full(width, 1.0 / width)
+    at = np.convolve(steps, window, mode="valid")
+    return at, np.convolve(values, window, mode="valid")
+
+
+def _name_lines(axes: Axes, x: float, ends: Sequence[float]) -> None:
+    """The methods' names at the ends of their lines, in order, not on top of one another."""
+    low, high = axes.get_ylim()
+    gap = 0.16 * (high - low)
+    heights = _spread(ends, gap)
+    for m, end, height in zip(METHODS, ends, heights, strict=True):
+        axes.annotate(
+            m.name, (x, end), xytext=(1.02 * x, height), color=COLOURS[m.key], va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """The values, in the same order, moved as little as needed to be `gap` apart.
+
+    >>> _spread([0.0, 0.0, 5.0], 1.0)
+    [-0.5, 0.5, 5.0]
+    """
+    order = np.argsort(values, kind="stable")
+    groups: list[list[float]] = []  # neighbours that had to be moved, evenly about their mean
+    for value in np.asarray(values, dtype=np.float64)[order]:
+        groups.append([float(value)])
+        while len(groups) > 1 and _ends(groups[-2], gap)[1] + gap > _ends(groups[-1], gap)[0]:
+            last = groups.pop()
+            groups[-1] += last
+    placed = [
+        _ends(group, gap)[0] + i * gap for group in groups for i in range(len(group))
+    ]
+    result = np.empty(len(placed))
+    result[order] = placed
+    return [float(height) for height in result]
+
+
+def _ends(group: list[float], gap: float) -> tuple[float, float]:
+    middle, half = sum(group) / len(group), gap * (len(group) - 1) / 2
+    return middle - half, middle + half
