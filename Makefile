@@ -7,13 +7,16 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test parity docs pictures lint clean
+.PHONY: help demo demos test parity docs pictures lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); ends with a report
 	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
+
+demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures go to runs/
+	@for demo in demos/*.py; do echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
 
 test: .venv/.with-test ## all tests but those that need PyTorch
 	@$(BIN)/python -m pytest -m "not parity"
