@@ -35,8 +35,8 @@ from minimono.comparison import (
     interval,
     number_of_trainings,
     paired,
-    score,
     scipy_stats,
+    score,
 )
 
 # ---- tables and words --------------------------------------------------------------------------
@@ -50,7 +50,7 @@ minus original: the mean of the differences, seed by seed. p (t): of the paired 
   no method did anything, one table in four or five would still have an interval without zero.
 phi: of test activations at MEmeL's places, nothing inhibited, against moments of training ones:
   the 99.9th percentile of all, and the highest of each sample, its median over samples.
-MEmeL, on at test: the same networks as MEmeL, so the same phi. published: the paper, on its data."""
+MEmeL, on at test: the same networks as MEmeL, so the same phi. published: by the paper."""
 
 
 def tables(found: Comparison) -> str:
@@ -181,7 +181,7 @@ def picture(found: Comparison) -> Any:
 
     colours = [INK, COLOURS["naive-a"], COLOURS["naive-b"], *[COLOURS["memel"]] * 3]
     measures = (*found.task.measures, PHI[0])
-    figure = pyplot.figure(figsize=(8.6, 2.15 * len(measures)))
+    figure = pyplot.figure(figsize=(8.6, 2.4 * len(measures)), layout="constrained")
     rows = figure.subplots(len(measures), 2, sharey=True, squeeze=False)
     for m, (left, right) in zip(measures, rows, strict=True):
         original = found.values(ORIGINAL.name, m)

@@ -1,4 +1,7 @@
-"""Data: text, images and simulated rain, and batches of them drawn with an explicit generator."""
+"""Data: text, images, simulated rain, and a world whose features are known.
+
+Random numbers come from an explicit generator.
+"""
 
 from minimono.data.images import Images, image_batches, load_digits, load_idx, shuffled_split
 from minimono.data.rain import (
@@ -19,9 +22,23 @@ from minimono.data.text import (
     sequential_batches,
     split,
 )
+from minimono.data.world import (
+    KINDS,
+    PlantedLayer,
+    Sample,
+    World,
+    binary_scale,
+    draw_neurons,
+    orthogonal_directions,
+    plant,
+    polygon_directions,
+    roc_auc,
+)
 
 __all__ = [
-    "Characters", "Images", "Rain", "b_mae", "b_mse", "image_batches", "load_digits", "load_idx",
-    "pixels_to_rainfall", "rain_batches", "rain_loss", "rain_weights", "rainfall_to_pixels",
-    "random_batches", "read_text", "sequential_batches", "shuffled_split", "simulate_rain", "split",
+    "KINDS", "Characters", "Images", "PlantedLayer", "Rain", "Sample", "World", "b_mae", "b_mse",
+    "binary_scale", "draw_neurons", "image_batches", "load_digits", "load_idx",
+    "orthogonal_directions", "pixels_to_rainfall", "plant", "polygon_directions", "rain_batches",
+    "rain_loss", "rain_weights", "rainfall_to_pixels", "random_batches", "read_text", "roc_auc",
+    "sequential_batches", "shuffled_split", "simulate_rain", "split",
 ]  # fmt: skip
