@@ -149,7 +149,12 @@ def _verdict(found: Comparison, m: Measure) -> str:
     ]  # fmt: skip
     shows = tests[MEMEL.name].difference.clear and _gains(tests[MEMEL.name].difference, m)
     claim = "shows here" if shows else "does not show at this scale"
-    return f"{m.name}: {' '.join(said)} The paper's claim, that MEmeL gains, {claim}."
+    said.append(f"The paper's claim, that MEmeL gains, {claim}.")
+    name, baseline = found.task.baseline()
+    gain = float(found.values(ORIGINAL.name, m).mean()) - baseline.get(m.name, math.nan)
+    if not math.isnan(gain) and not _gains(Interval(gain, 0.0), m):
+        said.append(f"But no network is worth much here: the original does not beat {name}.")
+    return f"{m.name}: {' '.join(said)}"
 
 
 def _phi_verdict(found: Comparison) -> str:
@@ -304,6 +309,7 @@ def _estimate(full: Task) -> str:
     trainings = number_of_trainings(SEEDS, len(TUNING_SEEDS), len(GRID))
     minutes = (once + trainings * each) / 60.0
     return (
+        "Quick is to see that it works: so few seeds and updates decide nothing.\n"
         f"Without --quick: {SEEDS} seeds, {trainings} trainings of {full.steps} updates, about "
         f"{minutes:.1f} minutes on this machine now (from {GLIMPSE} updates, measured)."
     )

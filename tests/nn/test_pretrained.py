@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_named() -> None:
     config, arrays = gpt2_arrays()
     with pytest.raises(ValueError, match=r"no array 'ln_f\.bias'"):
         _gpt2(config, {k: v for k, v in arrays.items() if k != "ln_f.bias"})
-    with pytest.raises(ValueError, match="activation_function = 'relu'.*'gelu_new'"):
+    with pytest.raises(ValueError, match=r"activation_function = 'relu'.*'gelu_new'"):
         _gpt2(config | {"activation_function": "relu"}, arrays)
     with pytest.raises(ValueError, match=r"layer_norm_epsilon = 1e-06"):
         _gpt2(config | {"layer_norm_epsilon": 1e-6}, arrays)
