@@ -16,7 +16,9 @@ demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); en
 	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
 
 demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures go to runs/
-	@for demo in demos/*.py; do echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
+	@# One BLAS thread unless told otherwise: at these sizes two of them wait for each other.
+	@export OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1}; for demo in demos/*.py; do \
+	    echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
 
 test: .venv/.with-test ## all tests but those that need PyTorch
 	@$(BIN)/python -m pytest -m "not parity"

@@ -356,7 +356,7 @@ class L2E(Module):
         taps.insert(model, "block.1.mlp.act", L2E(0.02))
 
         def loss(model, x, y):
-            return cross_entropy(model(x), y) + 0.01 * l2e_penalty(model)
+            return cross_entropy(model(x), y) + 0.001 * l2e_penalty(model)
 
     `penalty` belongs to the module's last call: where a module is called several times in a step,
     take it after each call.
@@ -364,8 +364,9 @@ class L2E(Module):
     * `fraction`: the share p of activations to penalise. Published: best near 1 to 3 %.
     * `rate`: of the moving threshold. `forget_after`, `start_after`, `compensation`: as in
       `MEmeL`, and with its defaults (our choice).
-    * The coefficient, 0.01 above, is open in the paper. With the mean over the flagged
-      activations (our choice) it does not depend on the width, the batch or p.
+    * The coefficient, 0.001 above, is open in the paper. With the mean over the flagged
+      activations (our choice) it does not depend on the width, the batch or p. Ten times as much
+      hurt a small GPT's loss early in training (`demos/l2e.py`).
 
     State: the moments and τ are saved with the model.
 
