@@ -13,7 +13,7 @@ penalty's coefficient is our choice too. So is the scale of it all: the paper's 
 million to 2.8 billion parameters, these at most a few million.
 
 `python demos/l2e.py --quick` takes some 20 seconds (2 seeds). Without `--quick` there are 5 seeds,
-more steps and wider networks: some 7 minutes on an idle machine (an estimate, not measured). The
+more steps and wider networks: some 6 minutes on a shared machine with two cores. The
 pictures go to ``runs/l2e``.
 """
 
@@ -32,6 +32,8 @@ from minimono.mono.l2e import L2E, MovingThreshold, false_killing_rate, feature_
 from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
+
+mm.backend.one_blas_thread()  # at these sizes two would wait for each other
 
 QUICK = "--quick" in sys.argv
 PICTURES = Path("runs/l2e")

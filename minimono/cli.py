@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.metadata
 import json
 import os
@@ -121,7 +120,7 @@ def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
             value = getattr(settings, setting.name)
             print(f"{setting.name} = {value}   (default: {setting.default})")
 
-    _one_blas_thread()
+    backend.one_blas_thread()
     began = time.perf_counter()
     corpus = Corpus(settings)
     experiment = Experiment(settings, corpus)
@@ -296,15 +295,3 @@ def _versions() -> dict[str, str]:
     found["BLAS"] = f"{blas.get('name')} {blas.get('version')}"
     found["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return found
-
-
-def _one_blas_thread() -> None:
-    """Let NumPy's own OpenBLAS use one thread, unless the environment says otherwise.
-
-    The matrices here are small: a second thread gains little on a quiet machine, and on a busy one
-    the two wait for each other. Measured on two busy cores: a step took 0.12 s instead of 0.5 s.
-    """
-    if {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
-        return
-    for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas64*"):
-        ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 import math
 import platform
 import statistics
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minimono.backend import one_blas_thread
 from minimono.comparison import (
     GRID,
     MEMEL,
@@ -270,7 +270,8 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         flush=True,
     )
     began = time.perf_counter()
-    with _one_blas_thread(), _bar(trainings) as done:
+    one_blas_thread()
+    with _bar(trainings) as done:
         found = compare(
             task, seeds=range(seeds), tuning_seeds=tuning_seeds, grid=grid, done=done
         )
@@ -337,11 +338,3 @@ def _bar(trainings: int) -> Iterator[Callable[[], object]]:
         disable=not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
         yield bar.update
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """The matrices are small: a second thread gains little, and on a busy machine costs a lot."""
-    threadpoolctl = importlib.import_module("threadpoolctl")  # comes with scikit-learn
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        yield

@@ -365,8 +365,8 @@ class L2E(Module):
     * `rate`: of the moving threshold. `forget_after`, `start_after`, `compensation`: as in
       `MEmeL`, and with its defaults (our choice).
     * The coefficient, 0.001 above, is open in the paper. With the mean over the flagged
-      activations (our choice) it does not depend on the width, the batch or p. Ten times as much
-      hurt a small GPT's loss early in training (`demos/l2e.py`).
+      activations (our choice) it does not depend on the width, the batch or p. Whether
+      0.01 helps or hurts depended on the length of training in `demos/l2e.py`.
 
     State: the moments and τ are saved with the model.
 
