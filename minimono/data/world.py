@@ -14,7 +14,6 @@ Shapes: `B` inputs, `F` features, `D` dimensions of an input. Arrays are NumPy's
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -23,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array
+from minimono.checks import whole_number
 
 # ---- the world ---------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class World:
 
     def sample(self, inputs: int, *, rng: np.random.Generator) -> Sample:
         """`inputs` independent inputs, and the features in them."""
-        B = _whole(inputs, "World.sample: inputs", least=1)
+        B = whole_number(inputs, "World.sample: inputs", least=1)
         features = rng.random((B, len(self.probabilities))) < self.probabilities
         x = features @ self.directions  # (B, F) @ (F, D) -> (B, D)
         if self.noise:
@@ -103,8 +103,8 @@ class World:
 def orthogonal_directions(features: int, dimensions: int, *, rng: np.random.Generator) -> Array:
     """Orthogonal directions of length 1, in a random orientation: (F, D), F <= D."""
     name = "orthogonal_directions"
-    F = _whole(features, f"{name}: features", least=1)
-    D = _whole(dimensions, f"{name}: dimensions", least=1)
+    F = whole_number(features, f"{name}: features", least=1)
+    D = whole_number(dimensions, f"{name}: dimensions", least=1)
     if F > D:
         raise ValueError(f"{name}: {F} features cannot be orthogonal in {D} dimensions")
     basis, _ = np.linalg.qr(rng.standard_normal((D, F)))
@@ -127,9 +127,9 @@ def polygon_directions(
     >>> pentagons.shape, (pentagons @ pentagons.T)[0, :5].round(3)
     ((20, 12), array([ 1.   ,  0.309, -0.809, -0.809,  0.309]))
     """
-    n = _whole(sides, "polygon_directions: sides", least=2)
-    m = _whole(planes, "polygon_directions: planes", least=1)
-    D = _whole(dimensions, "polygon_directions: dimensions", least=1)
+    n = whole_number(sides, "polygon_directions: sides", least=2)
+    m = whole_number(planes, "polygon_directions: planes", least=1)
+    D = whole_number(dimensions, "polygon_directions: dimensions", least=1)
     if 2 * m > D:
         raise ValueError(
             f"polygon_directions: {m} orthogonal planes do not fit in {D} dimensions, "
@@ -213,7 +213,7 @@ def draw_neurons(
     neighbours answers to the one between them too.
     """
     F = len(world.directions)
-    each = _whole(each, "draw_neurons: each", least=1)
+    each = whole_number(each, "draw_neurons: each", least=1)
     if F < 3:
         raise ValueError(f"draw_neurons: the world has {F} features, polysemantic neurons need 3")
     unit = world.directions / np.linalg.norm(world.directions, axis=1, keepdims=True)
@@ -343,7 +343,7 @@ def _checked(
 ) -> tuple[str, tuple[int, ...]]:
     if kind not in _NAMED:
         raise ValueError(f"plant: neuron {i} is {kind!r}, expected one of {[*KINDS]}")
-    features = tuple(_whole(f, f"plant: neuron {i}: feature", least=0) for f in named)
+    features = tuple(whole_number(f, f"plant: neuron {i}: feature", least=0) for f in named)
     least, most = _NAMED[kind]
     if len(features) < least or (most is not None and len(features) > most):
         expected = f"{least} or more" if most is None else f"{least}"
@@ -365,18 +365,6 @@ def _empty_directions(directions: Array) -> Array:
     _, singular, basis = np.linalg.svd(directions)
     rank = int((singular > 1e-10 * singular[0]).sum())
     return basis[rank:]
-
-
-def _whole(value: int, name: str, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool | np.bool):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
-    if number < least:
-        raise ValueError(f"{name}: got {number}, expected {least} or more")
-    return number
 
 
 def _real(values: Array, name: str) -> Array:

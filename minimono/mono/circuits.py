@@ -23,9 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
+from minimono.checks import real_number, whole_number
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
-from minimono.mono.moments import as_activations, check_finite, real_number, whole_number
+from minimono.mono.moments import as_activations, check_finite
 from minimono.nn import taps
 from minimono.nn.module import Module
 

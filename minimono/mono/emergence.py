@@ -27,7 +27,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.mono.moments import as_activations, check_finite, real_number, whole_number
+from minimono.checks import real_number, whole_number
+from minimono.mono.moments import as_activations, check_finite
 
 Form: TypeAlias = Literal["A", "B"]
 

@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from minimono.backend import Array, array_module, as_array, to_device
+from minimono.checks import real_number, whole_number
 from minimono.engine.primitives import primitive
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.moments import as_activations, real_number, whole_number
+from minimono.mono.moments import as_activations
 from minimono.mono.scale import ScaleTracker
 from minimono.mono.selection import select_top_k
 from minimono.nn.module import Module

@@ -20,9 +20,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
+from minimono.checks import real_number, whole_number
 from minimono.engine.primitives import log
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.moments import Moments, as_activations, real_number, whole_number
+from minimono.mono.moments import Moments, as_activations
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
 from minimono.mono.selection import select_top_fraction, select_top_k
 from minimono.nn.module import Module

@@ -11,9 +11,7 @@ Three ideas, each a few lines below:
 Accumulators are float64 whatever comes in.
 """
 
-import operator
 from dataclasses import dataclass
-from numbers import Real
 from types import ModuleType
 from typing import Self
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from minimono import kernels
 from minimono.backend import Array, Device, array_module, as_array, device_of, to_device
+from minimono.checks import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,26 +193,6 @@ def as_activations(z: Array, name: str = "activations") -> Array:
         raise ValueError(f"{name}: got shape {z.shape}, expected a sample and a neuron at least")
     xp = array_module(z)
     return z if z.dtype in (xp.float32, xp.float64) else z.astype(xp.float64)
-
-
-def whole_number(value: int, name: str, *, least: int) -> int:
-    """`value` as an int, if it is a whole number (not a bool) of at least `least`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool | np.bool):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
-    if number < least:
-        raise ValueError(f"{name}: got {number}, expected {least} or more")
-    return number
-
-
-def real_number(value: float, name: str) -> float:
-    """`value` as a float, if it is a real number and not a bool."""
-    if isinstance(value, bool | np.bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, expected a number")
-    return float(value)
 
 
 def check_finite(z: Array, name: str = "activations") -> None:

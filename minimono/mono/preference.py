@@ -15,11 +15,11 @@ import math
 from typing import Literal
 
 from minimono.backend import Array, array_module, as_array, to_device
+from minimono.checks import real_number
 from minimono.engine.functional import log_softmax
 from minimono.engine.primitives import primitive, scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.decorrelation import decorrelation_penalty
-from minimono.mono.moments import real_number
 
 
 @primitive

@@ -11,14 +11,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, device_of, to_host
+from minimono.checks import real_number, whole_number
 from minimono.mono.moments import (
     Moments,
     as_activations,
     check_entries,
     check_finite,
     kernels_for,
-    real_number,
-    whole_number,
 )
 
 Convention: TypeAlias = Literal["paper", "authors"]

@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Literal
 
 from minimono.backend import Array, array_module
-from minimono.mono.moments import as_activations, real_number, whole_number
+from minimono.checks import real_number, whole_number
+from minimono.mono.moments import as_activations
 
 
 def select_top_k(
