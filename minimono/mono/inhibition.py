@@ -61,25 +61,33 @@ def deactivate(
     (array([[1., 2.]]), array([[-1.,  1.]]))
     """
     z = as_tensor(z)
-    flags = as_array(mask.data if isinstance(mask, Tensor) else mask)
-    centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
     if z.data.dtype.kind != "f":
         raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
-    if z.ndim == 0:
-        raise ValueError("deactivate: z is a single number, expected shape (B, *neurons)")
-    if flags.dtype != bool:
-        raise TypeError(f"deactivate: mask has dtype {flags.dtype}, expected bool")
-    if flags.shape != z.shape:
-        raise ValueError(f"deactivate: mask has shape {flags.shape}, activations have {z.shape}")
-    if centre.dtype.kind not in "fiu":
-        raise TypeError(f"deactivate: mean has dtype {centre.dtype}, expected real numbers")
-    if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
-        raise ValueError(
-            f"deactivate: mean has shape {centre.shape}, activations have neurons "
-            f"{z.shape[1:]} (all axes but the first)"
-        )
+    flags, centre = flags_and_mean(z, mask, mean, "deactivate")
     strength = _finite_strength(strength, "deactivate")
     return _deactivate(z, flags, centre.astype(z.dtype), strength)
+
+
+def flags_and_mean(
+    z: Tensor, mask: Tensor | Array, mean: Tensor | Array, name: str
+) -> tuple[Array, Array]:
+    """`mask` and `mean` as arrays, if they fit activations (B, *neurons)."""
+    flags = as_array(mask.data if isinstance(mask, Tensor) else mask)
+    centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
+    if z.ndim == 0:
+        raise ValueError(f"{name}: z is a single number, expected shape (B, *neurons)")
+    if flags.dtype != bool:
+        raise TypeError(f"{name}: mask has dtype {flags.dtype}, expected bool")
+    if flags.shape != z.shape:
+        raise ValueError(f"{name}: mask has shape {flags.shape}, activations have {z.shape}")
+    if centre.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: mean has dtype {centre.dtype}, expected real numbers")
+    if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
+        raise ValueError(
+            f"{name}: mean has shape {centre.shape}, activations have neurons "
+            f"{z.shape[1:]} (all axes but the first)"
+        )
+    return flags, centre
 
 
 def _finite_strength(strength: float, name: str) -> float:

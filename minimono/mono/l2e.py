@@ -23,6 +23,7 @@ from minimono.backend import Array, array_module, as_array, device_of, to_device
 from minimono.checks import real_number, whole_number
 from minimono.engine.primitives import log
 from minimono.engine.tensor import Tensor, as_tensor
+from minimono.mono.inhibition import flags_and_mean
 from minimono.mono.moments import Moments, as_activations
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
 from minimono.mono.selection import select_top_fraction, select_top_k
@@ -297,23 +298,9 @@ def log_distance_penalty(
     (1.386..., array([[1., 0.]]))
     """
     z = as_tensor(z)
-    flags = as_array(mask.data if isinstance(mask, Tensor) else mask)
-    centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
     if z.dtype.kind not in "fc":  # complex: so that the complex-step check can pass through
         raise TypeError(f"log_distance_penalty: z has dtype {z.dtype}, expected floats")
-    if z.ndim == 0:
-        raise ValueError("log_distance_penalty: z is a single number, expected (B, *neurons)")
-    if flags.dtype != bool:
-        raise TypeError(f"log_distance_penalty: mask has dtype {flags.dtype}, expected bool")
-    if flags.shape != z.shape:
-        raise ValueError(f"log_distance_penalty: mask has shape {flags.shape}, z has {z.shape}")
-    if centre.dtype.kind not in "fiu":
-        raise TypeError(f"log_distance_penalty: mean has dtype {centre.dtype}, expected floats")
-    if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
-        raise ValueError(
-            f"log_distance_penalty: mean has shape {centre.shape}, z has neurons {z.shape[1:]} "
-            "(all axes but the first)"
-        )
+    flags, centre = flags_and_mean(z, mask, mean, "log_distance_penalty")
     if reduction not in ("sum", "mean"):
         raise ValueError(
             f'log_distance_penalty: reduction is {reduction!r}, expected "sum" or "mean"'
