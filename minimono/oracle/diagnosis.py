@@ -22,29 +22,34 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
     """For each failed case, by id, the mistake that its reply shows, if one is known.
 
     A mistake explains an implementation if it gives the same replies in all cases, those that
-    passed included. If none does, one that explains a single case is named for that case.
+    passed included; or, if none does so, the same values (the first output), since a gradient can
+    be that of the right formula or of the wrong one. If nothing explains all, what explains a
+    single case is named for that case.
     """
     # At the ends of the range a mistake's own formula fails too, so nothing is told by it.
     replied = [(c, replies) for c, replies in answers if replies is not None and not c.extreme]
-    failed = replies_that(replied, agree=False)
+    failed = [(c, r) for c, r in replied if not _agrees_with_truth(c, r)]
+    passed = [c for c, r in replied if _agrees_with_truth(c, r)]
     if not failed:
         return {}
+    mistakes = {
+        name: {c.id: _reply_of(mistake, suite, c) for c, _ in replied}
+        for name, mistake in suite.mistakes.get(call, {}).items()
+    }
+    several = len(suite.call(call).outputs) > 1
     explained: dict[str, dict[str, float]] = {}  # mistake: {case id: digits that agree}
-    for name, mistake in suite.mistakes.get(call, {}).items():
-        for case, replies in failed:
-            shared = agreement(case, replies, _reply_of(mistake, suite, case))
-            if shared is not None:
-                explained.setdefault(name, {})[case.id] = shared
-    passed = replies_that(replied, agree=True)
-    whole = [
-        name
-        for name, cases in explained.items()
-        if len(cases) == len(failed)
-        and all(
-            _agrees_with_truth(case, _reply_of(suite.mistakes[call][name], suite, case))
-            for case, _ in passed
-        )
-    ]
+    for first_only in (False, True) if several else (False,):
+        found = _explain(mistakes, failed, first_only)
+        whole = [
+            name
+            for name, cases in found.items()
+            if len(cases) == len(failed)
+            and all(_agrees_with_truth(c, mistakes[name][c.id], first_only) for c in passed)
+        ]
+        explained = explained or found
+        if whole:
+            explained = found
+            break
     if not whole:
         few_digits = precision(replied)
         if few_digits is not None:
@@ -60,6 +65,23 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
             others = "".join(f', or "{n}"' for n in chosen[1:] if n in whole)
             named[case.id] = f'"{chosen[0]}"{others} {digits}'
     return named
+
+
+def _explain(
+    mistakes: dict[str, dict[str, list[Reply] | None]],
+    failed: Sequence[tuple[Case, list[Reply]]],
+    first_only: bool,
+) -> dict[str, dict[str, float]]:
+    """The mistakes whose replies are those of failed cases, with the digits that agree."""
+    explained: dict[str, dict[str, float]] = {}
+    for name, replies in mistakes.items():
+        for case, got in failed:
+            if first_only and _agrees_with_truth(case, got, first_only):
+                continue
+            shared = agreement(case, got, replies[case.id], first_only)
+            if shared is not None:
+                explained.setdefault(name, {})[case.id] = shared
+    return explained
 
 
 def precision(answers: Sequence[tuple[Case, list[Reply]]]) -> str | None:
@@ -83,16 +105,13 @@ def precision(answers: Sequence[tuple[Case, list[Reply]]]) -> str | None:
     return None
 
 
-def replies_that(
-    answers: Sequence[tuple[Case, list[Reply]]], *, agree: bool
-) -> list[tuple[Case, list[Reply]]]:
-    """The answers that agree with the truth, or those that do not."""
-    return [(c, r) for c, r in answers if _agrees_with_truth(c, r) == agree]
-
-
-def agreement(case: Case, got: list[Reply], wrong: list[Reply] | None) -> float | None:
+def agreement(
+    case: Case, got: list[Reply], wrong: list[Reply] | None, first_only: bool = False
+) -> float | None:
     """To how many digits a reply is that of a mistake; None if it is not."""
-    truths = _truths(case)
+    truths = _truths(case, first_only)
+    if first_only and wrong is not None:
+        got, wrong = got[: len(truths)], wrong[: len(truths)]
     if wrong is None or len(got) != len(wrong) or len(got) != len(truths):
         return None
     digits = 15.0
@@ -137,22 +156,30 @@ def _copy(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-def _truths(case: Case) -> list[Expected]:
-    return [
-        e for expected in case.expected.values()
-        for e in ([expected] if isinstance(expected, Expected) else expected)
-    ]  # fmt: skip
+def _truths(case: Case, first_only: bool = False) -> list[Expected]:
+    """The expected outputs, one after the other; or those of the first output only."""
+    expected = list(case.expected.values())[: 1 if first_only else None]
+    return [e for item in expected for e in ([item] if isinstance(item, Expected) else item)]
 
 
-def _agrees_with_truth(case: Case, replies: list[Reply] | None) -> bool:
-    return replies is not None and _within(case, replies, lambda e, c, eps: e.allowed(eps))
+def _agrees_with_truth(
+    case: Case, replies: list[Reply] | None, first_only: bool = False
+) -> bool:
+    if replies is None:
+        return False
+    if first_only:
+        replies = replies[: len(_truths(case, first_only))]
+    return _within(case, replies, lambda e, c, eps: e.allowed(eps), first_only)
 
 
 def _within(
-    case: Case, replies: list[Reply], allowed: Callable[[Expected, float, float], Array]
+    case: Case,
+    replies: list[Reply],
+    allowed: Callable[[Expected, float, float], Array],
+    first_only: bool = False,
 ) -> bool:
     """Whether each reply is within what `allowed(expected, condition, eps)` says of the truth."""
-    truths = _truths(case)
+    truths = _truths(case, first_only)
     if len(truths) != len(replies):
         return False
     for reply, truth in zip(replies, truths, strict=True):

@@ -19,7 +19,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "l2e": ("log_distance_penalty", "feature_scale", "false_killing_rate"),
     "decorrelation": (
         "feature_decorrelation", "decorrelation_penalty", "l1_penalty", "superposition_proxy",
-        "dpo_loss", "simpo_loss", "decpo_loss",
+        "fold_into_linear", "dpo_loss", "simpo_loss", "decpo_loss",
     ),
     "circuits": ("circuit_attribution", "split_weights", "route"),
     "emergence": ("emergence", "emergence_of_masks", "active_counts"),

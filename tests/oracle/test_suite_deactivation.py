@@ -39,7 +39,7 @@ def test_the_value_is_exact_and_the_gradient_at_most_rounded():
     for case in CASES:
         assert not case.expected["value"].allowed(1.0).any()
         gradient = case.expected["gradient"]
-        assert (gradient.allowed(1.0) <= abs(gradient.value)).all()
+        assert (gradient.linear <= abs(gradient.value)).all()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -49,6 +49,7 @@ def test_own(dtype):
     assert len(found.passed) >= len(CASES) - 1
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_is_named(name):
     failures = report(MISTAKES[name]).failures

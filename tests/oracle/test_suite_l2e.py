@@ -1,4 +1,4 @@
-"""Suite `l2e`: its truth against plain NumPy, hand numbers and identities; its own; its mistakes."""
+"""Suite `l2e`: its truth against plain NumPy, hand numbers, identities; its own; its mistakes."""
 
 import math
 
@@ -30,6 +30,7 @@ def test_own(call, dtype):
     assert not found.failures, str(found)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a mistake may divide by 0
 @pytest.mark.parametrize(("call", "name"), NAMED)
 def test_each_mistake_is_named(call, name):
     failures = report(call, SUITE.mistakes[call][name]).failures
@@ -175,14 +176,14 @@ def test_feature_scale_by_hand():
 
 
 def test_no_feature_is_chosen_by_rounding():
-    """The best of a neuron's features leads by more than any error, or the tie is exact in floats."""
-    for case in cases_of("feature_scale")[:-1]:
+    """The best feature leads by more than any error; ties are of whole numbers, unrounded."""
+    for case in cases_of("feature_scale"):
+        if (case.arguments["z"] % 1 == 0).all():
+            continue
         inside = case.expected["inside"]
         ranked = np.sort(np.nan_to_num(inside.value, nan=-1.0), axis=0)
         allowed = inside.allowed(float(np.finfo(np.float32).eps)).max(axis=0)
-        same = np.ptp(inside.value[~np.isnan(inside.value).any(axis=tuple(
-            range(1, inside.value.ndim)))], axis=0) == 0  # fmt: skip
-        assert (same | (ranked[-1] - ranked[-2] > 2 * allowed)).all(), case.id
+        assert (ranked[-1] - ranked[-2] > 2 * allowed).all(), case.id
 
 
 # ---- the false killing rate ----------------------------------------------------------------------
@@ -215,5 +216,5 @@ def test_rate_by_hand():
     assert rates["every selected input has the neuron's feature: 0"] == 0
     assert rates["no selected input has it: 1"] == 1
     assert math.isnan(rates["nothing is selected: nan, not 0"])
-    # nan aside, k=3 of 4 1; 1 3; 2 5 takes 5, 4, 3: input 0 with neuron feature 0, input 1 and 2 with 1
+    # the highest three are 5, 4 and 3: each of the input's own feature
     assert rates["a constant neuron: nan scores, no feature (-1)"] == 0

@@ -161,7 +161,7 @@ SUITE = Suite(
     text="flagged activations become their neuron's mean, with gradient -strength",
     conventions={
         "neurons": "all axes but the first; axis 0 is the samples",
-        "value": "exactly the mean where flagged, exactly z elsewhere; as printed, -z + (mean + z), it "
+        "value": "exactly the mean where flagged, exactly z elsewhere; as printed, -z + (mean + z) "
         "is off by rounding, and not accepted",
         "strength": "1 reversed, 0 naive (a), -1 naive (b), d: gradient -d",
     },

@@ -14,7 +14,15 @@ from minimono.backend import Array
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Suite
-from minimono.oracle.truth import conditioned_by, exact, float32, mpmath, precise, rounded
+from minimono.oracle.truth import (
+    conditioned,
+    conditioned_by,
+    exact,
+    float32,
+    mpmath,
+    precise,
+    rounded,
+)
 
 # ---- the truth, in mpmath numbers or Fractions ---------------------------------------------------
 
@@ -70,6 +78,7 @@ def cases() -> Iterator[Case]:
     yield from _penalty()
     yield from _l1()
     yield from _proxy()
+    yield from _fold()
     yield from _preference()
     yield from _decpo()
 
@@ -220,6 +229,39 @@ def _proxy() -> Iterator[Case]:
             f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
             {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
         )  # fmt: skip
+
+
+def _fold() -> Iterator[Case]:
+    rng = np.random.default_rng(22360679)
+    by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), np.array([2.0, 2.0]), np.array([1.0, 0.0]))
+    entries: list[tuple[str, tuple[Array, ...]]] = [
+        ("whole numbers, to try by hand: weights -2 and 2, bias 1.5", by_hand),
+        ("gain 1 and shift 0: only centred", (*by_hand[:2], np.ones(2), np.zeros(2))),
+    ]
+    for notes, (D, neurons) in [
+        ("4 inputs, 3 neurons", (4, 3)), ("as many inputs as neurons", (4, 4)), ("6, 2", (6, 2)),
+    ]:  # fmt: skip
+        sizes = ((D, neurons), (neurons,), (D,), (D,))
+        entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
+    for number, (notes, arrays) in enumerate(entries, start=1):
+        weight, bias = conditioned(folded, *arrays)
+        yield Case(
+            f"decorrelation/fold/{number}", "fold_into_linear",
+            dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
+            {"weight": weight, "bias": bias}, notes,
+        )  # fmt: skip
+
+
+def folded(w_in: Array, b_in: Array, gain: Array, shift: Array, **wrong: Any) -> list[Array]:
+    """The layer norm's gain and shift in the linear layer; `wrong` makes the known mistakes."""
+    scaled = gain[:, None] * w_in
+    centre = scaled.sum(axis=0) / len(scaled)
+    if wrong.get("centre") == "over neurons":
+        centre = scaled.sum(axis=1, keepdims=True) / scaled.shape[1]
+    weight = scaled if wrong.get("centre") == "not" else scaled - centre
+    carrier = {"scaled": scaled, "centred": weight}.get(wrong.get("carrier", ""), w_in)
+    moved = 0 * shift if wrong.get("carrier") == "none" else shift
+    return [weight, b_in + (moved[:, None] * carrier).sum(axis=0)]
 
 
 def _dpo_truth(pc: Array, pr: Array, rc: Array, rr: Array, beta: Array) -> tuple[Any, ...]:
@@ -595,7 +637,7 @@ PENALTY: dict[str, Penalty] = {
     "magnitudes instead of squares: the sum of |Z Z^T - I|": _of_excess(
         lambda e: abs(e).sum(), np.sign
     ),
-    "the Frobenius norm itself, not its square": _of_excess(
+    "the Frobenius norm itself, not squared": _of_excess(
         lambda e: np.sqrt((e**2).sum()), lambda e: e / np.sqrt((e**2).sum())
     ),
     "the mean of the squares, not their sum": _of_excess(
@@ -879,7 +921,7 @@ DECPO: dict[str, Callable[..., tuple[Any, ...]]] = {
 } | {
     f"in the penalty: {name}": _mistaken_decpo(penalty=PENALTY[name])
     for name in (
-        "not squared: the sum of Z Z^T - I", "the Frobenius norm itself, not its square",
+        "not squared: the sum of Z Z^T - I", "the Frobenius norm itself, not squared",
         "the mean of the squares, not their sum", "the identity is not subtracted",
         "neurons are compared where inputs are meant (d x d for B x B)",
         "inputs are compared where neurons are meant (B x B for d x d)", "over is swapped",
@@ -964,6 +1006,12 @@ SUITE = Suite(
             "Euclidean length of the column.",
         ),
         Call(
+            "fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
+            "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with gain\n"
+            "and shift (D,). weight: gain * w_in, each column less its mean over the D inputs;\n"
+            "bias: b_in + shift w_in.",
+        ),
+        Call(
             "dpo_loss",
             ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "*",
              "beta"),
@@ -992,6 +1040,7 @@ SUITE = Suite(
         "decorrelation_penalty": decorrelation_penalty,
         "l1_penalty": l1_penalty,
         "superposition_proxy": mono.superposition_proxy,
+        "fold_into_linear": mono.fold_into_linear,
         "dpo_loss": dpo_loss,
         "simpo_loss": simpo_loss,
         "decpo_loss": decpo_loss,
@@ -1001,6 +1050,16 @@ SUITE = Suite(
         "decorrelation_penalty": {n: _mistaken_penalty(wrong) for n, wrong in PENALTY.items()},
         "l1_penalty": L1,
         "superposition_proxy": PROXY,
+        "fold_into_linear": {
+            "the weights are not centred": partial(folded, centre="not"),
+            "centred over neurons, not over inputs": partial(folded, centre="over neurons"),
+            "the shift is left out of the bias": partial(folded, carrier="none"),
+            "the shift passes through the weights with the gain": partial(folded, carrier="scaled"),
+            "the shift passes through the centred weights": partial(folded, carrier="centred"),
+            "the gain is left out": lambda w_in, b_in, gain, shift: folded(
+                w_in, b_in, np.ones_like(gain), shift
+            ),
+        },
         "dpo_loss": {name: _dpo(wrong) for name, wrong in DPO.items()},
         "simpo_loss": {name: _simpo(wrong) for name, wrong in SIMPO.items()},
         "decpo_loss": DECPO,

@@ -179,10 +179,11 @@ def _feature_scale() -> Iterator[Case]:
          np.where(one_each == 1, 3, one_each)),
         ("a sequence (B, T, C): a neuron is a (position, channel) pair",
          driven(several, (2, 3)), several),
-        ("a feature map (B, C, Y, X)", driven(several[:6], (2, 2, 1)), several[:6]),
+        ("a feature map (B, C, Y, X)", driven(several[2:8], (2, 2, 1)), several[2:8]),
         ("one neuron, no neuron axis: shape (B,)", driven(several, ()), several),
         ("offset 100 times the spread", driven(several, (3,), 300.0), several),
-        ("two inputs", float32(rng.normal(size=(2, 3))), np.array([[True, False], [False, True]])),
+        ("two inputs: phi is 1/2 for both, so feature 0 wins the tie",
+         np.array([[0.0, 2.0, -4.0], [2.0, 6.0, 4.0]]), np.array([[True, False], [False, True]])),
         ("to try by hand: neuron 0 has variance 1 and ties between features 0 and 1, of which the "
          "lower number is taken; neuron 1 is constant: nan and feature -1", hand, pairs),
     ]  # fmt: skip
@@ -617,7 +618,8 @@ SUITE = Suite(
             "feature_scale", ("z", "features"), ("inside", "outside", "feature"),
             "z (B, *neurons); features booleans (B, L) or numbers (B,). inside (L, *neurons):\n"
             "mean of (z - mean)^2 / variance over the inputs with the feature, nan if none;\n"
-            "outside: over those without it. feature (*neurons): where inside is largest, -1 if constant.",
+            "outside: over those without it. feature (*neurons): where inside is\n"
+            "largest, -1 if constant.",
         ),
         Call(
             "false_killing_rate",

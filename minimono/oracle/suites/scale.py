@@ -265,15 +265,17 @@ def mistaken_stream(
     history: bool = True,
     axis: int = 0,
     denominator: str = "variance",
+    padding: bool = False,
 ) -> list[Array]:
     """`score_batches` with something wrong, as the options say."""
     after = (convention == "authors") if update == "as the convention" else update == "after"
     count, mean, m2 = 0.0, np.zeros(()), np.zeros(())
     scores: list[Array] = []
     for number, batch in enumerate(batches, start=1):
-        b = float(batch.shape[axis])
-        own_mean = batch.mean(axis=axis, keepdims=True) if about == "mean" else 0 * batch[:1]
-        own_m2 = ((batch - own_mean) ** 2).sum(axis=axis, keepdims=True)
+        counted = np.concatenate([batch, 0 * batch[:1]]) if padding else batch
+        b, size = float(counted.shape[axis]), float(batch.shape[axis])
+        own_mean = counted.mean(axis=axis, keepdims=True) if about == "mean" else 0 * batch[:1]
+        own_m2 = ((counted - own_mean) ** 2).sum(axis=axis, keepdims=True)
         before: tuple[float, Array, Array] = (count, mean, m2)
         if number == 1:
             count, mean, m2 = b * first_counts, own_mean, own_m2 * first_counts
@@ -287,9 +289,9 @@ def mistaken_stream(
         limit = {"right": forget_after, "one later": forget_after + 1, "never": 10**9}[forget]
         if convention == "authors":
             seen = {"count as in the paper": number - 1}.get(update, number)
-            past = min(seen, limit) * b
+            past = min(seen, limit) * size
         else:
-            past = count if number <= limit else limit * b
+            past = count if number <= limit else limit * size
         if past != count:
             m2, count = m2 * ((past - ddof) / (count - ddof)), past
         shift = (mean - own_mean) ** 2 * count * b / (count + b) if merge == "exact" else 0.0
@@ -332,6 +334,7 @@ STREAM: dict[str, Callable[..., list[Array]]] = {
     ),
     "only the last batch is remembered": partial(mistaken_stream, history=False),
     "statistics over the wrong axis": partial(mistaken_stream, axis=-1),
+    "a row of zeros (padding) is counted": partial(mistaken_stream, padding=True),
     "standard deviation where the variance is meant": partial(
         mistaken_stream, denominator="standard deviation"
     ),
