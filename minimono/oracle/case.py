@@ -20,7 +20,7 @@ Value = Any
 
 TINY = {2.0**-52: 2.0**-1022, 2.0**-10: 2.0**-14}  # by eps; float32's and bfloat16's is 2**-126
 
-BOUND = 16  # the constant c of the tolerances; measured by tests/oracle/measure_bound.py
+BOUND = 16  # the constant c of the tolerances; measured by tests/oracle/test_sound.py
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
-"""Whole libraries under test in the suite `layers`: torch.nn.functional, jax.nn, minimono.functional.
+"""Whole libraries under test in suite `layers`: torch.nn.functional, jax.nn, minimono.functional.
 
-`check(torch.nn.functional, "layers")` needs no adapter of the user's: here stands how each library's
-functions are called and differentiated. Libraries are told by the name of the module that is handed
-over, and taken from `sys.modules`: nothing is imported here.
+`check(torch.nn.functional, "layers")` needs no adapter of the user's: here stands how the functions
+of each library are called and differentiated. A library is told by the name of the module that is
+handed over, and taken from `sys.modules`: nothing is imported here.
 
 JAX computes in float32 unless told otherwise: jax.config.update("jax_enable_x64", True).
 """
@@ -106,9 +106,9 @@ def _torch(F: ModuleType) -> dict[str, Function]:
 
 
 def _jax(nn: ModuleType) -> dict[str, Function]:
-    """jax.nn has no layer norm and no cross-entropy by name: `standardize` and `log_softmax` are it.
+    """jax.nn's layer norm is `standardize`, its cross-entropy `log_softmax`.
 
-    Weight and bias of the layer norm, and the mean of the loss, are added here.
+    Weight and bias of the one, and the mean over the targets of the other, are added here.
     """
     jax = sys.modules["jax"]
     jnp = jax.numpy

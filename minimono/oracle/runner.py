@@ -17,6 +17,7 @@ from minimono.oracle import vectors
 from minimono.oracle.adapters import Reply, to_numpy
 from minimono.oracle.case import Case, Expected, Value
 from minimono.oracle.diagnosis import diagnose
+from minimono.oracle.frameworks import functions_of
 from minimono.oracle.suite import Call
 
 SHOWN = 10  # failures that a printed report tells in full
@@ -264,7 +265,7 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
     at = f" at {[int(i) for i in worst]}" if worst else ""
     count = f"{int(bad.sum())} of {want.size} values " if want.size > 1 else "the value is "
     if kind != "floats":
-        return f"{count}wrong\n    first{at}: got {got[worst]}, want {want[worst]}"
+        return f"{count}wrong\n  first{at}: got {got[worst]}, want {want[worst]}"
     got_there, want_there = float(got[worst]), float(want[worst])
     lines = [
         f"{count}outside tolerance",
@@ -277,7 +278,7 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
             f"{_digits(got_there, want_there):.1f} digits agree (condition {condition:.1e}, "
             f"{reply.dtype})"
         )
-    return "\n  ".join(lines)
+    return "\n".join(lines)
 
 
 def errors(got: Array, expected: Expected) -> Array:
@@ -332,6 +333,8 @@ def functions_under_test(implementation: Any, suite: str | None) -> Functions:
             f"check: name the suite of {implementation!r} (one of {', '.join(suites.SUITES)}), or "
             "give functions by name: {'monosemantic_scale': function}"
         )
+    if suite == "layers" and (library := functions_of(implementation)) is not None:
+        return library.functions
     calls = suites.get(suite).calls
     found = {c.name: f for c in calls if callable(f := getattr(implementation, c.name, None))}
     if found:

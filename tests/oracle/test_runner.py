@@ -199,8 +199,8 @@ TWO = Case(
         ((np.array([0.0, 1.0]), None), "gradient: returned None, expected an array"),
         (
             (np.array([0.0, 1.0]), np.array([1.0, 1.0])),
-            "gradient: 1 of 2 values outside tolerance\n    worst at [0]: got 1.0, want -1.0 "
-            "(-0x1.0000000000000p+0)\n    error 2.00e+00, none is allowed; 0.0 digits agree "
+            "gradient: 1 of 2 values outside tolerance\n  worst at [0]: got 1.0, want -1.0 "
+            "(-0x1.0000000000000p+0)\n  error 2.00e+00, none is allowed; 0.0 digits agree "
             "(condition 1.0e+00, float64)",
         ),
         ([np.array([0.0, 1.0]), np.array([-1.0, 1.0])], None),
@@ -213,13 +213,13 @@ def test_several_outputs(result: Any, message: str | None) -> None:
 @pytest.mark.parametrize(
     ("want", "got", "message"),
     [
-        (np.array([True, False]), np.array([True, True]), "1 of 2 values wrong\n    first at [1]"),
-        (np.array([3, 4]), np.array([3, 5]), "values wrong\n    first at [1]: got 5, want 4"),
+        (np.array([True, False]), np.array([True, True]), "1 of 2 values wrong\n  first at [1]"),
+        (np.array([3, 4]), np.array([3, 5]), "values wrong\n  first at [1]: got 5, want 4"),
         (np.array(2**70, dtype=object), 2**70, None),
-        (np.array(2**70, dtype=object), 2**70 + 1, f"value is wrong\n    first: got {2**70 + 1}"),
+        (np.array(2**70, dtype=object), 2**70 + 1, f"value is wrong\n  first: got {2**70 + 1}"),
         (np.array(2**70, dtype=object), float(2**70), "has dtype float64, expected whole numbers"),
         (np.array(3), 3.0, "has dtype float64, expected whole numbers"),
-        (np.array(1.0), np.nan, "the value is outside tolerance\n    worst: got nan, want 1.0"),
+        (np.array(1.0), np.nan, "the value is outside tolerance\n  worst: got nan, want 1.0"),
         (np.array(0.0), 1e300, "error 1.00e+300, none is allowed; 0.0 digits"),
         (np.array(np.inf), np.inf, None),
         (np.array(np.inf), -np.inf, "got -inf, want inf (inf)"),

@@ -166,7 +166,7 @@ def _counts() -> Iterator[Case]:
         ("the stored 0.05 equals the threshold 0.05 (for float64 only)",
          np.array([[0.05, 0.06, 0.04]]), 0.05),
         ("threshold 0: an activation of 0 is inactive", np.array([[0.0, 1.0], [0.0, 2.0]]), 0.0),
-        ("negative activations count with their sign", np.array([[-3.0, 0.5], [-2.0, -0.75]]), 0.05),
+        ("negative ones count with their sign", np.array([[-3.0, 0.5], [-2.0, -0.75]]), 0.05),
         ("a mean below the threshold, though one sample is far above it",
          np.array([[4.0, 0.0], [-4.0, 1.0], [-1.0, 1.0]]), 0.05),
         ("a negative threshold", np.array([[-0.5, 0.0, -2.0], [0.5, 0.0, 1.0]]), -0.25),
@@ -463,14 +463,15 @@ SUITE = Suite(
         "form": '"A": through any nodes; "B": after the first only through active ones',
         "numbers": "exact whole numbers, however large: int64 and float64 are too short for some",
         "masks": "(out, in), True where a weight is left",
-        "active": "above the threshold, strictly, with the sign; per batch by the mean over samples",
+        "active": "strictly above the threshold, with the sign; per batch by the mean over samples",
         "node": "all axes but the first; axis 0 is the samples",
     },
     calls=(
         Call(
             "emergence", ("widths", "active", "*", "form"), ("paths",),
-            "widths, active: lists of whole numbers, one for each layer: how many nodes it has, how\n"
-            "many of them are active.   A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
+            "widths, active: lists of whole numbers, one for each layer: how many nodes it has,\n"
+            "how many of them are active.\n"
+            "A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
             "B: sum over i<j of (n_i - a_i) prod of a_k, i<k<=j.",
         ),
         Call(
@@ -480,8 +481,8 @@ SUITE = Suite(
         ),
         Call(
             "active_counts", ("z", "*", "threshold", "per"), ("counts",),
-            'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the samples\n'
-            'is above the threshold. per "sample": (B,), for each sample by its own values.',
+            'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the\n'
+            'samples is above the threshold. per "sample": (B,), each sample by its own values.',
         ),
     ),
     cases=cases,
