@@ -1,7 +1,7 @@
 """A catalogue of wrong implementations, as people write them: every one is caught, most are named.
 
-Each is written here on its own, apart from the oracle's list of known mistakes: mostly in loops, one
-neuron or one sample at a time. `said` is what the diagnosis has to contain; None where the oracle
+Each is written here on its own, apart from the oracle's list of known mistakes: mostly in loops,
+one neuron or one sample at a time. `said` is what the diagnosis has to contain; None where the oracle
 need not know better than that it is wrong.
 """
 
@@ -142,8 +142,8 @@ class Neuron:
 
 
 def stream(
-    batches, *, convention, forget_after, compensation, neuron=Neuron, after=None, first_twice=False,
-    late=0, never=False, shift=True, one_by_one=False, padding=False, history=True,
+    batches, *, convention, forget_after, compensation, neuron=Neuron, after=None,
+    first_twice=False, late=0, never=False, shift=True, one_by_one=False, padding=False, history=True,
 ):  # fmt: skip
     """Score batches in loops; sound as it stands, wrong with an option."""
     places = list(np.ndindex(batches[0].shape[1:]))
@@ -203,7 +203,8 @@ for what, said, function in [
     ("about zero", "about zero", stream_with(neuron=lambda: Neuron(about_zero=True))),
     ("padding counted", "padding", stream_with(padding=True)),
     ("no memory", "only the last batch", stream_with(history=False)),
-    ("float32 accumulators", "float32 inside", stream_with(neuron=lambda: Neuron(dtype=np.float32))),
+    ("float32 accumulators", "float32 inside",
+     stream_with(neuron=lambda: Neuron(dtype=np.float32))),
 ]:
     wrong("score_batches", what, said)(function)
 
@@ -310,7 +311,7 @@ def _(phi, *, threshold):
 @wrong("select_top_fraction", "rounded down", "floor|down")
 def _(phi, *, fraction, per, ties):
     size = phi.size if per == "batch" else phi[0].size
-    return top(phi, max(int(math.floor(fraction * size)), 1), per, ties=ties)
+    return top(phi, max(math.floor(fraction * size), 1), per, ties=ties)
 
 
 # ---- deactivation --------------------------------------------------------------------------------
@@ -484,14 +485,15 @@ def penalty(term, slope):
 for what, said, function in [
     ("log of the distance, not of its square", "square",
      penalty(lambda d: math.log(abs(d)), lambda d: 1 / d)),
-    ("log of 1 + the square", "1", penalty(lambda d: math.log1p(d * d), lambda d: 2 * d / (1 + d * d))),
+    ("log of 1 + the square", "1",
+     penalty(lambda d: math.log1p(d * d), lambda d: 2 * d / (1 + d * d))),
     ("gradient of the distance's size", "sign|absolute|abs",
      penalty(lambda d: math.log(d * d), lambda d: 2 / abs(d))),
 ]:  # fmt: skip
     wrong("log_distance_penalty", what, said)(function)
 
 
-@wrong("log_distance_penalty", "log of zero: masked by a product after the logarithm", "zero|nan|product")
+@wrong("log_distance_penalty", "log of zero: masked by a product", "zero|nan|product")
 def _(z, mask, mean, *, reduction):
     with np.errstate(all="ignore"):
         d = z - mean
@@ -558,12 +560,18 @@ def _(z):
     return 1 - ((unit @ unit.T).sum() - n) / (n * (n - 1))
 
 
+def by_the_authors(z):
+    """Nothing is wrong with this convention here."""
+    rows = abs(z.reshape(len(z), -1))
+    slope = 2 / len(rows) ** 2 * np.sign(z) * rows.sum(axis=0).reshape(z.shape[1:])
+    return (rows @ rows.T - np.eye(len(rows))).mean(), slope
+
+
 @wrong("decorrelation_penalty", "d x d where B x B was asked", "features|d x d|swapped")
 def _(z, *, over, convention):
     rows = z.reshape(len(z), -1)
     if convention == "authors":
-        gram = abs(rows) @ abs(rows).T - np.eye(len(rows))
-        return gram.mean(), 2 / len(rows) ** 2 * np.sign(z) * abs(rows).sum(axis=0).reshape(z.shape[1:])
+        return by_the_authors(z)
     gram = rows.T @ rows - np.eye(rows.shape[1])
     return (gram**2).sum(), (4 * rows @ gram).reshape(z.shape)
 
@@ -572,8 +580,7 @@ def _(z, *, over, convention):
 def _(z, *, over, convention):
     rows = z.reshape(len(z), -1)
     if convention == "authors":
-        gram = abs(rows) @ abs(rows).T - np.eye(len(rows))
-        return gram.mean(), 2 / len(rows) ** 2 * np.sign(z) * abs(rows).sum(axis=0).reshape(z.shape[1:])
+        return by_the_authors(z)
     rows = rows if over == "samples" else rows.T
     gram = rows @ rows.T - np.eye(len(rows))
     norm = np.sqrt((gram**2).sum())

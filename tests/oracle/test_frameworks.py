@@ -89,6 +89,7 @@ def jax():
 
 
 @pytest.mark.parity
+@pytest.mark.slow  # JAX compiles for every shape
 def test_jax(cases, jax):
     """Right but for two that say so in their source: the variance of jax.nn.standardize is
     E[x^2] - E[x]^2, and the softmax of its attention is in float32. Both are told.

@@ -1,4 +1,4 @@
-"""Suite `circuits`: its truth against differences, closed forms and PyTorch; its own; its mistakes."""
+"""Suite `circuits`: its truth by other ways, its own, its mistakes."""
 
 from fractions import Fraction
 

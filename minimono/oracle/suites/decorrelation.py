@@ -233,7 +233,8 @@ def _proxy() -> Iterator[Case]:
 
 def _fold() -> Iterator[Case]:
     rng = np.random.default_rng(22360679)
-    by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), np.array([2.0, 2.0]), np.array([1.0, 0.0]))
+    gain, shift = np.array([2.0, 2.0]), np.array([1.0, 0.0])
+    by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), gain, shift)
     entries: list[tuple[str, tuple[Array, ...]]] = [
         ("whole numbers, to try by hand: weights -2 and 2, bias 1.5", by_hand),
         ("gain 1 and shift 0: only centred", (*by_hand[:2], np.ones(2), np.zeros(2))),

@@ -187,10 +187,11 @@ def _softmaxes() -> Iterator[Case]:
         g = _drawn(rng, *x.shape)
         expected = conditioned_by(precise, partial(true_softmax, axis=axis), x, g)
         p = expected[0].value
-        inner = p * (abs(g) + (p * abs(g)).sum(axis=axis, keepdims=True))
+        terms = p * abs(x).max()  # of exp(x - log sum exp x)
+        inner = (p + terms) * (abs(g) + (p * abs(g)).sum(axis=axis, keepdims=True))
         yield Case(
             f"layers/softmax/{number}", "softmax", {"x": x, "upstream": g, "axis": axis},
-            _named("value gradient", _allowing(expected, 0.0, inner)), notes,
+            _named("value gradient", _allowing(expected, terms, inner)), notes,
         )  # fmt: skip
 
 
@@ -228,9 +229,11 @@ def _attentions() -> Iterator[Case]:
 
 def _attention_terms(q: Array, k: Array, v: Array, g: Array, is_causal: bool) -> Outputs:
     """The sizes of the terms that are summed up in value and gradients."""
-    p = softmax_of(scores_of(q, k, is_causal))
+    scores = scores_of(q, k, is_causal)
+    share = softmax_of(scores)
+    p = share * (1 + abs(scores[np.isfinite(scores)]).max())  # of exp(s - log sum exp s)
     slope = abs(g) @ abs(v).swapaxes(-1, -2)
-    terms = p * (slope + (p * slope).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
+    terms = p * (slope + (share * slope).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[-1])
     back = terms.swapaxes(-1, -2)
     return p @ abs(v), terms @ abs(k), back @ abs(q), p.swapaxes(-1, -2) @ abs(g)
 
@@ -255,11 +258,12 @@ def _cross_entropies() -> Iterator[Case]:
         truth = partial(true_cross_entropy, targets=targets)
         at_target = np.arange(classes) == targets[..., None]
         largest = float(abs(logits).max())
+        terms = at_target + softmax_of(logits) * largest  # of exp(x - log sum exp x)
         yield Case(
             f"layers/cross-entropy/{number}", "cross_entropy",
             {"logits": logits, "targets": targets},
             _named("loss gradient", _allowing(
-                conditioned_by(precise, truth, logits), largest + 1.0, at_target / targets.size
+                conditioned_by(precise, truth, logits), largest + 1.0, terms / targets.size
             )), notes,
         )  # fmt: skip
 
