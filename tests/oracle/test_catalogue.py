@@ -1,8 +1,8 @@
 """A catalogue of wrong implementations, as people write them: every one is caught, most are named.
 
 Each is written here on its own, apart from the oracle's list of known mistakes: mostly in loops,
-one neuron or one sample at a time. `said` is what the diagnosis has to contain; None where the oracle
-need not know better than that it is wrong.
+one neuron or one sample at a time. `said` is what the diagnosis has to contain; None where the
+oracle need not know better than that it is wrong.
 """
 
 import math
@@ -143,7 +143,7 @@ class Neuron:
 
 def stream(
     batches, *, convention, forget_after, compensation, neuron=Neuron, after=None,
-    first_twice=False, late=0, never=False, shift=True, one_by_one=False, padding=False, history=True,
+    first_twice=False, late=0, never=False, shift=True, padding=False, history=True,
 ):  # fmt: skip
     """Score batches in loops; sound as it stands, wrong with an option."""
     places = list(np.ndindex(batches[0].shape[1:]))

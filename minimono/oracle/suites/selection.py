@@ -48,6 +48,7 @@ def _scores() -> dict[str, Array]:
         "a feature map (B, C, Y, X)": float32(rng.chisquare(1, size=(2, 2, 3, 2))),
         "one sample": float32(rng.chisquare(1, size=(1, 5))),
         "negative": np.array([[-1.0, -2.0, -3.0], [-3.0, -1.0, -2.0]]),
+        "both zeros, which are equal": np.array([[0.0, -0.0, -1.0], [-2.0, -0.0, 0.0]]),
     }
 
 
@@ -65,6 +66,32 @@ def _top_k() -> Iterator[Case]:
                 {"mask": Expected(top(phi, k, per, ties))},
                 f"{what}: the {k} highest of each {per}; ties: {ties}",
             )  # fmt: skip
+    column = np.array([[2.0], [5.0], [3.0], [5.0]])
+    flat = np.array([1.0, 4.0, 4.0, 2.0])
+    lone = np.array([[[1.0, 2.0], [7.0, 0.0]], [[3.0, 3.0], [0.0, 1.0]]])
+    for notes, phi, k, per, ties in [
+        ("k is all scores of the sample: nan is not flagged all the same",
+         np.array([[1.0, NAN, 2.0], [INF, NAN, -INF]]), 3, "sample", "all"),
+        ("k is all scores of the batch", np.array([[1.0, NAN], [0.0, 2.0]]), 4, "batch", "first"),
+        ("a layer of one neuron: all are the highest of their sample", column, 1, "sample", "all"),
+        ("a layer of one neuron, of the batch", column, 2, "batch", "all"),
+        ("no neuron axis, shape (B,): each sample has one score", flat, 1, "sample", "first"),
+        ("no neuron axis, shape (B,), of the batch, ties across samples", flat, 1, "batch",
+         "first"),
+        ("nan is not flagged beside negative scores",
+         np.array([[-1.0, NAN, -2.0], [NAN, NAN, -3.0]]), 1, "sample", "all"),
+        ("by hand, a sequence: a neuron is a (position, channel) pair", lone, 1, "sample", "all"),
+        ("by hand, a sequence, of ties the first in C order", lone, 2, "batch", "first"),
+        ("scores that differ in their last bit are no tie",
+         np.array([[1.0, 1 + 2.0**-23, 1 - 2.0**-24, 1.0]]), 1, "sample", "all"),
+        ("every score is nan", np.full((2, 2), NAN), 1, "batch", "first"),
+    ]:  # fmt: skip
+        number += 1
+        yield Case(
+            f"selection/top-k/{number}", "select_top_k",
+            {"phi": phi, "k": k, "per": per, "ties": ties},
+            {"mask": Expected(top(phi, k, per, ties))}, notes,
+        )  # fmt: skip
 
 
 def _top_fraction() -> Iterator[Case]:
@@ -80,6 +107,12 @@ def _top_fraction() -> Iterator[Case]:
         ("0.29 of 100 is 29, though 0.29 * 100 in floating point is below 29", (1, 100), "0.29",
          "batch", "first"),
         ("a sequence (B, T, C)", (2, 3, 4), "0.25", "sample", "first"),
+        ("a feature map (B, C, Y, X): 0.3 of 12 is 3.6, so 4", (2, 3, 2, 2), "0.3", "sample",
+         "all"),
+        ("0.1 of 10 is 1 exactly", (2, 10), "0.1", "sample", "all"),
+        ("2 % of 50 is 1 exactly, of the batch", (5, 10), "0.02", "batch", "all"),
+        ("0.55 of 20 is 11, though 0.55 * 20 in floating point is above 11", (1, 20), "0.55",
+         "sample", "first"),
     ]  # fmt: skip
     entries = [(n, float32(rng.chisquare(1, size=shape)), *rest) for n, shape, *rest in plans]
     for what in ("tied", "with nan", "with infinity", "negative"):
@@ -88,6 +121,12 @@ def _top_fraction() -> Iterator[Case]:
             (f"half of each sample, {what}", phi, "0.5", "sample", "all"),
             (f"half of the batch, {what}", phi, "0.5", "batch", "first"),
         ]
+    entries += [
+        ("a quarter of each sample, tied, ties first", _scores()["tied"], "0.25", "sample",
+         "first"),
+        ("a third of each sample, both zeros", _scores()["both zeros, which are equal"], "0.33",
+         "sample", "all"),
+    ]  # fmt: skip
     for number, (notes, phi, fraction, per, ties) in enumerate(entries, start=1):
         size = phi.size if per == "batch" else phi[0].size
         k = math.ceil(Fraction(fraction) * size)
@@ -102,7 +141,9 @@ def _above() -> Iterator[Case]:
     scores = _scores()
     for number, (what, threshold) in enumerate(
         [("distinct", 1.0), ("tied", 3.0), ("with nan", 2.0), ("with infinity", 0.0),
-         ("a sequence (B, T, C)", 0.5), ("negative", -2.0)], start=1,
+         ("a sequence (B, T, C)", 0.5), ("negative", -2.0), ("with infinity", INF),
+         ("both zeros, which are equal", 0.0), ("a feature map (B, C, Y, X)", 1e6),
+         ("with nan", -INF)], start=1,
     ):  # fmt: skip
         phi = scores[what]
         flags = [not math.isnan(v) and v >= threshold for v in phi.reshape(-1)]
@@ -162,8 +203,37 @@ TOP: dict[str, Top] = {
     "nan is flagged as if it were 0": lambda p, k, per, t: top(
         np.nan_to_num(p, posinf=INF, neginf=-INF), k, per, t
     ),
+    "nan is flagged where fewer than k are numbers": lambda p, k, per, t: top(
+        np.where(np.isnan(p), -INF, p), k, per, t
+    ),
+    "of ties with the k-th none is flagged, if they are too many": lambda p, k, per, t: (
+        _unless_too_many(p, k, per, t)
+    ),
+    "the same neurons in all samples, those of the highest scores": lambda p, k, per, t: (
+        np.broadcast_to(top(p.max(axis=0)[None], k, per, t), p.shape)
+    ),
+    "a flag in one sample flags the neuron in all": lambda p, k, per, t: np.broadcast_to(
+        top(p, k, per, t).any(axis=0), p.shape
+    ),
+    "k of each neuron's samples": lambda p, k, per, t: np.moveaxis(
+        top(np.moveaxis(p, 0, -1).reshape(-1, len(p)), k, "sample", t)
+        .reshape(*p.shape[1:], len(p)), -1, 0
+    ),
+    "of equal zeros the negative one is lower": lambda p, k, per, t: top(
+        np.where((p == 0) & np.signbit(p), -5e-324, p), k, per, t
+    ),
     "infinity is not flagged": lambda p, k, per, t: top(np.where(np.isinf(p), NAN, p), k, per, t),
 }
+
+
+def _unless_too_many(phi: Array, k: int, per: str, ties: str) -> Array:
+    """Fewer than k rather than more."""
+    if ties == "first":
+        return top(phi, k, per, ties)
+    mask = top(phi, k, per, "all")
+    counts = mask.reshape(1, -1) if per == "batch" else mask.reshape(len(phi), -1)
+    many = np.broadcast_to(counts.sum(axis=1, keepdims=True) > k, counts.shape).reshape(phi.shape)
+    return mask & ~(many & _kth(phi, k, per))
 
 
 def _kth(phi: Array, k: int, per: str) -> Array:
@@ -183,6 +253,22 @@ def _as_top_fraction(wrong: Top) -> Callable[..., Array]:
         return wrong(phi, math.ceil(Fraction(repr(fraction)) * size), per, ties)
 
     return select
+
+
+def _at_least_quantile(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
+    """phi >= np.quantile(phi, 1 - fraction), which lies between two scores."""
+    axes = None if per == "batch" else tuple(range(1, phi.ndim))
+    return phi >= np.quantile(phi, 1 - fraction, axis=axes, keepdims=True)
+
+
+def _of_numbers(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
+    """The fraction taken of the scores that are not nan."""
+    groups = [phi] if per == "batch" else list(phi)
+    masks = []
+    for group in groups:
+        k = math.ceil(Fraction(repr(fraction)) * int((~np.isnan(group)).sum()))
+        masks.append(top(group[None], k, "batch", ties)[0])
+    return masks[0] if per == "batch" else np.stack(masks)
 
 
 def _with_count(count: Callable[[float, int], int]) -> Callable[..., Array]:
@@ -229,6 +315,17 @@ SUITE = Suite(
         "select_top_k": {name: _as_top_k(wrong) for name, wrong in TOP.items()},
         "select_top_fraction": {
             "k is rounded down": _with_count(lambda f, n: max(math.floor(f * n), 1)),
+            "k is one more than rounded down": _with_count(
+                lambda f, n: min(math.floor(Fraction(repr(f)) * n) + 1, n)
+            ),
+            "nan is not counted in the size that the fraction is taken of": _of_numbers,
+            "the fraction is taken as the binary number nearest to it": _with_count(
+                lambda f, n: math.ceil(Fraction(f) * n)
+            ),
+            "k is of the sample's size, of the batch too": lambda phi, *, fraction, per, ties: top(
+                phi, math.ceil(Fraction(repr(fraction)) * phi[0].size), per, ties
+            ),
+            "at least the quantile, interpolated": _at_least_quantile,
             "k is rounded to nearest": _with_count(lambda f, n: max(round(f * n), 1)),
             "k is the ceiling of the product in floating point": _with_count(
                 lambda f, n: math.ceil(f * n)
@@ -239,6 +336,13 @@ SUITE = Suite(
             "strictly above the threshold": lambda phi, *, threshold: phi > threshold,
             "below the threshold": lambda phi, *, threshold: phi <= threshold,
             "nan is flagged": lambda phi, *, threshold: ~(phi < threshold),
+            "infinity is not flagged": lambda phi, *, threshold: (phi >= threshold) & (phi < INF),
+            "-infinity is flagged as if it were 0": lambda phi, *, threshold: (
+                np.nan_to_num(phi, nan=NAN, posinf=INF, neginf=0.0) >= threshold
+            ),
+            "threshold is taken as a square root (standard deviations)": lambda phi, *, threshold: (
+                np.sqrt(phi) >= threshold
+            ),
             "compared by size, negative ones too": lambda phi, *, threshold: abs(phi) >= threshold,
         },
     },
