@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test parity docs pictures vectors lint clean
+.PHONY: help demo demos test parity docs pictures vectors mutants lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ docs: .venv/.with-docs ## the documentation, readable offline
 pictures: .venv/.with-core ## draw the pictures of the documentation again
 	@$(BIN)/python docs/pictures.py
 
+mutants: .venv/.with-test .venv/.with-mutants ## wrong copies of the metric code: do the tests see each? (an hour)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run $(if $(JOBS),--max-children $(JOBS)); $(BIN)/python docs/mutants.py
+
 vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at git diff)
 	@$(BIN)/python -c "from minimono.oracle import vectors; vectors.write()"
 
@@ -42,7 +45,7 @@ lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/mypy
 
 clean: ## remove all that these commands made, except your results in runs/
-	rm -rf .venv docs/_build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find minimono tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: pip runs again only when the requirements changed.

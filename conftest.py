@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
@@ -17,6 +17,11 @@ os.environ.setdefault("MPLBACKEND", "agg")  # pictures are drawn without a scree
 # examples run every time: a red run there is reproduced by running it again.
 settings.register_profile("minimono", deadline=None)
 settings.register_profile("minimono-ci", deadline=None, derandomize=True, print_blob=True)
+# For `make mutants`: a failure is enough, nobody reads the smallest example.
+settings.register_profile(
+    "minimono-mutants", deadline=None, derandomize=True, database=None,
+    phases=[Phase.explicit, Phase.generate],
+)  # fmt: skip
 settings.load_profile("minimono-ci" if os.environ.get("CI") else "minimono")
 
 OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE

@@ -623,3 +623,27 @@ def test_on_the_gpu() -> None:
     assert emergence_of_masks(masks, active) == emergence_of_masks(
         prune_by_magnitude(weights[:1], 0.4), [active_nodes(layer) for layer in z]
     )
+
+
+def test_the_mean_over_the_batch_is_taken_in_float64() -> None:
+    z = np.array([[1e8], [1.0], [-1e8]], dtype=np.float32)  # in float32 the 1 is lost
+    assert active_nodes(z).tolist() == [True]
+
+
+def test_a_kernel_as_large_as_the_picture_fits() -> None:
+    conv = ConvMask(np.ones((1, 1, 2, 3)), padding=np.int64(0))
+    assert type(conv.padding) is int
+    assert conv.output_shape((1, 2, 3)) == (1, 1, 1)
+    inactive, active = np.zeros((1, 2, 3), bool), np.ones((1, 1, 1), bool)
+    assert emergence_of_masks([conv], [inactive, active]) == 6
+
+
+def test_pruning_gives_booleans() -> None:
+    for scope in ("layer", "global"):
+        (mask,) = prune_by_magnitude([np.array([0.1, 0.2])], 0.5, scope=scope)
+        assert mask.dtype == bool
+
+
+def test_alpha_of_0_is_refused_for_one_layer_too() -> None:
+    with pytest.raises(ValueError, match=r"alpha is 0\.0, expected a positive number"):
+        initialise_by_distance([(2, 2)], 0.0, rng=np.random.default_rng(0))

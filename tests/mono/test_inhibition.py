@@ -626,3 +626,13 @@ def test_the_selection_is_that_of_select_top_k() -> None:
     module = MEmeL(k=3, start_after=1)
     feed(module, batches_of(np.random.default_rng(29), 3, (4, 2, 5)))
     assert np.array_equal(module.last.flagged, select_top_k(module.last.scale, 3))
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    module = MEmeL()
+    assert (module.k, module.strength, module.start_after) == (1, 1.0, 10)
+    tracker = module.tracker
+    assert (tracker.convention, tracker.forget_after, tracker.compensation) == ("paper", 10, 0.01)
+    z = mm.tensor(np.array([[5.0, 2.0]]), requires_grad=True)
+    deactivate(z, np.array([[True, False]]), np.ones(2)).sum().backward()
+    np.testing.assert_array_equal(z.grad, [[-1.0, 1.0]])

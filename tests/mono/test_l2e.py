@@ -823,3 +823,36 @@ def test_the_gpu_gives_the_same() -> None:
         strict=True,
     ):
         np.testing.assert_allclose(a, backend.to_host(b), rtol=1e-12)
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    module = L2E()
+    assert (module.threshold.fraction, module.threshold.rate) == (0.02, 0.05)
+    tracker = module.tracker
+    assert (module.start_after, tracker.forget_after, tracker.compensation) == (10, 10, 0.01)
+    threshold = MovingThreshold()
+    assert (threshold.fraction, threshold.rate) == (0.02, 0.05)
+
+
+def test_threshold_of_float32_scores_is_float64_and_may_be_below_1() -> None:
+    threshold = MovingThreshold(0.5)
+    threshold.select(np.array([[0.5, 0.25]], dtype=np.float32))
+    assert threshold.value.dtype == np.float64
+    other = MovingThreshold(0.5)
+    other.load_state_dict(threshold.state_dict())
+    assert other.value == threshold.value == 0.5
+
+
+def test_the_mean_over_one_selected_activation_is_its_own() -> None:
+    z, flags = mm.tensor(np.array([[4.0, 9.0]])), np.array([[True, False]])
+    penalty = log_distance_penalty(z, flags, np.ones(2), reduction="mean")
+    assert float(penalty) == pytest.approx(np.log(9.0))
+
+
+def test_the_penalty_has_the_dtype_of_the_activations_before_there_is_one() -> None:
+    module = L2E()
+    z = mm.tensor(np.array([[1.0, 2.0], [2.0, 1.0]], dtype=np.float32))
+    module(z)
+    assert module.penalty.dtype == np.float32
+    module.eval()(z)
+    assert module.penalty.dtype == np.float32

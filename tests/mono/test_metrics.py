@@ -484,3 +484,15 @@ def test_on_the_gpu(name, call) -> None:
     else:
         got, want = call(to_device(x, "cuda")), call(x)
     np.testing.assert_allclose(to_host(got), want, rtol=1e-12)
+
+
+def test_neurons_of_very_different_scale_do_not_mix() -> None:
+    responses = np.array([[1e300, 3e-300], [0.0, 1e-300]])
+    np.testing.assert_array_equal(single_feature_purity(responses), [1.0, 0.75])
+
+
+def test_underflow_is_silent() -> None:
+    """Also where NumPy is told to raise: what vanishes is far below the rounding of the rest."""
+    with np.errstate(under="raise"):
+        np.testing.assert_array_equal(variance_sparsity(1e-200 * np.eye(3)), [0, 0, 0])
+        np.testing.assert_allclose(hoyer_sparsity(np.array([[1.0, 1e-200]])), [1])

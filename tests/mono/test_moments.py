@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.mono.moments import Moments
+from minimono.mono.moments import Moments, check_finite
 
 EPS = 2.0**-52
 
@@ -267,7 +267,7 @@ def test_resized_keeps_mean_and_variance() -> None:
         if count > 1:
             np.testing.assert_allclose(other.variance(), past.variance(), rtol=4 * EPS)
     assert past.resized(7) is past
-    with pytest.raises(ValueError, match=r"resized: count: got 0, expected 1 or more"):
+    with pytest.raises(ValueError, match=r"^Moments\.resized: count: got 0, expected 1 or more"):
         past.resized(0)
     with pytest.raises(ValueError, match=r"resized: 1 sample\(s\) have no variance to keep"):
         Moments.of(np.ones((1, 3))).resized(10)
@@ -282,6 +282,8 @@ def test_a_value_cannot_be_changed() -> None:
     assert (moments.mean[0], moments.m2[0]) == (1.0, 2.0)
     with pytest.raises(ValueError, match="read-only"):
         moments.mean[0] = 5.0
+    with pytest.raises(ValueError, match="read-only"):
+        moments.m2[0] = 5.0
     with pytest.raises(AttributeError):
         moments.count = 4  # type: ignore[misc]
     before = moments.mean.copy()
@@ -321,10 +323,54 @@ def test_too_large_to_square(column, version: str) -> None:
         Moments.of(z)
 
 
-def test_states_too_far_apart_to_merge() -> None:
+def test_states_too_far_apart_to_merge(version: str) -> None:
     low, high = Moments.of(np.full((2, 3), -1e160)), Moments.of(np.full((2, 3), 1e160))
-    with pytest.raises(ValueError, match=r"m2 must be finite .* neuron 0 has inf"):
+    with pytest.raises(ValueError, match=r"^Moments: m2 must be finite .* neuron 0 has inf"):
         low.merge(high)
+    # The sum of squares fits, the difference of the means does not: nan, not infinity, in between.
+    low, high = (Moments(1, np.array([v]), np.zeros(1)) for v in (-1.7e308, 1.7e308))
+    with pytest.raises(ValueError, match=r"^Moments: mean must be finite: neuron 0 has inf"):
+        low.merge(high)
+
+
+def test_nothing_warns(version: str) -> None:
+    """Also where NumPy is told to raise: overflow is an error of ours, underflow is none."""
+    tiny = np.array([[1e-200], [3e-200]])
+    with np.errstate(all="raise"):
+        moments = Moments.of(tiny).update(tiny)
+        assert moments.variance()[0] == 0
+        assert Moments.of(tiny[:1]).update(tiny[1:]).m2[0] == 0
+        assert Moments(2, np.zeros(1), np.array([5e-324])).resized(3).m2[0] > 0
+        assert Moments(9, np.zeros(1), np.array([5e-324])).resized(2).m2[0] == 0
+        with pytest.raises(ValueError, match=r"^Moments: m2 must be finite"):
+            Moments(2, np.zeros(1), np.array([1e308])).resized(9)
+        low, high = Moments.of(np.full((2, 1), -1e160)), Moments.of(np.full((2, 1), 1e160))
+        with pytest.raises(ValueError, match=r"^Moments: m2 must be finite"):
+            low.merge(high)
+        with pytest.raises(ValueError, match=r"too large"):
+            Moments.of(np.array([[1e308], [-1e308]] * 3))
+        with pytest.raises(ValueError, match=r"neuron 0 of sample 0 is inf"):
+            Moments.of(np.array([[np.inf], [-np.inf]]))
+        check_finite(np.array([1e308, 1e308]))  # the sum is not finite, every number is
+        with pytest.raises(ValueError, match=r"^activations: neuron \(\) of sample 0 is inf"):
+            check_finite(np.array([np.inf, -np.inf]))
+
+
+def test_moments_of_integers_are_float64() -> None:
+    moments = Moments(2, np.array([1, 2]), np.array([0.5, 1], dtype=np.float32))
+    assert moments.mean.dtype == moments.m2.dtype == np.float64
+    moments = Moments(2, np.array([1, 2], dtype=np.float32), np.array([0, 1]))
+    assert moments.mean.dtype == moments.m2.dtype == np.float64
+    assert Moments.empty((2,)).mean.dtype == np.float64
+
+
+def test_check_finite_takes_large_float16() -> None:
+    check_finite(np.full(100, 6e4, dtype=np.float16))  # their sum is above float16's 65504
+    check_finite(np.full(100, 3e38, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"^here: neuron 1 of sample 0 is nan"):
+        check_finite(np.array([[1.0, np.nan]]), "here")
+    with pytest.raises(ValueError, match=r"^activations: neuron 1 of sample 0 is nan"):
+        check_finite(np.array([[1.0, np.nan]]))
 
 
 # -------------------------------------------------------------------------------------- bad input

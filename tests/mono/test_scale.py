@@ -512,6 +512,7 @@ def test_state_is_a_copy() -> None:
     assert (tracker.mean[0], tracker.variance[0]) == (2.0, 2.0)
 
 
+EMPTY = ScaleTracker().state_dict()
 GOOD = {
     "batches_seen": np.array(2),
     "count": np.array(6),
@@ -533,6 +534,9 @@ GOOD = {
         ({"count": np.array(2.5)}, TypeError, "count: got .*expected a whole number"),
         ({"batches_seen": np.array(-1)}, ValueError, "batches_seen: got -1, expected 0 or more"),
         ({"batches_seen": np.array(0)}, ValueError, "batches_seen is 0, but the state is not"),
+        ({**EMPTY, "count": np.array(2)}, ValueError, "batches_seen is 0, but the state is not"),
+        ({**EMPTY, "mean": np.zeros(2)}, ValueError, "batches_seen is 0, but the state is not"),
+        ({**EMPTY, "m2": np.zeros(2)}, ValueError, "batches_seen is 0, but the state is not"),
     ],
 )
 def test_a_bad_state_leaves_the_tracker_as_it_was(change, error, message: str) -> None:
@@ -640,3 +644,13 @@ def test_on_the_gpu(convention) -> None:
         np.testing.assert_allclose(to_host(phi), here.score(z), rtol=1e-6, atol=1e-9)
         if call == 2:  # a loaded state is on the host, and follows the next batch
             there.load_state_dict(there.state_dict())
+
+
+def test_the_smallest_denominator_that_counts(version: str) -> None:
+    """2.2e-308, the smallest normal number; below it φ is undefined."""
+    tiny = np.finfo(np.float64).tiny
+    variance = np.array([tiny, np.nextafter(tiny, 0)])
+    phi = monosemantic_scale(np.array([[1e-150, 1e-150]]), np.zeros(2), variance)
+    assert phi[0, 0] == pytest.approx(1e-300 / tiny)
+    assert np.isnan(phi[0, 1])
+    assert ScaleTracker().forget_after == 10

@@ -1,5 +1,6 @@
 """`score_batch` and `ScaleTracker.flag_top_k`: one pass gives what the formula gives."""
 
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -81,6 +82,55 @@ def test_ties_and_constant_neurons(data) -> None:
     moments = Moments.of(rng.integers(0, 3, (2, neurons)).astype(float))
     k = data.draw(st.integers(1, neurons))
     assert_is_the_truth(z, moments, top_k=k, threshold=data.draw(st.sampled_from([0.5, 2, 4.5])))
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_defaults_ties_and_undefined_scores_by_hand(reading: bool) -> None:
+    """Exact numbers: 4 and 16 many times over, one neuron without a variance."""
+    z = np.tile([2.0, 4.0, 4.0, 7.0], (2, 10))
+    z[1] = z[0][::-1]
+    variance = np.ones(40)
+    variance[[3, 36]] = 0.0
+    moments = Moments(2, np.zeros(40), variance)
+    with kernels.reference() if reading else nullcontext():
+        plain = score_batch(z, moments)
+        scores = score_batch(z, moments, top_k=40, threshold=16.0)
+    assert (plain.count_above, plain.top, plain.top_index, plain.phi) == (None,) * 4
+    phi = z * z
+    phi[:, [3, 36]] = np.nan
+    order = []
+    for row in phi:
+        known = [i for i in range(40) if not np.isnan(row[i])]
+        order.append([i for _, i in sorted((-row[i], i) for i in known)])
+    np.testing.assert_array_equal(scores.top_index, [[*o, -1, -1] for o in order])
+    np.testing.assert_array_equal(scores.count_above, (phi >= 16).sum(axis=0))
+    np.testing.assert_array_equal(scores.maximum, phi.max(axis=0))
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_no_warning_leaves_it(reading: bool) -> None:
+    """Where φ overflows or vanishes, also where NumPy is told to raise."""
+    moments = Moments(2, np.zeros(3), np.array([1e-300, 1.0, 1e300]))
+    z = np.array([[1e150, 1e-200, 1e-100], [1e150, 1e-200, 1e-100]])
+    with kernels.reference() if reading else nullcontext(), np.errstate(all="raise"):
+        scores = score_batch(z, moments, top_k=1)
+        narrow = Moments(2, np.zeros(2), np.full(2, 1e-200))
+        tiny = score_batch(z[:, :2], narrow, compensation=1e-300)
+    np.testing.assert_allclose(tiny.maximum, [np.inf, 1e-200])
+    np.testing.assert_array_equal(scores.mean, [np.inf, 0, 0])
+    np.testing.assert_array_equal(scores.maximum, [np.inf, 0, 0])
+
+
+def test_a_constant_neuron_is_flagged_unless_told_otherwise() -> None:
+    for convention in ("paper", "authors"):
+        first, second = np.array([[1.0, 0.0], [1.0, 2.0]]), np.array([[9.0, 1.0], [9.0, 1.0]])
+        for constant, flagged in ((None, True), (True, True), (False, convention == "authors")):
+            tracker = ScaleTracker(convention=convention, compensation=0.1)
+            assert not tracker.flag_top_k(first, 1).any()
+            options = {} if constant is None else {"constant": constant}
+            np.testing.assert_array_equal(
+                tracker.flag_top_k(second, 1, **options), [[flagged, not flagged]] * 2
+            )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,0 +1,230 @@
+"""On the GPU every function gives what it gives here: on a stand-in, and on a real one."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minimono as mm
+from minimono import mono
+from minimono.backend import device_of, to_device, to_host
+from minimono.mono import moments as moments_file
+from minimono.mono.moments import Moments
+
+_spec = importlib.util.spec_from_file_location(
+    "stand_in_for_cupy", Path(__file__).parents[1] / "engine" / "conftest.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+_stand_in = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_stand_in)
+
+
+class CuPy(_stand_in.StandInCuPy):  # type: ignore[misc, name-defined]
+    """The engine's stand-in, with constants, types, and functions that return several arrays."""
+
+    def __getattr__(self, name: str) -> Any:
+        of_numpy = getattr(np, name)
+        if isinstance(of_numpy, type) or not callable(of_numpy):
+            return of_numpy
+
+        def call(*args: Any, **options: Any) -> Any:
+            found = of_numpy(*map(_stand_in.to_host, args), **options)
+            if isinstance(found, tuple | list):
+                return type(found)(map(_stand_in.from_host, found))
+            return _stand_in.from_host(found)
+
+        return call
+
+
+_stand_in.StandInCuPy = CuPy
+cuda = _stand_in.cuda  # the fixture: the device "cuda", once a stand-in, once the real one
+
+RNG = np.random.default_rng(7)
+Z = RNG.normal(size=(6, 2, 3)).astype(np.float32)
+Z[:, 1, 1] = 2.0  # a constant neuron
+LATER = RNG.normal(size=(5, 2, 3)).astype(np.float32)
+ROWS = RNG.normal(size=(6, 4))
+CLASSES = np.array([0, 1, 1, 2, 0, 2])
+PAST = Moments.of(Z)
+
+
+def tracked(batch: Any, **settings: Any) -> list[Any]:
+    """What a tracker says of three batches, and its state."""
+    tracker = mono.ScaleTracker(forget_after=1, **settings)
+    first = tracker.score(batch(Z))
+    return [
+        first,
+        tracker.score(batch(LATER)),
+        tracker.flag_top_k(batch(LATER[::-1].copy()), 2, constant=False),
+        tracker.mean,
+        tracker.variance,
+        *tracker.state_dict().values(),
+    ]
+
+
+def scores(batch: Any, **settings: Any) -> list[Any]:
+    found = mono.score_batch(batch(LATER), PAST, top_k=3, threshold=0.5, **settings)
+    return [*found[:-1], found.batch.mean, found.batch.m2]
+
+
+def penalised(batch: Any) -> list[Any]:
+    z = mm.tensor(batch(ROWS), requires_grad=True)
+    loss = mono.decorrelation_penalty(z) + mono.decorrelation_penalty(z, convention="authors")
+    (loss + mono.decorrelation_penalty(z, over="features") + mono.l1_penalty(z)).backward()
+    return [loss.data, z.grad]
+
+
+def inhibited(batch: Any) -> list[Any]:
+    z = mm.tensor(batch(LATER), requires_grad=True)
+    out = mono.deactivate(z, batch(LATER > 0.5), batch(PAST.mean), strength=2.0)
+    out.sum().backward()
+    return [out.data, z.grad]
+
+
+def scale_of_last(batch: Any) -> list[Any]:
+    module = mono.MEmeL(k=2, start_after=1)
+    for data in (Z, LATER):
+        module(mm.tensor(batch(data)))
+    assert module.last is not None
+    return [module.last.scale, module.last.mean, module.last.flagged]
+
+
+def layers(batch: Any) -> list[tuple[Any, ...]]:
+    return [tuple(batch(a) for a in (ROWS.T, ROWS[:, 0], ROWS[0], ROWS[1]))] * 2
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "moments": lambda d: (lambda m: [m.mean, m.m2, m.variance(), m.variance(ddof=6)])(
+        Moments.of(d(Z))
+    ),
+    "made": lambda d: (lambda m: [m.mean, m.m2])(Moments(6, d(PAST.mean), d(PAST.m2))),
+    "update": lambda d: (lambda m: [m.mean, m.m2])(Moments.of(d(Z)).update(d(LATER)).resized(4)),
+    "scale": lambda d: mono.monosemantic_scale(d(LATER), d(PAST.mean), d(PAST.variance())),
+    "compensated": lambda d: mono.monosemantic_scale(
+        d(LATER), d(PAST.mean), d(PAST.variance()), compensation=0.1
+    ),
+    "score_batch": scores,
+    "score_batch and phi": lambda d: scores(d, keep_phi=True, compensation=0.1),
+    "tracker": tracked,
+    "tracker, authors": lambda d: tracked(d, convention="authors", compensation=0.1),
+    "top k": lambda d: mono.select_top_k(d(LATER), 3),
+    "top 1": lambda d: mono.select_top_k(d(LATER), 1),
+    "first": lambda d: mono.select_top_k(d(np.round(LATER)), 3, ties="first"),
+    "fraction": lambda d: mono.select_top_fraction(d(LATER), 0.5, per="batch"),
+    "above": lambda d: mono.select_above(d(LATER), 0.5),
+    "dimensionality": lambda d: mono.feature_dimensionality(d(ROWS)),
+    "selectivity": lambda d: mono.class_selectivity(d(abs(Z)), d(CLASSES)),
+    "purity": lambda d: mono.single_feature_purity(d(abs(Z))),
+    "monosemanticity": lambda d: mono.monosemanticity_score(d(Z), d(ROWS)),
+    "clarity": lambda d: mono.clarity(d(ROWS)),
+    "hoyer": lambda d: mono.hoyer_sparsity(d(ROWS)),
+    "variance_sparsity": lambda d: mono.variance_sparsity(d(Z)),
+    "active": lambda d: mono.active_nodes(d(Z)),
+    "active counts": lambda d: mono.active_counts(d(Z), per="sample"),
+    "emergence of masks": lambda d: mono.emergence_of_masks(
+        [d(ROWS > 0)], [d(ROWS[0] > 0), d(ROWS[:, 0] > 0)]
+    ),
+    "prune": lambda d: mono.prune_by_magnitude([d(ROWS), d(Z)], 0.4),
+    "prune all": lambda d: mono.prune_by_magnitude([d(ROWS), d(Z)], 0.4, scope="global"),
+    "feature scale": lambda d: [*mono.feature_scale(d(Z), d(CLASSES))],
+    "memberships": lambda d: [*mono.feature_scale(d(Z), d(CLASSES[:, None] == np.arange(4)))],
+    "own feature": lambda d: mono.own_feature(d(CLASSES), d(np.array([0, 5, -1]))),
+    "false killing": lambda d: mono.false_killing_rate(
+        d(ROWS), d(CLASSES), d(np.array([0, 1, 2, 0])), fraction=0.3, scope="per_input"
+    ),
+    "kolmogorov": lambda d: np.float64(mono.kolmogorov_smirnov(d(ROWS), d(Z[:2]))),
+    "decorrelation": lambda d: mono.feature_decorrelation(d(ROWS)),
+    "penalties": penalised,
+    "proxy": lambda d: mono.superposition_proxy(d(ROWS.T), d(ROWS[:, 0])),
+    "superposition": lambda d: mono.superposition_scores(layers(d)),
+    "deactivate": inhibited,
+    "MEmeL": scale_of_last,
+}
+
+
+def here(value: Any) -> list[Any]:
+    """All arrays of a result, on the host."""
+    return [to_host(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_as_on_the_cpu(name: str, cuda: str) -> None:
+    function = FUNCTIONS[name]
+    wanted = here(function(np.asarray))
+    with np.errstate(under="raise"):
+        found = function(lambda array: to_device(array, "cuda"))
+    found = here(found)
+    assert len(found) == len(wanted)
+    for got, want in zip(found, wanted, strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-5 if want.dtype == np.float32 else 1e-12,
+                                   atol=1e-14)  # fmt: skip
+
+
+def test_moments_move(cuda: str) -> None:
+    there = PAST.to("cuda")
+    assert device_of(there.mean) == device_of(there.m2) == "cuda"
+    assert there.count == PAST.count
+    back = there.to("cpu")
+    assert device_of(back.mean) == device_of(back.m2) == "cpu"
+    np.testing.assert_array_equal(back.mean, PAST.mean)
+    np.testing.assert_array_equal(back.m2, PAST.m2)
+    assert PAST.to("cpu") is PAST
+    assert there.to("cuda") is there
+
+
+def test_a_module_goes_on_where_its_model_moved(cuda: str) -> None:
+    for module in (mono.MEmeL(k=2, start_after=1), mono.L2E(0.1, start_after=1)):
+        for data in (Z, LATER):
+            module(mm.tensor(data))
+        found = module(mm.tensor(LATER, device="cuda"))
+        assert device_of(found.data) == "cuda"
+
+
+def test_devices_do_not_mix(cuda: str) -> None:
+    mean, m2, variance = (to_device(a, "cuda") for a in (PAST.mean, PAST.m2, PAST.variance()))
+    for mixed in (
+        lambda: Moments(6, PAST.mean, m2),
+        lambda: Moments(6, mean, PAST.m2),
+        lambda: PAST.merge(PAST.to("cuda")),
+        lambda: PAST.to("cuda").merge(PAST),
+        lambda: mono.monosemantic_scale(Z, mean, PAST.variance()),
+        lambda: mono.monosemantic_scale(Z, PAST.mean, variance),
+        lambda: mono.monosemantic_scale(to_device(Z, "cuda"), PAST.mean, PAST.variance()),
+        lambda: mono.class_selectivity(abs(Z), to_device(CLASSES, "cuda")),
+        lambda: mono.class_selectivity(to_device(abs(Z), "cuda"), CLASSES),
+        lambda: mono.monosemanticity_score(Z, to_device(ROWS, "cuda")),
+        lambda: mono.monosemanticity_score(to_device(Z, "cuda"), ROWS),
+        lambda: mono.feature_scale(Z, to_device(CLASSES, "cuda")),
+        lambda: mono.log_distance_penalty(
+            mm.tensor(ROWS, device="cuda"), ROWS > 0, np.full(4, 9.0)
+        ),
+        lambda: mono.own_feature(CLASSES, to_device(CLASSES, "cuda")),
+        lambda: mono.superposition_proxy(ROWS.T, to_device(ROWS[:, 0], "cuda")),
+        lambda: mono.prune_by_magnitude([ROWS, to_device(Z, "cuda")], 0.4),
+    ):
+        with pytest.raises(ValueError, match="arrays live on different devices"):
+            mixed()
+
+
+def test_moments_on_the_device_are_checked_when_asked(cuda: str) -> None:
+    """Nothing waits for the device before that; here an overflow is refused at once."""
+    huge = to_device(np.array([[1e200], [-1e200]]), "cuda")
+    with np.errstate(over="ignore"):
+        moments = Moments.of(huge)
+    with pytest.raises(ValueError, match="m2 must be finite"):
+        moments.check()
+
+
+def test_kernels_are_for_the_cpu(cuda: str) -> None:
+    from minimono.kernels import cpu_scale
+
+    assert moments_file.kernels_for(Z) is cpu_scale
+    assert moments_file.kernels_for(to_device(Z, "cuda")) is None
+    with mm.reference():
+        assert moments_file.kernels_for(Z) is None
+        assert moments_file.kernels_for(to_device(Z, "cuda")) is None
