@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test parity docs pictures lint clean
+.PHONY: help demo demos test parity docs pictures vectors lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ docs: .venv/.with-docs ## the documentation, readable offline
 
 pictures: .venv/.with-core ## draw the pictures of the documentation again
 	@$(BIN)/python docs/pictures.py
+
+vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at git diff)
+	@$(BIN)/python -c "from minimono.oracle import vectors; vectors.write()"
 
 lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check

@@ -1,15 +1,44 @@
 """minimono: a small, transparent, exact reference implementation for monosemantic neurons."""
 
-from minimono import data, gradcheck, mono, nn
-from minimono.engine import functional
-from minimono.engine.primitives import primitive
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
-from minimono.kernels import reference
-from minimono.nn import checkpoint, models, optim
+from typing import TYPE_CHECKING
+
+from minimono import lazy
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Tensor", "checkpoint", "data", "functional", "grad", "gradcheck", "models", "mono", "nn",
-    "no_grad", "optim", "primitive", "reference", "tensor",
+    "no_grad", "optim", "oracle", "primitive", "reference", "tensor",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from minimono import data, gradcheck, mono, nn, oracle
+    from minimono.engine import functional
+    from minimono.engine.primitives import primitive
+    from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+    from minimono.kernels import reference
+    from minimono.nn import checkpoint, models, optim
+else:  # the same, but each at its first use: pytest imports this package for its plugin's sake
+    __getattr__, __dir__ = lazy.names(
+        __name__,
+        {
+            "Tensor": "minimono.engine.tensor:Tensor",
+            "backend": "minimono.backend",
+            "checkpoint": "minimono.nn.checkpoint",
+            "data": "minimono.data",
+            "engine": "minimono.engine",
+            "functional": "minimono.engine.functional",
+            "grad": "minimono.engine.tensor:grad",
+            "gradcheck": "minimono.gradcheck",
+            "kernels": "minimono.kernels",
+            "models": "minimono.nn.models",
+            "mono": "minimono.mono",
+            "nn": "minimono.nn",
+            "no_grad": "minimono.engine.tensor:no_grad",
+            "optim": "minimono.nn.optim",
+            "oracle": "minimono.oracle",
+            "primitive": "minimono.engine.primitives:primitive",
+            "reference": "minimono.kernels:reference",
+            "tensor": "minimono.engine.tensor:tensor",
+        },
+    )

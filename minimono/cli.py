@@ -33,6 +33,7 @@ from minimono.experiment import (
 )  # fmt: skip
 from minimono.nn.checkpoint import CheckpointError
 from minimono.nn.training import TrainingError
+from minimono.oracle import cli as oracle
 
 BAD_INPUT, INTERRUPTED = 2, 130
 TRAINING = ("step", "movement", "validation")  # kinds of record that have a step
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info_parser = commands.add_parser("info", help="versions, device, BLAS, kernels")
     info_parser.set_defaults(command=info)
+    oracle.add_commands(commands)
     return parser
 
 

@@ -69,12 +69,12 @@ from minimono.mono.preference import (
     sequence_log_probability,
     simpo_loss,
 )
-from minimono.mono.scale import ScaleTracker, monosemantic_scale
+from minimono.mono.scale import BatchScores, ScaleTracker, monosemantic_scale, score_batch
 from minimono.mono.selection import select_above, select_top_fraction, select_top_k
 
 __all__ = [
-    "L2E", "ConvMask", "Inhibition", "MEmeL", "Moments", "MovingThreshold", "ScaleTracker",
-    "active_counts", "active_nodes", "alignment", "circuit_attribution",
+    "L2E", "BatchScores", "ConvMask", "Inhibition", "MEmeL", "Moments", "MovingThreshold",
+    "ScaleTracker", "active_counts", "active_nodes", "alignment", "circuit_attribution",
     "circuit_attribution_between", "clarity", "class_selectivity", "cluster_distances",
     "cluster_purity", "deactivate", "decorrelation_penalty", "decpo_loss", "dpo_loss", "emergence",
     "emergence_of_graph", "emergence_of_masks", "false_killing_rate", "feature_decorrelation",
@@ -82,8 +82,8 @@ __all__ = [
     "implicit_reward", "initialise_by_distance", "kolmogorov_smirnov", "l1_penalty", "l2e_penalty",
     "log_distance_penalty", "log_sigmoid", "mean_over_positions", "monosemantic_scale",
     "monosemanticity_score", "own_feature", "pool_mask", "prune_by_magnitude", "reference_samples",
-    "relative_emergence", "reward_accuracy", "reward_margin", "route", "select_above",
-    "select_top_fraction", "select_top_k", "sequence_log_probability", "simpo_loss",
+    "relative_emergence", "reward_accuracy", "reward_margin", "route", "score_batch",
+    "select_above", "select_top_fraction", "select_top_k", "sequence_log_probability", "simpo_loss",
     "single_feature_purity", "split_weights", "superposition_proxy", "superposition_scores",
     "variance_sparsity", "virtual_activations", "virtual_neurons",
 ]  # fmt: skip

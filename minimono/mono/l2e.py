@@ -21,7 +21,7 @@ import numpy as np
 
 from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
 from minimono.checks import real_number, whole_number
-from minimono.engine.primitives import log
+from minimono.engine.primitives import log, where
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.inhibition import flags_and_mean
 from minimono.mono.moments import Moments, as_activations
@@ -288,7 +288,8 @@ def log_distance_penalty(
     z: (B, *neurons).   mask: booleans of the same shape.   mean: (*neurons) or (1, *neurons).
     Returns a Tensor without axes, on the tape, of z's dtype; computed in float64. Raises
     ValueError for a selected activation that equals its mean (the logarithm is -infinity), or
-    that, or whose mean, is not finite.
+    that, or whose mean, is not finite; on a GPU, which is not waited for, the penalty is then not
+    finite.
 
     >>> from minimono import tensor
     >>> z = tensor([[3.0, 9.0]], requires_grad=True)
@@ -306,6 +307,12 @@ def log_distance_penalty(
             f'log_distance_penalty: reduction is {reduction!r}, expected "sum" or "mean"'
         )
     xp = array_module(z.data, flags, centre)
+    if z.device != "cpu":  # no search for the selected, and no check: both would wait for the GPU
+        apart = where(flags, z - Tensor(centre.astype(xp.float64)), 1.0)
+        penalty = 2.0 * log(abs(apart)).sum()
+        if reduction == "mean":
+            penalty = penalty / Tensor(xp.maximum(flags.sum(), 1).astype(xp.float64))
+        return penalty.astype(z.dtype)
     # Flat places: finding and gathering them is several times faster than by sample and neuron.
     (places,) = flags.reshape(-1).nonzero()  # (B, *neurons) -> (selected,)
     of_each = centre.reshape(-1).astype(xp.float64)[places % centre.size]

@@ -9,6 +9,9 @@ Three ideas, each a few lines below:
 * **Forgetting** (`Moments.resized`). The same mean and variance, as if fewer samples had been seen.
 
 Accumulators are float64 whatever comes in.
+
+On a GPU nothing here waits for the device, so bad activations are not refused at once: a batch with
+nan or infinity makes mean or m2 of the neuron nan or infinite, for good, and `check` says so.
 """
 
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ class Moments:
         mean = (1/m) Σ z_j        m2 = Σ (z_j - mean)²        variance = m2 / (m - ddof)
 
     A value, never changed: `update`, `merge` and `resized` return new ones, and NumPy arrays in it
-    are locked. With no samples the mean is nan and m2 is 0.
+    are locked. With no samples the mean is nan and m2 is 0. Made from arrays, they are checked.
 
     count: the number of samples m.   mean, m2: float64 arrays with one entry per neuron.
 
@@ -54,22 +57,48 @@ class Moments:
                 f"Moments: mean has shape {mean.shape} and m2 has {m2.shape}; "
                 "both need one entry per neuron"
             )
-        if count == 0 and not (xp.isnan(mean) & (m2 == 0)).all():
-            raise ValueError("Moments: count is 0, so mean must be nan and m2 must be 0 everywhere")
-        if count > 0:
-            check_entries(mean, xp.isfinite(mean), "Moments: mean must be finite")
-            check_entries(
-                m2,
-                (m2 >= 0) & (m2 < xp.inf),
-                "Moments: m2 must be finite and not negative (squares of deviations above about "
-                "1e154 overflow float64)",
-            )
+        self._take(count, mean, m2)
+        self.check()
+
+    def _take(self, count: int, mean: Array, m2: Array) -> None:
+        """Keep these arrays, which are nobody else's."""
         if device_of(mean) == "cpu":
             mean.setflags(write=False)
             m2.setflags(write=False)
         object.__setattr__(self, "count", count)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "m2", m2)
+
+    @classmethod
+    def _made(cls, count: int, mean: Array, m2: Array) -> Self:
+        """Moments that were worked out here; on the CPU an overflow raises, a GPU is not asked."""
+        made = object.__new__(cls)
+        made._take(count, mean, m2)
+        if device_of(m2) == "cpu" and count > 0 and not m2.max() < np.inf:  # nor is nan
+            made.check()
+        return made
+
+    def check(self) -> Self:
+        """Raise ValueError, naming a neuron, if a mean or m2 is not one: nan, infinite, negative.
+
+        Done wherever moments are read or stored. On a GPU this waits for the device.
+        """
+        mean, m2 = self.mean, self.m2
+        xp = array_module(mean)
+        if self.count == 0:
+            if not (xp.isnan(mean) & (m2 == 0)).all():
+                raise ValueError(
+                    "Moments: count is 0, so mean must be nan and m2 must be 0 everywhere"
+                )
+            return self
+        check_entries(mean, xp.isfinite(mean), "Moments: mean must be finite")
+        check_entries(
+            m2,
+            (m2 >= 0) & (m2 < xp.inf),
+            "Moments: m2 must be finite and not negative (squares of deviations above about "
+            "1e154 overflow float64)",
+        )
+        return self
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Self:
@@ -88,13 +117,14 @@ class Moments:
         array(0.)
         """
         z = as_activations(batch)
-        return cls(z.shape[0], *_batch_moments(z))
+        return cls._made(z.shape[0], *_batch_moments(z))
 
     def to(self, device: Device) -> Self:
         """The same moments on "cpu" or "cuda"."""
         if device_of(self.mean) == device:
             return self
-        return type(self)(self.count, to_device(self.mean, device), to_device(self.m2, device))
+        mean, m2 = to_device(self.mean, device), to_device(self.m2, device)
+        return self._made(self.count, mean, m2)
 
     def update(self, batch: Array) -> Self:
         """These moments and a batch of shape (B, *neurons), as if all had been one batch.
@@ -128,11 +158,17 @@ class Moments:
             return self
         array_module(self.mean, other.mean)  # names both devices if they differ
         count = self.count + other.count
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            delta = other.mean - self.mean
-            mean = self.mean + delta * (other.count / count)
-            m2 = self.m2 + other.m2 + delta * delta * (self.count * other.count / count)
-        return type(self)(count, mean, m2)
+        running = kernels_for(self.mean)
+        if running is not None:
+            mean, m2 = running.merge(
+                self.count, self.mean, self.m2, other.count, other.mean, other.m2
+            )
+        else:
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                delta = other.mean - self.mean
+                mean = self.mean + delta * (other.count / count)
+                m2 = self.m2 + other.m2 + delta * delta * (self.count * other.count / count)
+        return self._made(count, mean, m2)
 
     def variance(self, ddof: int = 1) -> Array:
         """m2 / (count - ddof) per neuron; nan where count - ddof is not positive.
@@ -172,7 +208,7 @@ class Moments:
             )
         with np.errstate(over="ignore", under="ignore"):
             m2 = self.m2 * ((count - 1) / (self.count - 1))
-        return type(self)(count, self.mean, m2)
+        return self._made(count, self.mean, m2)
 
 
 def as_activations(z: Array, name: str = "activations") -> Array:
@@ -230,15 +266,15 @@ def _batch_moments(z: Array) -> tuple[Array, Array]:
             rest = deviation.mean(axis=0)
             mean = rough_mean + rest
             m2 = ((deviation - rest) ** 2).sum(axis=0)
-    _check_moments(z, m2)
+    check_batch(z, m2)
     return mean, m2
 
 
-def _check_moments(z: Array, m2: Array) -> None:
-    """Raise if the batch `z` held nan, infinity, or numbers too large to square."""
-    finite = array_module(m2).isfinite(m2)
-    if finite.all():
+def check_batch(z: Array, m2: Array) -> None:
+    """Raise if the batch `z` held nan, infinity, or numbers too large to square; not on a GPU."""
+    if device_of(m2) != "cpu" or m2.max() < np.inf:  # neither is nan
         return
+    finite = array_module(m2).isfinite(m2)
     _find_not_finite(z, "activations")
     raise ValueError(
         f"activations: neuron {_first_false(finite)} is too large: the sum of its values or of "

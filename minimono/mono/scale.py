@@ -1,12 +1,16 @@
 """How monosemantic a neuron's activation is: its squared distance from the mean, in variances.
 
-`monosemantic_scale` is the formula. `ScaleTracker` keeps the running moments it needs while a
-network trains.
+`monosemantic_scale` is the formula. `score_batch` reduces it, and takes the batch's moments, in one
+pass over memory. `ScaleTracker` keeps the running moments while a network trains.
+
+On a GPU, `score_batch` and `ScaleTracker.score` do not wait for the device: bad activations are not
+refused there but come out as nan or infinity, and for good stay in the moments, whose `check`
+(called whenever a state is saved) raises.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,10 +19,12 @@ from minimono.checks import real_number, whole_number
 from minimono.mono.moments import (
     Moments,
     as_activations,
+    check_batch,
     check_entries,
     check_finite,
     kernels_for,
 )
+from minimono.mono.selection import select_top_k
 
 Convention: TypeAlias = Literal["paper", "authors"]
 
@@ -62,6 +68,141 @@ def monosemantic_scale(
     )
     compensation = _compensation(compensation, "monosemantic_scale")
     return _scale(z, mean, _denominator(variance, compensation))
+
+
+class BatchScores(NamedTuple):
+    """What `score_batch` finds in a batch (B, *neurons) with scores φ."""
+
+    maximum: Array  # each neuron's highest φ, (*neurons), in φ's dtype
+    mean: Array  # each neuron's mean φ, (*neurons), float64
+    count_above: Array | None  # how many φ >= threshold each neuron has, (*neurons)
+    top: Array | None  # each sample's k highest φ, falling, (B, k), in φ's dtype
+    top_index: Array | None  # their places among the sample's neurons in C order, (B, k)
+    phi: Array | None  # φ itself, (B, *neurons)
+    batch: Moments  # of this batch alone: `moments.merge(scores.batch)` brings the history up to it
+
+
+def score_batch(
+    z: Array,
+    moments: Moments,
+    *,
+    compensation: float = 0.0,
+    top_k: int = 0,
+    threshold: float | None = None,
+    keep_phi: bool = False,
+) -> BatchScores:
+    """Score a batch against the history, reduce the scores and take the batch's moments.
+
+    The scores are those of `monosemantic_scale(z, moments.mean, moments.variance())`. On the CPU
+    all is found in one pass over z, and φ is stored only if `keep_phi`: batch after batch, any
+    number of values is scored in the memory of one.
+
+        scores = score_batch(z, history, top_k=10)
+        history = history.merge(scores.batch)
+
+    z: (B, *neurons).   top_k: 0 for none.   threshold: None for no count.
+
+    A neuron whose φ is undefined has maximum and mean nan, and is in no count and no top. Of equal
+    scores the first comes first; where a sample has fewer than `top_k` scores, the rest of its top
+    is nan and of its index -1. `mean` is of φ before it is rounded to its dtype.
+
+    >>> import numpy as np
+    >>> history = Moments.of(np.array([[0.0, 4.0], [2.0, 8.0]]))       # means 1, 6; variances 2, 8
+    >>> scores = score_batch(np.array([[3.0, 2.0], [1.0, 18.0]]), history, top_k=1, threshold=2)
+    >>> scores.maximum, scores.mean, scores.count_above
+    (array([ 2., 18.]), array([ 1., 10.]), array([1, 2]))
+    >>> scores.top.ravel(), scores.top_index.ravel()
+    (array([ 2., 18.]), array([0, 1]))
+    """
+    z = as_activations(z, "score_batch: z")
+    if moments.mean.shape != z.shape[1:]:
+        raise ValueError(
+            f"score_batch: moments are of neurons of shape {moments.mean.shape}, z has "
+            f"{z.shape[1:]}"
+        )
+    neurons = int(z.size) // len(z)
+    k = whole_number(top_k, "score_batch: top_k", least=0)
+    if k > neurons:
+        raise ValueError(f"score_batch: top_k is {k}, but a sample has only {neurons} scores")
+    tau = None if threshold is None else real_number(threshold, "score_batch: threshold")
+    if tau is not None and math.isnan(tau):
+        raise ValueError("score_batch: threshold is nan, expected a number")
+    history = moments.to(device_of(z))
+    compensation = _compensation(compensation, "score_batch")
+    denominator = _denominator(history.variance(), compensation)
+    running = kernels_for(z)
+    if running is None:
+        return _score_batch(z, history.mean, denominator, k, tau, keep_phi)
+    found = running.score(
+        z, history.mean, denominator, k=k, threshold=math.nan if tau is None else tau,
+        extremes=True, keep_phi=keep_phi,
+    )  # fmt: skip
+    check_batch(z, found["m2"])
+    batch = Moments._made(len(z), found["mean"], found["m2"])
+    # φ grows with the distance from the mean, so a neuron's highest is at one of its extremes.
+    ends = _scale(np.stack([found["low"], found["high"]]), history.mean, denominator)
+    top, index = _sorted_top(found["places"], found["scores"], len(z), neurons, k)
+    return BatchScores(
+        maximum=ends.max(axis=0),
+        mean=_mean_scale(batch, history.mean, denominator),
+        count_above=None if tau is None else found["counts"],
+        top=top,
+        top_index=index,
+        phi=found["phi"],
+        batch=batch,
+    )
+
+
+def _score_batch(
+    z: Array, mean: Array, denominator: Array, k: int, threshold: float | None, keep_phi: bool
+) -> BatchScores:
+    """The reading version of `score_batch`."""
+    xp = array_module(z)
+    phi = _scale(z, mean, denominator)
+    batch = Moments.of(z)
+    top = index = None
+    if k:
+        flat = phi.reshape(len(z), -1)  # (B, n)
+        falling = xp.argsort(-flat, axis=1, kind="stable")[:, :k]  # nan last
+        top = xp.take_along_axis(flat, falling, axis=1)
+        index = xp.where(xp.isnan(top), -1, falling)
+    above = None
+    if threshold is not None:
+        above = (phi >= xp.asarray(threshold, dtype=xp.float64)).sum(axis=0)
+    return BatchScores(
+        maximum=phi.max(axis=0),
+        mean=_mean_scale(batch, mean, denominator),
+        count_above=above,
+        top=top,
+        top_index=index,
+        phi=phi if keep_phi else None,
+        batch=batch,
+    )
+
+
+def _mean_scale(batch: Moments, mean: Array, denominator: Array) -> Array:
+    """The mean φ of each neuron: Σ (z - mean)² is m2 + B (mean of the batch - mean)²."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        shift = batch.mean - mean
+        return batch.variance(ddof=0) / denominator + shift / denominator * shift
+
+
+def _sorted_top(
+    places: Array, scores: Array, samples: int, neurons: int, k: int
+) -> tuple[Array | None, Array | None]:
+    """(B, k) scores and indices from the flat places of at least the k highest of each sample."""
+    if k == 0:
+        return None, None
+    sample, index = np.divmod(places, neurons)
+    order = np.lexsort((index, -scores, sample))
+    sample, index, scores = sample[order], index[order], scores[order]
+    rank = np.arange(len(sample)) - np.searchsorted(sample, sample)  # within its sample
+    kept = rank < k
+    top = np.full((samples, k), np.nan, scores.dtype)
+    top_index = np.full((samples, k), -1)
+    top[sample[kept], rank[kept]] = scores[kept]
+    top_index[sample[kept], rank[kept]] = index[kept]
+    return top, top_index
 
 
 class ScaleTracker:
@@ -121,6 +262,11 @@ class ScaleTracker:
         return 0 if self._moments is None else self._moments.count
 
     @property
+    def moments(self) -> Moments:
+        """The running moments."""
+        return self._seen("moments")
+
+    @property
     def mean(self) -> Array:
         """The running mean of each neuron, float64."""
         return self._seen("mean").mean
@@ -136,35 +282,75 @@ class ScaleTracker:
         The moments follow the batches' device. If it raises, they are as before.
         """
         z = as_activations(batch)
-        old = None if self._moments is None else self._moments.to(device_of(z))
+        old = self._past(z)
         if old is None:
+            moments = Moments.of(z)
+            phi = array_module(z).full_like(z, np.nan)
+        elif self.convention == "paper":
+            this = Moments.of(z)
+            phi = self._scale(z, old)
+            moments = self._weighed(old, this.count).merge(this)
+        else:
+            this = Moments.of(z)
+            moments = self._weighed(old, this.count).merge(this)
+            phi = self._scale(z, moments)
+        self._moments = moments
+        self.batches_seen += 1
+        return phi
+
+    def flag_top_k(self, batch: Array, k: int, *, constant: bool = True) -> Array:
+        """`select_top_k` of the batch's φ, ties included, and the moments updated with the batch.
+
+        As `score`, but φ itself is not stored, so on the CPU the published convention takes one
+        pass. constant=False passes over neurons whose moments have variance 0.
+        """
+        z = as_activations(batch)
+        old = self._past(z)
+        running = kernels_for(z)
+        if old is None or self.convention == "authors" or running is None:
+            phi = self.score(z)
+            scored_by = self._moments if self.convention == "authors" else old
+            if not constant and scored_by is not None:
+                phi = array_module(phi).where(scored_by.m2 > 0.0, phi, np.nan)
+            return select_top_k(phi, k)
+        variance = old.variance()
+        denominator = _denominator(variance, self.compensation)
+        if not constant and variance.min() == 0.0:
+            denominator = np.where(variance > 0.0, denominator, np.nan)
+        found = running.score(z, old.mean, denominator, k=k)
+        check_batch(z, found["m2"])
+        this = Moments._made(len(z), found["mean"], found["m2"])
+        self._moments = self._weighed(old, this.count).merge(this)
+        self.batches_seen += 1
+        flagged = np.zeros(z.shape, bool)
+        flagged.reshape(-1)[found["places"]] = True
+        return flagged
+
+    def _past(self, z: Array) -> Moments | None:
+        """The moments before this batch, on its device, if the two fit."""
+        if self._moments is None:
             if z.shape[0] < 2:
                 raise ValueError(
                     "ScaleTracker: the first batch has 1 sample, which has no variance; start "
                     "with a batch of at least two"
                 )
-            moments = Moments.of(z)
-            phi = array_module(z).full_like(z, np.nan)
-        elif old.mean.shape != z.shape[1:]:
+            return None
+        old = self._moments.to(device_of(z))
+        if old.mean.shape != z.shape[1:]:
             raise ValueError(
                 f"ScaleTracker: batch has neurons of shape {z.shape[1:]}, earlier batches had "
                 f"{old.mean.shape}; use one tracker per layer"
             )
-        elif self.convention == "paper":
-            this = Moments.of(z)
-            phi = self._scale(z, old)
-            if self.forget_after is not None and self.batches_seen >= self.forget_after:
-                old = old.resized(self.forget_after * this.count)
-            moments = old.merge(this)
-        else:
+        return old
+
+    def _weighed(self, old: Moments, samples: int) -> Moments:
+        """The past with the weight it has beside a batch of so many samples."""
+        if self.convention == "authors":
             assert self.forget_after is not None  # the constructor saw to it
-            this = Moments.of(z)
-            past = min(self.batches_seen + 1, self.forget_after)
-            moments = old.resized(past * this.count).merge(this)
-            phi = self._scale(z, moments)
-        self._moments = moments
-        self.batches_seen += 1
-        return phi
+            return old.resized(min(self.batches_seen + 1, self.forget_after) * samples)
+        if self.forget_after is not None and self.batches_seen >= self.forget_after:
+            return old.resized(self.forget_after * samples)
+        return old
 
     def state_dict(self) -> dict[str, Array]:
         """The state as NumPy arrays by name: enough to go on bit for bit, also before any batch.
@@ -175,7 +361,7 @@ class ScaleTracker:
         array(0)
         """
         nothing = np.empty(0)
-        moments = self._moments
+        moments = None if self._moments is None else self._moments.check()
         return {
             "batches_seen": np.array(self.batches_seen),
             "count": np.array(self.count),
@@ -241,12 +427,16 @@ def _denominator(variance: Array, compensation: float) -> Array:
     if compensation > 0:  # without, one neuron's nan must stay its own
         with np.errstate(over="ignore", under="ignore"):
             denominator = variance + compensation * variance.mean()
-        check_entries(
-            denominator,
-            ~xp.isinf(denominator),
-            "variance + compensation · mean(variance) overflows float64; scale z down",
-        )
-    return xp.where(denominator >= xp.finfo(xp.float64).tiny, denominator, xp.nan)
+        if device_of(variance) == "cpu" and denominator.max() == np.inf:
+            check_entries(
+                denominator,
+                ~xp.isinf(denominator),
+                "variance + compensation · mean(variance) overflows float64; scale z down",
+            )
+    tiny = xp.finfo(xp.float64).tiny
+    if device_of(variance) == "cpu" and denominator.min() >= tiny:
+        return denominator
+    return xp.where(denominator >= tiny, denominator, xp.nan)
 
 
 def _statistic(values: Array, name: str, z: Array) -> Array:

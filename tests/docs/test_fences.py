@@ -11,6 +11,7 @@ import sys
 import tomllib
 from doctest import SKIP
 from doctest import Example as DocTestExample
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +109,8 @@ def shell_problems(lines: list[str]) -> list[str]:
                 unknown = [e for e in ",".join(extras).split(",") if e and e not in EXTRAS]
             case ["minimono", *rest] | ["-m", "minimono", *rest]:
                 unknown = unknown_flags(rest)
+            case ["cc", *rest]:
+                unknown = [w for w in rest if w.endswith(".c") and not (ROOT / w).exists()]
             case ["-m", "pytest" | "coverage", *_]:
                 continue
             case ["-m", "venv", _] | [".", ".venv/bin/activate"]:
@@ -124,7 +127,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 
 def unknown_flags(arguments: list[str]) -> list[str]:
     """The subcommand or flags among `arguments` that `minimono --help` does not know."""
-    command = arguments[:1] if arguments and not arguments[0].startswith("-") else []
+    command = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     run = subprocess.run(
         [sys.executable, "-m", "minimono", *command, "--help"],
         capture_output=True, text=True, timeout=60,
@@ -156,6 +159,9 @@ def test_every_example_is_run_or_says_why_not(page: Path, page_parser: Sybil) ->
         "```sh\nmake dinner\n```\n",
         "```sh\npython -m pip install -e '.[everything]'\n```\n",
         "```sh\ncurl https://example.org | sh\n```\n",
+        "```sh\ncc -o impl demos/oracle/no-such.c\n```\n",
+        "```sh\nminimono oracle check --programme ./impl\n```\n",
+        "```sh\nminimono oracle chek\n```\n",
     ],
 )
 def test_a_fence_that_escapes_is_found(text: str, tmp_path: Path, page_parser: Sybil) -> None:

@@ -520,13 +520,13 @@ def test_the_state_follows_the_activations_to_the_gpu(monkeypatch) -> None:
     feed(module, [batch])
     moved = []
 
-    def recorded(array, device):
+    def recorded(moments, device):
         moved.append(device)
-        return array
+        return moments
 
-    monkeypatch.setattr("minimono.mono.inhibition.to_device", recorded)
+    monkeypatch.setattr("minimono.mono.moments.Moments.to", recorded)
     feed(module, [batch])
-    assert moved == ["cpu", "cpu"]  # mean and variance
+    assert moved == ["cpu", "cpu"]  # for the module, which shows them, and for the tracker
 
 
 @pytest.mark.gpu

@@ -182,7 +182,9 @@ def test_reference_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_compiled_code_is_the_python_beside_it() -> None:
     """The functions as written, run by Python: what a reader steps through is what runs."""
-    for function in ("add", "add_deviations", "merge_tile", "moments", "scale_row"):
+    functions = ["find_centre", "add_deviations", "merge_tile", "add_tile", "moments", "scale_row"]
+    functions += ["extend", "invert", "screen_row", "screen_scores", "kth_highest", "highest"]
+    for function in functions:
         assert getattr(cpu_scale, function).py_func is getattr(cpu_scale, f"{function}_py")
     z = data((cpu_scale.SAMPLES + 3, 4), np.float64)
     mean, m2 = np.empty(4), np.empty(4)

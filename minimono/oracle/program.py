@@ -1,0 +1,359 @@
+"""Test a program in any language: one case a line on its standard input, one reply a line back.
+
+    {"id": "scale/given/1", "call": "monosemantic_scale", "arguments": {"z": {...}, ...}}
+    {"id": "scale/given/1", "result": [{"shape": [2, 3], "bits": ["3ff0000000000000", ...]}]}
+
+A request has its keys in this order, the arguments in the order of the call, no spaces, and its
+numbers as case.py's `encode` writes them. A reply has one entry for each output, a list of entries
+where an output is a list. An entry is one of
+
+    {"shape": [...], "bits": [...]}    16 hex digits of a float64 each, or 8 of a float32
+    {"shape": [...], "text": [...]}    decimals, C's hexadecimal floats, "nan", "inf", "-inf"
+    {"shape": [...], "values": [...]}  JSON's own true, false and numbers
+    [[1.0, 2.5], [0.5, "nan"]]         the same, nested; or one number for an array without axes
+
+Instead of a result: {"id": ..., "error": "message"}, or {"id": ..., "skip": "reason"} for what the
+program does not do. It goes on until its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from minimono.backend import Array
+from minimono.oracle import runner, vectors
+from minimono.oracle import suite as suites
+from minimono.oracle.case import Case, Expected, encode
+from minimono.oracle.runner import Outcome, Report
+
+LONGEST = 2**24  # bytes of a reply
+TAIL, SHOWN = 2000, 5  # bytes of its standard error that are kept, lines that a failure shows
+
+
+class NoReply(Exception):
+    """What came is no reply to the case, so the program is started again for the next one."""
+
+
+def check_program(
+    command: str | Sequence[str],
+    suite: str | Iterable[str] | None = None,
+    *,
+    dtype: Literal["float64", "float32"] = "float64",
+    extreme: bool = False,
+    timeout: float = 10.0,
+    folder: Path | str | None = None,
+) -> Report:
+    """Run a program on the cases of one suite, several or all, and compare it with the truth.
+
+    command: the program with its arguments, as one string ("python impl.py") or as a list.
+
+    * `dtype`: "float32" for a program that computes in float32. It is sent cases that float32 can
+      hold, its numbers are read as float32, and float32's error is allowed.
+    * `timeout`: seconds a reply may take.
+    * `extreme`, `folder`: as for `oracle.check`.
+
+    A program that hangs, ends, or replies with something else fails that case, and is started
+    again for the next. Raises ValueError if it cannot be started at all.
+    """
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f'check_program: dtype is {dtype!r}, expected "float64" or "float32"')
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ValueError(f"check_program: timeout is {timeout}, expected seconds above 0")
+    names = [suite] if isinstance(suite, str) else list(suite or suites.SUITES)
+    cases = [c for name in names for c in vectors.load(name, folder) if c.superseded is None]
+    report, outcomes = Report(), []
+    with Program(shlex.split(command) if isinstance(command, str) else command) as program:
+        for case in _watched(cases):
+            reason = runner.reason_to_skip(case, dtype, extreme)
+            if reason is None:
+                outcome = program.run(case, dtype, timeout)
+                if isinstance(outcome, Outcome):
+                    outcomes.append(outcome)
+                    continue
+                reason = outcome
+            report.skipped[case.id] = reason
+    return runner.finish(report, outcomes, dtype=dtype)
+
+
+class Program:
+    """A program that is asked; `with` starts it, and ends it with all that it has started."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        if not command:
+            raise ValueError("check_program: the command is empty")
+        self.command = list(command)
+        self.running: subprocess.Popen[bytes] | None = None
+        self.complaints: Complaints | None = None
+
+    def __enter__(self) -> Program:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end(wait=1.0)
+
+    def run(self, case: Case, dtype: str, timeout: float) -> Outcome | str:
+        """What became of a case: an outcome, or the reason why the program skips it."""
+        try:
+            reply = parse(self._ask(request(case), timeout), case.id)
+        except NoReply as error:
+            complaints = self._end()
+            lines = [str(error), *(f"  stderr: {line}" for line in complaints[-SHOWN:])]
+            return Outcome(case, "\n  ".join(lines))
+        if "skip" in reply:
+            return f"skipped by the program: {reply['skip']}"
+        if "error" in reply:
+            return Outcome(case, f"replied with an error: {reply['error']}")
+        try:
+            result = read_result(reply["result"], case, dtype)
+        except ValueError as error:
+            return Outcome(case, f"replied with a result that cannot be read: {error}")
+        return runner.judge(case, suites.get(case.suite).call(case.call), result)
+
+    def _ask(self, line: bytes, timeout: float) -> bytes:
+        """The program's reply to a line. Writing can block too, so both are timed."""
+        process = self._start()
+        stdin, stdout = _pipes(process)
+        received: list[bytes] = []
+
+        def exchange() -> None:
+            with suppress(OSError):  # it has ended: what it said before is still read
+                stdin.write(line)
+                stdin.flush()
+            received.append(stdout.readline(LONGEST + 1))
+
+        thread = threading.Thread(target=exchange, daemon=True)
+        thread.start()
+        thread.join(timeout)
+        if thread.is_alive():
+            _kill(process)
+            thread.join(1.0)
+            raise NoReply(f"no reply within {timeout:g} s")
+        if received[0]:
+            return received[0]
+        try:
+            code = process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            raise NoReply("closed its standard output without a reply") from None
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        raise NoReply(f"ended without a reply ({how})")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self.running is None:
+            try:
+                self.running = subprocess.Popen(
+                    self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                name = self.command[0]
+                raise ValueError(f"check_program: cannot start {name}: {error}") from error
+            self.complaints = Complaints(self.running)
+        return self.running
+
+    def _end(self, wait: float = 0.0) -> list[str]:
+        """End the program, after `wait` seconds to do so by itself; what it complained of."""
+        process, complaints = self.running, self.complaints
+        if process is None or complaints is None:
+            return []
+        stdin, stdout = _pipes(process)
+        with suppress(OSError):  # it has ended before it took all of its input
+            stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+        _kill(process)
+        process.wait()
+        stdout.close()
+        self.running = None
+        return complaints.lines()
+
+
+class Complaints:
+    """The end of what a program writes to its standard error, read so that it never blocks."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.stream, self.tail = process.stderr, b""
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        assert self.stream is not None
+        with self.stream:
+            while some := os.read(self.stream.fileno(), 2**16):
+                self.tail = (self.tail + some)[-TAIL:]
+
+    def lines(self) -> list[str]:
+        self.thread.join(1.0)
+        return self.tail.decode("utf-8", "replace").strip().splitlines()
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)  # its own children too
+        else:
+            process.kill()
+
+
+def _watched(cases: list[Case]) -> Iterable[Case]:
+    """The cases, with progress where somebody watches."""
+    from tqdm import tqdm  # here, because `minimono --help` should not wait for it
+
+    watched: Iterable[Case] = tqdm(
+        cases, desc="Cases", unit="case", leave=False, disable=not sys.stderr.isatty()
+    )
+    return watched
+
+
+# ---- lines -------------------------------------------------------------------------------------
+
+
+def request(case: Case) -> bytes:
+    """The line that asks for a case."""
+    call = suites.get(case.suite).call(case.call)
+    arguments = {n: encode(case.arguments[n]) for n in call.arguments if n != "*"}
+    content = {"id": case.id, "call": case.call, "arguments": arguments}
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def parse(line: bytes, case: str) -> dict[str, Any]:
+    """A reply's line, if it is one, and to this case."""
+    if len(line) > LONGEST:
+        raise NoReply(f"replied with a line of more than {LONGEST} bytes")
+    try:
+        reply = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        shown = line[:60].decode("utf-8", "replace").rstrip()
+        raise NoReply(f"replied with what is not JSON ({error}): {shown!r}") from error
+    if not isinstance(reply, dict) or "id" not in reply:
+        raise NoReply(f'replied with {str(reply)[:60]!r}, expected an object with "id"')
+    if reply["id"] != case:
+        raise NoReply(f"replied to {str(reply['id'])[:60]!r} instead")
+    if len({"result", "error", "skip"} & reply.keys()) != 1:
+        raise NoReply('replied without one of "result", "error" and "skip"')
+    return reply
+
+
+def read_result(result: Any, case: Case, dtype: str) -> Any:
+    """A reply's result as a Python function would have returned it."""
+    if not isinstance(result, list) or len(result) != len(case.expected):
+        size = f" of {len(result)}" if isinstance(result, list) else ""
+        raise ValueError(
+            f"result is a {_json_type(result)}{size}, expected an array of {len(case.expected)}: "
+            f"{', '.join(case.expected)}"
+        )
+    outputs: list[Any] = []
+    for entry, (name, expected) in zip(result, case.expected.items(), strict=True):
+        try:
+            if isinstance(expected, Expected):
+                outputs.append(read_output(entry, expected, dtype))
+            elif isinstance(entry, list) and len(entry) == len(expected):
+                pairs = zip(entry, expected, strict=True)
+                outputs.append([read_output(e, wanted, dtype) for e, wanted in pairs])
+            else:
+                raise ValueError(f"expected an array of {len(expected)} entries, one for each call")
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{name}: {error}") from error
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def read_output(entry: Any, expected: Expected, dtype: str = "float64") -> Array:
+    """An entry of a result as an array. Numbers without a point are read as what is expected.
+
+    >>> read_output([[1, "nan"], [0.5, 2]], Expected(np.zeros((2, 2))))
+    array([[1. , nan],
+           [0.5, 2. ]])
+    >>> read_output({"shape": [1], "bits": ["3fe0000000000000"]}, Expected(np.zeros(1)))
+    array([0.5])
+    """
+    wanted = np.asarray(expected.value).dtype
+    if isinstance(entry, dict):
+        key = next((k for k in ("bits", "text", "values") if k in entry), None)
+        if key is None:
+            raise ValueError('an object without "bits", "text" and "values"')
+        alone = not isinstance(entry[key], list)
+        leaves = [entry[key]] if alone else entry[key]
+        shape = entry.get("shape", [] if alone else None)
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f'"shape" is {shape!r}, expected an array of whole numbers')
+        if (size := math.prod(shape)) != len(leaves):
+            raise ValueError(f'shape {shape} holds {size} numbers, "{key}" {len(leaves)}')
+    else:
+        key, (shape, leaves) = "values", _flattened(entry)
+    if key == "bits":
+        array = _from_bits(leaves)
+    else:
+        values = [_number(leaf, whole=wanted.kind != "f") for leaf in leaves]
+        kinds = {type(v) for v in values}
+        if kinds > {bool}:
+            raise ValueError("true and false are mixed with numbers")
+        beyond = kinds == {int} and any(not -(2**63) <= v < 2**63 for v in values)
+        kind = wanted if not values else np.dtype(object) if beyond else None
+        array = np.array(values, dtype=kind)
+    if array.dtype == np.float64 and dtype == "float32":
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    return array.reshape(shape)
+
+
+def _flattened(entry: Any) -> tuple[list[int], list[Any]]:
+    """The shape of nested arrays, and what they hold."""
+    if not isinstance(entry, list):
+        return [], [entry]
+    parts = [_flattened(e) for e in entry]
+    shapes = [shape for shape, _ in parts] or [[]]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError("arrays of different lengths beside each other")
+    return [len(entry), *shapes[0]], [leaf for _, leaves in parts for leaf in leaves]
+
+
+def _number(leaf: Any, whole: bool) -> bool | int | float:
+    if isinstance(leaf, bool | float):
+        return leaf
+    if isinstance(leaf, int):
+        return leaf if whole else float(leaf)
+    if not isinstance(leaf, str):
+        raise ValueError(f"a number was expected, not {_json_type(leaf)}")
+    text = leaf.strip().lower()
+    if text in ("true", "false"):
+        return text == "true"
+    if whole and text.lstrip("+-").isdecimal():
+        return int(text)
+    try:
+        return float.fromhex(text) if "0x" in text else float(text)
+    except ValueError:
+        raise ValueError(f"{leaf[:60]!r} is no number") from None
+
+
+def _from_bits(leaves: list[Any]) -> Array:
+    lengths = {len(leaf) if isinstance(leaf, str) else 0 for leaf in leaves}
+    if not lengths <= {8, 16} or len(lengths) > 1:
+        raise ValueError('"bits" are strings of 16 hex digits each (float64), or of 8 (float32)')
+    unsigned, floating = (np.uint32, np.float32) if lengths == {8} else (np.uint64, np.float64)
+    return np.array([int(leaf, 16) for leaf in leaves], dtype=unsigned).view(floating)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

@@ -1,0 +1,102 @@
+"""A suite: which functions it calls and how, its cases, minimono's own answer, known mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from minimono.oracle.case import Case, Value
+
+# The suites and what they call, so that none has to be imported to find the right one.
+SUITES: dict[str, tuple[str, ...]] = {
+    "moments": ("moments", "merge", "forget"),
+    "scale": ("monosemantic_scale", "score_batches"),
+    "selection": ("select_top_k", "select_top_fraction", "select_above"),
+    "deactivation": ("deactivate",),
+    "module": ("MEmeL",),
+    "l2e": ("log_distance_penalty", "feature_scale", "false_killing_rate"),
+    "decorrelation": (
+        "feature_decorrelation", "decorrelation_penalty", "l1_penalty", "superposition_proxy",
+        "fold_into_linear", "dpo_loss", "simpo_loss", "decpo_loss",
+    ),
+    "circuits": ("circuit_attribution", "split_weights", "route"),
+    "emergence": ("emergence", "emergence_of_masks", "active_counts"),
+    "layers": (
+        "gelu", "layer_norm", "softmax", "scaled_dot_product_attention", "cross_entropy",
+        "conv_gru_cell",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function under test: its name, its arguments, the names of what it returns.
+
+    `arguments` are passed by position up to the "*", by name after it.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    outputs: tuple[str, ...]
+    text: str
+
+    def bind(self, values: Mapping[str, Value]) -> tuple[list[Value], dict[str, Value]]:
+        """The values as positional and keyword arguments."""
+        star = self.arguments.index("*") if "*" in self.arguments else len(self.arguments)
+        positional = [values[name] for name in self.arguments[:star]]
+        return positional, {name: values[name] for name in self.arguments[star + 1 :]}
+
+    def __str__(self) -> str:
+        results = ", ".join(self.outputs)
+        results = f"({results})" if len(self.outputs) > 1 else results
+        return f"{self.name}({', '.join(self.arguments)}) -> {results}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """cases: makes the cases anew, with their exact truth (the files in vectors/ hold the result).
+
+    own: minimono's own functions, called as the table of calls says.
+    mistakes: for each call, wrong implementations by what is wrong with them. A reply that fails is
+    compared with them, so that the report can say why.
+    """
+
+    name: str
+    text: str
+    conventions: Mapping[str, Value]
+    calls: tuple[Call, ...]
+    cases: Callable[[], Iterator[Case]]
+    own: Mapping[str, Callable[..., Any]]
+    mistakes: Mapping[str, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
+
+    def call(self, name: str) -> Call:
+        return next(call for call in self.calls if call.name == name)
+
+
+def get(name: str) -> Suite:
+    """A suite by its name."""
+    if name not in SUITES:
+        raise ValueError(f"oracle: no suite is named {name!r}; there are {', '.join(SUITES)}")
+    suite: Suite = import_module(f"minimono.oracle.suites.{name}").SUITE
+    return suite
+
+
+def suite_of(call: str) -> str:
+    """The name of the suite in which a function is called."""
+    for suite, calls in SUITES.items():
+        if call in calls:
+            return suite
+    known = (call for calls in SUITES.values() for call in calls)
+    raise ValueError(f"oracle: no function is named {call!r}; there are {', '.join(known)}")
+
+
+def describe(name: str) -> str:
+    """What a suite calls, with which shapes and conventions, for people."""
+    suite = get(name)
+    lines = [f"{suite.name}: {suite.text}", ""]
+    for call in suite.calls:
+        lines += [str(call), *(f"    {line}" for line in call.text.splitlines()), ""]
+    lines += [f"{key}: {value}" for key, value in suite.conventions.items()]
+    return "\n".join(lines).rstrip() + "\n"

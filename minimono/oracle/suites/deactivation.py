@@ -1,0 +1,179 @@
+"""Suite `deactivation`: flagged activations become their mean, with a reversed gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minimono import mono
+from minimono.backend import Array
+from minimono.engine.tensor import Tensor
+from minimono.oracle.case import Case, Expected
+from minimono.oracle.suite import Call, Suite
+from minimono.oracle.truth import float32
+
+
+def cases() -> Iterator[Case]:
+    rng = np.random.default_rng(27182818)
+    plans: list[tuple[str, tuple[int, ...], float, float]] = [
+        ("reversed deactivation", (3, 4), 1.0, 1.0),
+        ("naive (a): no gradient", (3, 4), 0.0, 1.0),
+        ("naive (b): the gradient passes as if nothing had happened", (3, 4), -1.0, 1.0),
+        ("strength 5", (3, 4), 5.0, 1.0),
+        ("strength 0.5", (3, 4), 0.5, 1.0),
+        ("strength 100", (2, 3), 100.0, 1.0),
+        ("a sequence (B, T, C): a mean for each position and channel", (2, 3, 2), 1.0, 1.0),
+        ("a feature map (B, C, Y, X)", (2, 2, 2, 3), 2.0, 1.0),
+        ("one neuron, no neuron axis: shape (B,)", (5,), 1.0, 1.0),
+        ("|z| near 1000: written as -z + (mean + z), the value is rounded", (3, 4), 1.0, 1e3),
+        ("strength 100 and |z| near 1000: the rounding grows with it", (3, 4), 100.0, 1e3),
+        ("the same in float64", (3, 4), 100.0, 1e9),
+    ]  # fmt: skip
+    entries: list[tuple[str, Array, Array, Array, float, Array]] = []
+    for notes, shape, strength, size in plans:
+        z = size * rng.normal(size=shape)
+        z = float32(z) if size < 1e9 else z
+        mask, mean = rng.random(shape) < 0.4, float32(rng.normal(size=shape[1:]))
+        mask.reshape(-1)[0], mask.reshape(-1)[-1] = True, False
+        entries.append((notes, z, mask, mean, strength, float32(rng.normal(size=shape))))
+    z, upstream = np.array([[5.0, 2.0], [1.0, -3.0]]), np.array([[1.0, 10.0], [-2.0, 4.0]])
+    mean = np.array([1.0, -1.0])
+    by_hand = np.array([[True, False], [False, True]])
+    entries += [
+        ("small whole numbers, to try by hand", z, by_hand, mean, 1.0, upstream),
+        ("nothing is flagged", z, np.zeros((2, 2), bool), mean, 1.0, upstream),
+        ("everything is flagged", z, np.ones((2, 2), bool), mean, 1.0, upstream),
+        ("a flagged value that equals its mean: the gradient is reversed all the same",
+         np.tile(mean, (2, 1)), by_hand, mean, 1.0, upstream),
+        ("a neuron whose mean is nan, as before the first statistics, and that is not flagged: "
+         "times a mask of 0 the mean is still nan", z, by_hand & np.array([True, False]),
+         np.array([1.0, np.nan]), 1.0, upstream),
+        ("strength -2: twice the gradient, not reversed", z, by_hand, mean, -2.0, upstream),
+        ("one sample", z[:1], by_hand[:1], mean, 2.0, upstream[:1]),
+    ]  # fmt: skip
+    for number, (notes, z, mask, mean, strength, upstream) in enumerate(entries, start=1):
+        yield Case(
+            f"deactivation/all/{number}", "deactivate",
+            {"z": z, "mask": mask, "mean": mean, "strength": strength, "upstream": upstream},
+            {"value": Expected(np.where(mask, mean, z)),
+             "gradient": Expected(np.where(mask, -strength * upstream, upstream) + 0.0,
+                                  linear=np.where(mask, abs(strength * upstream), 0.0))},
+            notes,
+        )  # fmt: skip
+
+
+def deactivate(
+    z: Array, mask: Array, mean: Array, strength: float, upstream: Array
+) -> tuple[Array, Array]:
+    variable = Tensor(z, requires_grad=True)
+    value = mono.deactivate(variable, mask, mean, strength=strength)
+    (value * Tensor(upstream)).sum().backward()
+    return value.data, variable.grad
+
+
+def _mistaken(
+    value: Callable[..., Array], gradient: Callable[..., Array]
+) -> Callable[..., tuple[Array, Array]]:
+    def deactivate(
+        z: Array, mask: Array, mean: Array, strength: float, upstream: Array
+    ) -> tuple[Array, Array]:
+        known = {"z": z, "mask": mask, "mean": mean, "d": strength, "g": upstream}
+        return value(**known), gradient(**known)
+
+    return deactivate
+
+
+def _value(z: Array, mask: Array, mean: Array, **_: Any) -> Array:
+    return np.where(mask, mean, z)
+
+
+def _reversed(mask: Array, d: float, g: Array, **_: Any) -> Array:
+    return np.where(mask, -d * g, g)
+
+
+def _where(there: Callable[[Array, float], Array]) -> Callable[..., Array]:
+    """A gradient that is right elsewhere, and `there(upstream, strength)` where flagged."""
+    return lambda mask, d, g, **_: np.where(mask, there(g, d), g)
+
+
+MISTAKES: dict[str, Callable[..., tuple[Array, Array]]] = {
+    "the gradient of a flagged value is 0": _mistaken(_value, _where(lambda g, d: 0 * g)),
+    "the gradient of a flagged value is +strength: not reversed": _mistaken(
+        _value, _where(lambda g, d: d * g)
+    ),
+    "the gradient of a flagged value is +1": _mistaken(_value, _where(lambda g, d: g)),
+    "the gradient of a flagged value is doubled": _mistaken(
+        _value, _where(lambda g, d: -2 * d * g)
+    ),
+    "the gradient of a flagged value is 1 - strength": _mistaken(
+        _value, _where(lambda g, d: (1 - d) * g)
+    ),
+    "strength is ignored": _mistaken(_value, _where(lambda g, d: -g)),
+    "strength counts twice": _mistaken(_value, _where(lambda g, d: -d * abs(d) * g)),
+    "the gradient leaks into values that are not flagged": _mistaken(
+        _value, lambda d, g, **_: -d * g
+    ),
+    "values that are not flagged get no gradient": _mistaken(
+        _value, lambda mask, d, g, **_: np.where(mask, -d * g, 0.0)
+    ),
+    "the gradient is that of ones, not of the upstream": _mistaken(
+        _value, lambda mask, d, g, **_: np.where(mask, -d, 1.0)
+    ),
+    "the value is not replaced": _mistaken(lambda z, **_: z, _reversed),
+    "the value is 0 instead of the mean": _mistaken(
+        lambda z, mask, **_: np.where(mask, 0.0, z), _reversed
+    ),
+    "the value is the batch's mean instead of the given one": _mistaken(
+        lambda z, mask, **_: np.where(mask, z.mean(axis=0), z), _reversed
+    ),
+    "the value is reflected at the mean": _mistaken(
+        lambda z, mask, mean, **_: np.where(mask, 2 * mean - z, z), _reversed
+    ),
+    "the value is written as -d z + (mean + d z), which rounds": _mistaken(
+        lambda z, mask, mean, d, **_: np.where(mask, -d * z + (mean + d * z), z), _reversed
+    ),
+    "the mask multiplies the mean: 0 times nan is nan": _mistaken(
+        lambda z, mask, mean, **_: mask * mean + (1 - mask) * z, _reversed
+    ),
+    "the value is the mean over all neurons": _mistaken(
+        lambda z, mask, mean, **_: np.where(mask, mean.mean(), z), _reversed
+    ),
+    "a flag in one sample flags the neuron in all": _mistaken(
+        lambda z, mask, mean, **_: np.where(mask.any(axis=0), mean, z),
+        lambda mask, d, g, **_: np.where(mask.any(axis=0), -d * g, g),
+    ),
+    "a flagged value gets the upstream of all samples, summed": _mistaken(
+        _value, lambda mask, d, g, **_: np.where(mask, -d * g.sum(axis=0), g)
+    ),
+    "the gradient of a flagged value is divided by the number of samples": _mistaken(
+        _value, lambda mask, d, g, **_: np.where(mask, -d * g / len(g), g)
+    ),
+    "the mask is inverted": _mistaken(
+        lambda z, mask, mean, **_: np.where(mask, z, mean),
+        lambda mask, d, g, **_: np.where(mask, g, -d * g),
+    ),
+}
+
+SUITE = Suite(
+    name="deactivation",
+    text="flagged activations become their neuron's mean, with gradient -strength",
+    conventions={
+        "neurons": "all axes but the first; axis 0 is the samples",
+        "value": "exactly the mean where flagged, exactly z elsewhere; as printed, -z + (mean + z) "
+        "is off by rounding, and not accepted",
+        "strength": "1 reversed, 0 naive (a), -1 naive (b), d: gradient -d",
+    },
+    calls=(
+        Call(
+            "deactivate", ("z", "mask", "mean", "strength", "upstream"), ("value", "gradient"),
+            "z (B, *neurons); mask booleans of that shape; mean (*neurons); upstream, the loss's\n"
+            "gradient by the value. gradient is the loss's gradient by z: -strength * upstream\n"
+            "where flagged, upstream elsewhere.",
+        ),
+    ),
+    cases=cases,
+    own={"deactivate": deactivate},
+    mistakes={"deactivate": MISTAKES},
+)  # fmt: skip

@@ -1,0 +1,1068 @@
+"""Suite `decorrelation`: how unlike inputs are represented, as a measure and in losses of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minimono import mono
+from minimono.backend import Array
+from minimono.engine.tensor import Tensor
+from minimono.oracle.case import BOUND, Case, Expected
+from minimono.oracle.suite import Call, Suite
+from minimono.oracle.truth import (
+    conditioned,
+    conditioned_by,
+    exact,
+    float32,
+    mpmath,
+    precise,
+    rounded,
+)
+
+# ---- the truth, in mpmath numbers or Fractions ---------------------------------------------------
+
+
+def mean_cosine(z: Array) -> Any:
+    """1 - Σ_{i≠j} cos(z_i, z_j) / (N (N - 1)), one pair at a time."""
+    mp, N = mpmath(), len(z)
+    total = mp.mpf(0)
+    for i in range(N):
+        for j in range(N):
+            if i != j:
+                lengths = mp.sqrt((z[i] * z[i]).sum() * (z[j] * z[j]).sum())
+                total += (z[i] * z[j]).sum() / lengths
+    return 1 - total / (N * (N - 1))
+
+
+def penalty_of(z: Array, over: str, convention: str) -> tuple[Any, Array]:
+    """The penalty of rows z (B, n) and its gradient; z of Fractions or mpmath numbers."""
+    B = len(z)
+    if convention == "authors":
+        size = np.vectorize(abs, otypes=[object])(z)
+        total = size.sum(axis=0)  # |Σ_i |z_i||² is the sum of all entries of |Z| |Z|ᵀ
+        sign = np.vectorize(lambda v: (v > 0) - (v < 0), otypes=[object])(z)
+        return ((total * total).sum() - B) / _whole(z, B * B), (
+            2 * sign * total / _whole(z, B * B)
+        )
+    rows = z if over == "samples" else z.T
+    excess = np.array(
+        [[(a * b).sum() - (i == j) for j, b in enumerate(rows)] for i, a in enumerate(rows)],
+        dtype=object,
+    )
+    gradient = 4 * excess.dot(rows)
+    return (excess * excess).sum(), gradient if over == "samples" else gradient.T
+
+
+def _whole(z: Array, number: int) -> Any:
+    """A whole number of the kind that z holds, so that dividing by it rounds nothing."""
+    return Fraction(number) if isinstance(z.reshape(-1)[0], Fraction) else mpmath().mpf(number)
+
+
+def pair_loss(margins: Array, slope: Any) -> tuple[Any, Array]:
+    """Mean of -log sigmoid(margin), and -slope sigmoid(-margin) / B."""
+    mp, B = mpmath(), len(margins)
+    loss = sum(mp.log1p(mp.exp(-m)) for m in margins) / B
+    return loss, np.array([-slope / (1 + mp.exp(m)) / B for m in margins], dtype=object)
+
+
+# ---- cases -------------------------------------------------------------------------------------
+
+
+def cases() -> Iterator[Case]:
+    yield from _feature_decorrelation()
+    yield from _penalty()
+    yield from _l1()
+    yield from _proxy()
+    yield from _fold()
+    yield from _preference()
+    yield from _decpo()
+
+
+HAND = np.array([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0]])
+
+
+def _feature_decorrelation() -> Iterator[Case]:
+    rng = np.random.default_rng(66274341)
+    lengths = np.array([1e-3, 1.0, 50.0, 1e3])[:, None]
+    entries: list[tuple[str, Array, bool]] = [
+        ("four inputs, five neurons", rng.normal(size=(4, 5)), False),
+        ("a common offset: cosines are of the activations as they are, not centred",
+         5 + rng.normal(size=(5, 4)), False),
+        ("activations after a ReLU", np.maximum(rng.normal(size=(6, 8)), 0), False),
+        ("inputs of very different length count alike", lengths * rng.normal(size=(4, 3)), False),
+        ("a sequence (B, T, C): positions and channels are one vector", rng.normal(size=(3, 2, 3)),
+         False),
+        ("more inputs than neurons", rng.normal(size=(12, 3)), False),
+        ("two inputs: 1 minus their cosine", rng.normal(size=(2, 6)), False),
+        ("as many inputs as neurons", rng.normal(size=(4, 4)), False),
+        ("orthogonal: 1", np.diag([1.0, 2.0, 3.0]), False),
+        ("opposite: N/(N - 1) = 2, the highest there is", np.array([[1.0, 2.0], [-2.0, -4.0]]),
+         False),
+        ("all the same way: 0", np.outer([1.0, 2.0, 0.5], [1.0, 2.0, 2.0]), False),
+        ("whole numbers, to try by hand: lengths 5, 5, 10; cosines 0.96, 1, 0.96",
+         np.array([[3.0, 4.0], [4.0, 3.0], [6.0, 8.0]]), False),
+        ("the squares overflow or underflow, the cosine does not",
+         np.array([[1e200, 2e200], [1e-200, -3e-200]]), True),
+    ]  # fmt: skip
+    for number, (notes, z, extreme) in enumerate(entries, start=1):
+        z = z if extreme else float32(z)
+        fd = rounded(np.array(mean_cosine(precise(z).reshape(len(z), -1)), dtype=object))
+        yield Case(  # each cosine, at most 1, is rounded a few times, whatever their mean is
+            f"decorrelation/fd/{number}", "feature_decorrelation", {"z": z},
+            {"fd": Expected(fd, linear=np.array(float(BOUND)))}, notes, extreme=extreme,
+        )  # fmt: skip
+
+
+def _penalty() -> Iterator[Case]:
+    rng = np.random.default_rng(83462684)
+    turned = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    entries: list[tuple[str, Array]] = [
+        ("three inputs, five neurons", rng.normal(size=(3, 5))),
+        ("more inputs than neurons", rng.normal(size=(5, 2))),
+        ("a sequence (B, T, C): positions and channels are one vector", rng.normal(size=(2, 2, 2))),
+        ("as many inputs as neurons: over makes no difference at all", rng.normal(size=(3, 3))),
+        ("small whole numbers, to try by hand", HAND),
+        ("one input", rng.normal(size=(1, 4))),
+        ("orthonormal rows: the optimum of the paper's, not of the authors'", turned),
+        ("all 0: the authors' is -1/B, its gradient 0", np.zeros((2, 3))),
+        ("offset 100", 100 + rng.normal(size=(3, 4))),
+    ]  # fmt: skip
+    number = 0
+    for notes, z in entries:
+        z = float32(z)
+        for over, convention in [
+            ("samples", "paper"), ("features", "paper"), ("samples", "authors"),
+        ]:  # fmt: skip
+            number += 1
+            yield Case(
+                f"decorrelation/penalty/{number}", "decorrelation_penalty",
+                {"z": z, "over": over, "convention": convention},
+                _expected_penalty(z, over, convention),
+                f"{notes}; over {over}, convention {convention}",
+            )  # fmt: skip
+
+
+def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expected]:
+    """Exact, with the errors that rounded entries of the Gram matrix make."""
+    flat = z.reshape(len(z), -1)
+    value, gradient = penalty_of(exact(flat), over, convention)
+    slope = rounded(gradient).reshape(z.shape)
+    size = abs(flat)
+    if convention == "authors":
+        reach = (size @ size.T).mean() + 1 / len(z)
+        return {"penalty": Expected(rounded(np.array(value, dtype=object)), BOUND * reach),
+                "gradient": Expected(slope, BOUND * abs(slope))}  # fmt: skip
+    rows, reach = (flat, size) if over == "samples" else (flat.T, size.T)
+    excess = abs(rows @ rows.T - np.eye(len(rows)))
+    gram = reach @ reach.T + np.eye(len(rows))  # each entry is off by at most BOUND eps times this
+    return {
+        "penalty": Expected(
+            rounded(np.array(value, dtype=object)),
+            linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
+            quadratic=np.array(BOUND**2 * (gram**2).sum()),
+        ),
+        "gradient": Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
+    }
+
+
+def _l1() -> Iterator[Case]:
+    rng = np.random.default_rng(23025850)
+    for number, (notes, z) in enumerate([
+        ("summed over neurons, averaged over inputs", rng.normal(size=(3, 4))),
+        ("a sequence (B, T, C): summed over positions and channels", rng.normal(size=(2, 3, 2))),
+        ("a feature map (B, C, Y, X)", rng.normal(size=(2, 2, 2, 3))),
+        ("small whole numbers, to try by hand: (3 + 2) / 2; the gradient at 0 is 0", HAND),
+        ("one input", rng.normal(size=(1, 5))),
+        ("all 0", np.zeros((3, 2))),
+    ], start=1):  # fmt: skip
+        z = float32(z)
+        value = sum(abs(v) for v in exact(z).reshape(-1)) / Fraction(len(z))
+        gradient = np.sign(z) / len(z)
+        yield Case(
+            f"decorrelation/l1/{number}", "l1_penalty", {"z": z},
+            {"penalty": Expected(np.array(float(value)), np.array(BOUND * float(value))),
+             "gradient": Expected(gradient, 2 * abs(gradient))},
+            notes,
+        )  # fmt: skip
+
+
+CIRCLE = {3: 1 / 3, 4: 0.0, 5: -0.4472135954999579, 6: -1.0, 8: -2.414213562373095}
+
+
+def circle(n: int) -> tuple[Array, Array]:
+    """n features spread evenly on a circle: weights (2, n) of length 1, and their biases."""
+    angles = 2 * np.pi * np.arange(n) / n
+    cosine = 0.0 if n == 4 else np.cos(2 * np.pi / n)
+    return np.stack([np.cos(angles), np.sin(angles)]), np.full(n, cosine / (cosine - 1))
+
+
+def _proxy() -> Iterator[Case]:
+    rng = np.random.default_rng(17320508)
+    entries: list[tuple[str, Array, Array]] = [
+        (f"published: {n} binary features on a circle, cos(2 pi/n) / (cos(2 pi/n) - 1) = "
+         f"{CIRCLE[n]:.4g}", *circle(n))
+        for n in CIRCLE
+    ]  # fmt: skip
+    for notes, shape in [
+        ("4 inputs, 6 neurons", (4, 6)), ("8 inputs, 3 neurons", (8, 3)),
+        ("as many inputs as neurons: rows for columns would not show in the shape", (5, 5)),
+        ("one input", (1, 4)), ("one neuron", (6, 1)),
+    ]:  # fmt: skip
+        entries.append(
+            (notes, float32(rng.normal(size=shape)), float32(rng.normal(size=shape[1])))
+        )
+    entries += [
+        ("whole numbers, to try by hand: lengths 5 and 13", np.array([[3.0, 5.0], [4.0, -12.0]]),
+         np.array([-1.0, 0.5])),
+        ("a bias of 0, and a neuron without weights: 0", np.array([[1.0, 0.0], [2.0, 0.0]]),
+         np.array([0.0, -3.0])),
+    ]  # fmt: skip
+    for number, (notes, w_in, b_in) in enumerate(entries, start=1):
+        W, b, mp = precise(w_in), precise(b_in), mpmath()
+        proxy = rounded([b[j] * mp.sqrt((W[:, j] * W[:, j]).sum()) for j in range(len(b))])
+        yield Case(
+            f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
+            {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
+        )  # fmt: skip
+
+
+def _fold() -> Iterator[Case]:
+    rng = np.random.default_rng(22360679)
+    gain, shift = np.array([2.0, 2.0]), np.array([1.0, 0.0])
+    by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), gain, shift)
+    entries: list[tuple[str, tuple[Array, ...]]] = [
+        ("whole numbers, to try by hand: weights -2 and 2, bias 1.5", by_hand),
+        ("gain 1 and shift 0: only centred", (*by_hand[:2], np.ones(2), np.zeros(2))),
+    ]
+    for notes, (D, neurons) in [
+        ("4 inputs, 3 neurons", (4, 3)), ("as many inputs as neurons", (4, 4)), ("6, 2", (6, 2)),
+    ]:  # fmt: skip
+        sizes = ((D, neurons), (neurons,), (D,), (D,))
+        entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
+    for number, (notes, arrays) in enumerate(entries, start=1):
+        weight, bias = conditioned(folded, *arrays)
+        yield Case(
+            f"decorrelation/fold/{number}", "fold_into_linear",
+            dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
+            {"weight": weight, "bias": bias}, notes,
+        )  # fmt: skip
+
+
+def folded(w_in: Array, b_in: Array, gain: Array, shift: Array, **wrong: Any) -> list[Array]:
+    """The layer norm's gain and shift in the linear layer; `wrong` makes the known mistakes."""
+    scaled = gain[:, None] * w_in
+    centre = scaled.sum(axis=0) / len(scaled)
+    if wrong.get("centre") == "over neurons":
+        centre = scaled.sum(axis=1, keepdims=True) / scaled.shape[1]
+    weight = scaled if wrong.get("centre") == "not" else scaled - centre
+    carrier = {"scaled": scaled, "centred": weight}.get(wrong.get("carrier", ""), w_in)
+    moved = 0 * shift if wrong.get("carrier") == "none" else shift
+    return [weight, b_in + (moved[:, None] * carrier).sum(axis=0)]
+
+
+def _dpo_truth(pc: Array, pr: Array, rc: Array, rr: Array, beta: Array) -> tuple[Any, ...]:
+    loss, gradient = pair_loss(beta[()] * ((pc - rc) - (pr - rr)), beta[()])
+    return loss, gradient, -gradient
+
+
+def _simpo_truth(chosen: Array, rejected: Array, beta: Array, gamma: Array) -> tuple[Any, ...]:
+    loss, gradient = pair_loss(beta[()] * (chosen - rejected) - gamma[()], beta[()])
+    return loss, gradient, -gradient
+
+
+def _decpo_truth(
+    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, beta: Array, weight: Array,
+    *, over: str, convention: str,
+) -> tuple[Any, ...]:  # fmt: skip
+    loss, chosen, rejected = _dpo_truth(pc, pr, rc, rr, beta)
+    step = 2 if convention == "authors" else 1
+    rows = z[::step].reshape(len(z[::step]), -1)
+    penalty, slope = penalty_of(rows, over, convention)
+    gradient = 0 * z
+    gradient[::step] = weight[()] * slope.reshape(z[::step].shape)
+    return loss + weight[()] * penalty, chosen, rejected, gradient
+
+
+PAIR_OUTPUTS = ("loss", "gradient_chosen", "gradient_rejected")
+
+
+def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Array, Array, Array]:
+    """Of the policy and of a reference not far from it, chosen and rejected."""
+    rc, rr = -rng.uniform(5, 40, pairs), -rng.uniform(5, 40, pairs)
+    pc, pr = rc + rng.normal(size=pairs) * 3, rr + rng.normal(size=pairs) * 3
+    return float32(pc), float32(pr), float32(rc), float32(rr)
+
+
+def _preference() -> Iterator[Case]:
+    rng = np.random.default_rng(26457513)
+    same = np.array([-4.0, -9.0, -6.0])
+    zero = np.zeros(2)
+    dpo: list[tuple[str, tuple[Array, Array, Array, Array], float]] = [
+        ("four pairs", _log_probabilities(rng, 4), 0.1),
+        ("one pair", _log_probabilities(rng, 1), 0.1),
+        ("beta 0.5", _log_probabilities(rng, 5), 0.5),
+        ("beta 2", _log_probabilities(rng, 3), 2.0),
+        ("before training: the policy is the reference, the loss log 2, the gradients -/+ beta/2B",
+         (same, same - 2, same, same - 2), 0.1),
+        ("whole numbers, to try by hand: margins 1 and -1",
+         (np.array([-4.0, -8.0]), np.array([-9.0, -5.0]), np.array([-5.0, -7.0]),
+          np.array([-9.0, -5.0])), 1.0),
+        ("margins 1000 and -1000: exp(1000) overflows, the loss is 1000 / 2",
+         (np.array([-1.0, -1001.0]), np.array([-1001.0, -1.0]), zero, zero), 1.0),
+        ("margin 40: the loss is exp(-40), not 0; a sigmoid rounded to 1 has lost it",
+         (np.array([-1.0, -2.0]), np.array([-41.0, -42.0]), zero, zero), 1.0),
+    ]  # fmt: skip
+    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+    for number, (notes, inputs, beta) in enumerate(dpo, start=1):
+        expected = conditioned_by(precise, _dpo_truth, *inputs, np.array(beta))
+        yield Case(
+            f"decorrelation/dpo/{number}", "dpo_loss",
+            {**dict(zip(names, inputs, strict=True)), "beta": beta},
+            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
+        )  # fmt: skip
+    simpo: list[tuple[str, int, float, float]] = [
+        ("four pairs", 4, 2.0, 1.0), ("one pair", 1, 2.5, 0.5), ("no margin", 3, 2.0, 0.0),
+        ("beta 10, margin 3", 5, 10.0, 3.0), ("a negative margin", 2, 1.0, -0.5),
+    ]  # fmt: skip
+    entries = [
+        (notes, -float32(rng.uniform(0.2, 3, pairs)), -float32(rng.uniform(0.2, 3, pairs)), b, g)
+        for notes, pairs, b, g in simpo
+    ]
+    entries += [
+        ("exactly at the margin: log 2", np.array([-1.0, -2.0]), np.array([-1.5, -2.5]), 2.0, 1.0),
+        ("differences of 1000 and -1000: exp overflows", np.array([-1.0, -501.0]),
+         np.array([-501.0, -1.0]), 2.0, 1.0),
+        ("40 beyond the margin: the loss is exp(-40), not 0", np.array([-1.0]), np.array([-22.0]),
+         2.0, 2.0),
+    ]  # fmt: skip
+    for number, (notes, chosen, rejected, beta, gamma) in enumerate(entries, start=1):
+        expected = conditioned_by(
+            precise, _simpo_truth, chosen, rejected, np.array(beta), np.array(gamma)
+        )
+        yield Case(
+            f"decorrelation/simpo/{number}", "simpo_loss",
+            {"chosen": chosen, "rejected": rejected, "beta": beta, "gamma": gamma},
+            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
+        )  # fmt: skip
+
+
+def _decpo() -> Iterator[Case]:
+    rng = np.random.default_rng(33166247)
+    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+    plans: list[tuple[str, tuple[int, ...], float, float, str, str]] = [
+        ("two pairs", (4, 3), 0.1, 1e-4, "samples", "paper"),
+        ("neurons compared: another value, the same gradients", (4, 3), 0.1, 1e-4, "features",
+         "paper"),
+        ("the authors' code: rows 0, 2, ... of chosen and rejected", (4, 3), 0.1, 1e-3, "samples",
+         "authors"),
+        ("three pairs, a large weight", (6, 2), 0.5, 0.25, "samples", "paper"),
+        ("three pairs, the authors' code, a large weight", (6, 2), 0.5, 0.25, "samples", "authors"),
+        ("weight 0: DPO alone", (4, 2), 0.1, 0.0, "samples", "paper"),
+        ("a sequence (2B, T, C)", (2, 2, 2), 0.1, 0.5, "samples", "paper"),
+        ("a sequence, the authors' code: of one pair, the chosen", (2, 2, 2), 0.1, 0.5, "samples",
+         "authors"),
+    ]  # fmt: skip
+    for number, (notes, shape, beta, weight, over, convention) in enumerate(plans, start=1):
+        inputs, z = _log_probabilities(rng, shape[0] // 2), float32(rng.normal(size=shape))
+
+        truth = partial(_decpo_truth, over=over, convention=convention)
+        expected = conditioned_by(precise, truth, *inputs, z, np.array(beta), np.array(weight))
+        yield Case(
+            f"decorrelation/decpo/{number}", "decpo_loss",
+            {**dict(zip(names, inputs, strict=True)), "z": z, "beta": beta, "weight": weight,
+             "over": over, "convention": convention},
+            dict(zip((*PAIR_OUTPUTS, "gradient_z"), expected, strict=True)), notes,
+        )  # fmt: skip
+
+
+# ---- minimono's own ----------------------------------------------------------------------------
+
+
+def _gradients(loss: Tensor, *variables: Tensor) -> tuple[Array, ...]:
+    loss.backward()
+    return (loss.data, *(v.grad for v in variables))
+
+
+def _variables(*arrays: Array) -> list[Tensor]:
+    return [Tensor(a, requires_grad=True) for a in arrays]
+
+
+def decorrelation_penalty(z: Array, *, over: Any, convention: Any) -> tuple[Array, ...]:
+    (z_,) = _variables(z)
+    return _gradients(mono.decorrelation_penalty(z_, over=over, convention=convention), z_)
+
+
+def l1_penalty(z: Array) -> tuple[Array, ...]:
+    (z_,) = _variables(z)
+    return _gradients(mono.l1_penalty(z_), z_)
+
+
+def dpo_loss(pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float) -> tuple[Array, ...]:
+    chosen, rejected = _variables(pc, pr)
+    return _gradients(mono.dpo_loss(chosen, rejected, rc, rr, beta=beta), chosen, rejected)
+
+
+def simpo_loss(
+    chosen: Array, rejected: Array, *, beta: float, gamma: float
+) -> tuple[Array, ...]:
+    better, worse = _variables(chosen, rejected)
+    return _gradients(mono.simpo_loss(better, worse, beta=beta, gamma=gamma), better, worse)
+
+
+def decpo_loss(
+    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, **options: Any
+) -> tuple[Array, ...]:
+    chosen, rejected, z_ = _variables(pc, pr, z)
+    loss = mono.decpo_loss(chosen, rejected, rc, rr, z_, **options)
+    return _gradients(loss, chosen, rejected, z_)
+
+
+# ---- known mistakes: the measure, the proxy, L1 --------------------------------------------------
+
+
+def _off_diagonal(gram: Array) -> Any:
+    return gram.sum() - np.trace(gram)
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
+
+
+def _mistaken_fd(
+    of: Callable[[Array], Any] = lambda g: 1 - _off_diagonal(g) / (len(g) * (len(g) - 1)),
+    rows_of: Callable[[Array], Array] = lambda rows: rows,
+    unit: Callable[[Array], Array] = _unit,
+) -> Callable[[Array], Any]:
+    """`of` the cosines (N, N) of the rows."""
+
+    def feature_decorrelation(z: Array) -> Any:
+        rows = unit(rows_of(z.reshape(len(z), -1)))
+        return np.float64(of(rows @ rows.T))
+
+    return feature_decorrelation
+
+
+FD: dict[str, Callable[[Array], Any]] = {
+    "centred: each neuron's mean over inputs is subtracted": _mistaken_fd(
+        rows_of=lambda r: r - r.mean(axis=0)
+    ),
+    "centred: each input's mean over neurons is subtracted (a correlation)": _mistaken_fd(
+        rows_of=lambda r: r - r.mean(axis=1, keepdims=True)
+    ),
+    "with the diagonal: the mean over all N^2 entries": _mistaken_fd(lambda g: 1 - g.mean()),
+    "divided by N^2 instead of N (N - 1)": _mistaken_fd(
+        lambda g: 1 - _off_diagonal(g) / len(g) ** 2
+    ),
+    "with the diagonal, divided by N (N - 1)": _mistaken_fd(
+        lambda g: 1 - g.sum() / (len(g) * (len(g) - 1))
+    ),
+    "each pair once, divided by N (N - 1)": _mistaken_fd(
+        lambda g: 1 - np.triu(g, 1).sum() / (len(g) * (len(g) - 1))
+    ),
+    "not normalised: products instead of cosines": _mistaken_fd(unit=lambda r: r),
+    "normalised by the sum of magnitudes, not by the length": _mistaken_fd(
+        unit=lambda r: r / abs(r).sum(axis=1, keepdims=True)
+    ),
+    "normalised by neuron, not by input": _mistaken_fd(
+        unit=lambda r: r / np.sqrt((r**2).sum(axis=0))
+    ),
+    "a small epsilon is added to each length (1e-8)": _mistaken_fd(
+        unit=lambda r: r / (np.sqrt((r**2).sum(axis=1, keepdims=True)) + 1e-8)
+    ),
+    "the mean cosine itself, not 1 minus it": _mistaken_fd(
+        lambda g: _off_diagonal(g) / (len(g) * (len(g) - 1))
+    ),
+    "1 plus the mean cosine": _mistaken_fd(
+        lambda g: 1 + _off_diagonal(g) / (len(g) * (len(g) - 1))
+    ),
+    "magnitudes of the cosines": _mistaken_fd(
+        lambda g: 1 - _off_diagonal(abs(g)) / (len(g) * (len(g) - 1))
+    ),
+    "squares of the cosines": _mistaken_fd(
+        lambda g: 1 - _off_diagonal(g**2) / (len(g) * (len(g) - 1))
+    ),
+    "magnitudes of the activations": _mistaken_fd(rows_of=abs),
+    "neurons are compared, not inputs (d x d for B x B)": _mistaken_fd(rows_of=lambda r: r.T),
+    "the mean angle, divided by pi": _mistaken_fd(
+        lambda g: _off_diagonal(np.arccos(np.clip(g, -1, 1)) / np.pi) / (len(g) * (len(g) - 1))
+    ),
+}
+
+PROXY: dict[str, Callable[[Array, Array], Array]] = {
+    "rows and columns are swapped: the lengths of the rows": lambda w, b: b
+    * np.sqrt((w**2).sum(axis=1)),
+    "the squared length": lambda w, b: b * (w**2).sum(axis=0),
+    "the sum of magnitudes, not the length": lambda w, b: b * abs(w).sum(axis=0),
+    "the largest magnitude, not the length": lambda w, b: b * abs(w).max(axis=0),
+    "the root of the mean square, not the length": lambda w, b: b * np.sqrt((w**2).mean(axis=0)),
+    "the length of the whole matrix": lambda w, b: b * np.sqrt((w**2).sum()),
+    "the weights are centred first": lambda w, b: b
+    * np.sqrt(((w - w.mean(axis=0)) ** 2).sum(axis=0)),
+    "the bias is left out": lambda w, b: np.sqrt((w**2).sum(axis=0)) + 0 * b,
+    "the length is left out": lambda w, b: b.copy(),
+    "the magnitude of the bias": lambda w, b: abs(b) * np.sqrt((w**2).sum(axis=0)),
+    "the sign is reversed": lambda w, b: -b * np.sqrt((w**2).sum(axis=0)),
+    "divided by the length": lambda w, b: b / np.sqrt((w**2).sum(axis=0)),
+    "the sum of the weights, not the length": lambda w, b: b * w.sum(axis=0),
+    "the square root is taken of the bias too": lambda w, b: np.sign(b)
+    * np.sqrt(abs(b) * (w**2).sum(axis=0)),
+    "scaled by the largest in the layer": lambda w, b: (
+        b * np.sqrt((w**2).sum(axis=0)) / abs(b * np.sqrt((w**2).sum(axis=0))).max()
+    ),
+    "the median over neurons": lambda w, b: np.full(
+        b.shape, np.median(b * np.sqrt((w**2).sum(axis=0)))
+    ),
+}
+
+L1: dict[str, Callable[[Array], tuple[Any, Array]]] = {
+    "summed over inputs, not averaged": lambda z: (abs(z).sum(), np.sign(z)),
+    "averaged over neurons too": lambda z: (abs(z).mean(), np.sign(z) / z.size),
+    "the magnitude is missing: a sum of signed activations": lambda z: (
+        z.sum() / len(z), np.ones_like(z) / len(z)
+    ),
+    "squares instead of magnitudes": lambda z: ((z**2).sum() / len(z), 2 * z / len(z)),
+    "the gradient is not divided by the number of inputs": lambda z: (
+        abs(z).sum() / len(z), np.sign(z)
+    ),
+    "the gradient has lost its sign": lambda z: (
+        abs(z).sum() / len(z), abs(np.sign(z)) / len(z)
+    ),
+    "the gradient at 0 is 1, not 0": lambda z: (
+        abs(z).sum() / len(z), np.where(z >= 0, 1.0, -1.0) / len(z)
+    ),
+    "the gradient at 0 is -1, not 0": lambda z: (
+        abs(z).sum() / len(z), np.where(z > 0, 1.0, -1.0) / len(z)
+    ),
+    "the gradient is reversed": lambda z: (abs(z).sum() / len(z), -np.sign(z) / len(z)),
+    "the gradient is 0": lambda z: (abs(z).sum() / len(z), 0 * z),
+    "the length of each input, not its sum of magnitudes": lambda z: (
+        np.sqrt((z.reshape(len(z), -1) ** 2).sum(axis=1)).mean(),
+        (_unit(z.reshape(len(z), -1)) / len(z)).reshape(z.shape),
+    ),
+    "averaged over all axes but the last": lambda z: (
+        abs(z).sum(axis=-1).mean(), np.sign(z) * z.shape[-1] / z.size
+    ),
+}  # fmt: skip
+
+
+# ---- known mistakes: the penalty -----------------------------------------------------------------
+
+Penalty = Callable[[Array, str, str], tuple[Any, Array]]  # of rows (B, n), over, convention
+
+
+def _penalty_right(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+    B = len(rows)
+    if convention == "authors":
+        total = abs(rows).sum(axis=0)
+        return ((total**2).sum() - B) / B**2, 2 * np.sign(rows) * total / B**2
+    if over == "features":
+        value, gradient = _penalty_right(rows.T, "samples", convention)
+        return value, gradient.T
+    excess = rows @ rows.T - np.eye(B)
+    return (excess**2).sum(), 4 * excess @ rows
+
+
+def _only(convention: str, wrong: Penalty) -> Penalty:
+    """Wrong in one convention, right in the other."""
+    return lambda rows, over, given: (
+        wrong if given == convention else _penalty_right
+    )(rows, over, given)  # fmt: skip
+
+
+def _of_excess(value: Callable[[Array], Any], slope: Callable[[Array], Array]) -> Penalty:
+    """`value` of the matrix E = Z Zᵀ - I, and `slope`, its derivative by E."""
+
+    def penalty(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+        x = rows if over == "samples" else rows.T
+        excess = x @ x.T - np.eye(len(x))
+        gradient = 2 * slope(excess) @ x
+        return value(excess), gradient if over == "samples" else gradient.T
+
+    return _only("paper", penalty)
+
+
+def _scaled(value: float, gradient: float) -> Penalty:
+    """Both conventions, times a constant."""
+
+    def penalty(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+        right, slope = _penalty_right(rows, over, convention)
+        return value * right, gradient * slope
+
+    return penalty
+
+
+def _authors_as(value: Callable[[Array], Any], gradient: Callable[[Array], Array]) -> Penalty:
+    return _only("authors", lambda rows, over, convention: (value(rows), gradient(rows)))
+
+
+def _normalised(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+    length = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+    unit = rows / length
+    value, slope = _penalty_right(unit, over, convention)
+    return value, (slope - unit * (unit * slope).sum(axis=1, keepdims=True)) / length
+
+
+def _centred(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+    value, slope = _penalty_right(rows - rows.mean(axis=0), over, convention)
+    return value, slope - slope.mean(axis=0)
+
+
+def _magnitudes(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+    value, slope = _penalty_right(abs(rows), over, convention)
+    return value, slope * np.sign(rows)
+
+
+def _by_over(change: Callable[[str], str]) -> Penalty:
+    return lambda rows, over, convention: _penalty_right(rows, change(over), convention)
+
+
+def _conventions_swapped(rows: Array, over: str, convention: str) -> tuple[Any, Array]:
+    return _penalty_right(rows, over, "paper" if convention == "authors" else "authors")
+
+
+def _mean_of_gram(rows: Array) -> Any:
+    return (abs(rows).sum(axis=0) ** 2).sum() / len(rows) ** 2
+
+
+def _authors_gradient(rows: Array) -> Array:
+    return _penalty_right(rows, "samples", "authors")[1]
+
+
+PENALTY: dict[str, Penalty] = {
+    "not squared: the sum of Z Z^T - I": _of_excess(np.sum, np.ones_like),
+    "magnitudes instead of squares: the sum of |Z Z^T - I|": _of_excess(
+        lambda e: abs(e).sum(), np.sign
+    ),
+    "the Frobenius norm itself, not squared": _of_excess(
+        lambda e: np.sqrt((e**2).sum()), lambda e: e / np.sqrt((e**2).sum())
+    ),
+    "the mean of the squares, not their sum": _of_excess(
+        lambda e: (e**2).mean(), lambda e: 2 * e / e.size
+    ),
+    "divided by the number of rows": _of_excess(
+        lambda e: (e**2).sum() / len(e), lambda e: 2 * e / len(e)
+    ),
+    "the identity is not subtracted": _of_excess(
+        lambda e: ((e + np.eye(len(e))) ** 2).sum(), lambda e: 2 * (e + np.eye(len(e)))
+    ),
+    "the diagonal is left out": _of_excess(
+        lambda e: (e**2).sum() - (np.diag(e) ** 2).sum(), lambda e: 2 * (e - np.diag(np.diag(e)))
+    ),
+    "each pair once: the upper triangle": _of_excess(
+        lambda e: (np.triu(e) ** 2).sum(), lambda e: e + np.diag(np.diag(e))
+    ),
+    "1 is subtracted from every entry, not the identity": _of_excess(
+        lambda e: ((e + np.eye(len(e)) - 1) ** 2).sum(), lambda e: 2 * (e + np.eye(len(e)) - 1)
+    ),
+    "magnitudes of the activations in the paper's form": _only("paper", _magnitudes),
+    "neurons are compared where inputs are meant (d x d for B x B)": _by_over(lambda _: "features"),
+    "inputs are compared where neurons are meant (B x B for d x d)": _by_over(lambda _: "samples"),
+    "over is swapped": _by_over(lambda over: "features" if over == "samples" else "samples"),
+    "the conventions are swapped": _conventions_swapped,
+    "rows are scaled to length 1 first": _normalised,
+    "each neuron's mean over inputs is subtracted first": _centred,
+    "the gradient is halved: one of the two Z is taken for a constant": _scaled(1.0, 0.5),
+    "the gradient is reversed": _scaled(1.0, -1.0),
+    "the gradient is 0": _scaled(1.0, 0.0),
+    "value and gradient are halved": _scaled(0.5, 0.5),
+    "magnitudes are missing in the authors' form": _authors_as(
+        lambda r: ((r.sum(axis=0) ** 2).sum() - len(r)) / len(r) ** 2,
+        lambda r: 2 * r.sum(axis=0) / len(r) ** 2 + 0 * r,
+    ),
+    "the gradient of the authors' form has lost its sign": _authors_as(
+        lambda r: _mean_of_gram(r) - 1 / len(r), lambda r: abs(_authors_gradient(r))
+    ),
+    "the sum in the authors' form, not the mean": _authors_as(
+        lambda r: _mean_of_gram(r) * len(r) ** 2 - len(r),
+        lambda r: _authors_gradient(r) * len(r) ** 2,
+    ),
+    "summed over rows in the authors' form, not averaged": _authors_as(
+        lambda r: _mean_of_gram(r) * len(r) - 1, lambda r: _authors_gradient(r) * len(r)
+    ),
+    "the identity is not subtracted in the authors' form": _authors_as(
+        _mean_of_gram, _authors_gradient
+    ),
+    "1 is subtracted from the mean in the authors' form, not the identity": _authors_as(
+        lambda r: _mean_of_gram(r) - 1, _authors_gradient
+    ),
+    "the authors' form is squared": _only(
+        "authors",
+        lambda rows, over, convention: (
+            _penalty_right(abs(rows), "samples", "paper")[0] / len(rows) ** 2,
+            _penalty_right(abs(rows), "samples", "paper")[1] * np.sign(rows) / len(rows) ** 2,
+        ),
+    ),
+}
+
+
+def _mistaken_penalty(wrong: Penalty) -> Callable[..., tuple[Any, Array]]:
+    def decorrelation_penalty(z: Array, *, over: str, convention: str) -> tuple[Any, Array]:
+        value, gradient = wrong(z.reshape(len(z), -1), over, convention)
+        return np.float64(value), gradient.reshape(z.shape)
+
+    return decorrelation_penalty
+
+
+# ---- known mistakes: losses of pairs -------------------------------------------------------------
+
+
+def _stable(margin: Array) -> tuple[Array, Array]:
+    """-log sigmoid(margin) and its derivative."""
+    small = np.exp(-abs(margin))
+    return np.maximum(-margin, 0) + np.log1p(small), -np.where(
+        margin > 0, small, 1.0
+    ) / (1 + small)  # fmt: skip
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+Pairs = Mapping[str, Any]
+
+
+def _mistaken_pairs(
+    margin: Callable[[Pairs], Array],
+    slope: Callable[[Pairs], Any] = lambda p: p["beta"],
+    loss: Callable[[Array], tuple[Array, Array]] = _stable,
+    reduce: Callable[[Array], Any] = np.mean,
+    terms: Callable[[Array], float] = len,
+    chosen: float = 1.0,
+    rejected: float = -1.0,
+) -> Callable[[Pairs], tuple[Any, Array, Array]]:
+    """A loss of margins, and its gradients times `chosen` and `rejected`."""
+
+    def result(given: Pairs) -> tuple[Any, Array, Array]:
+        m = margin(given)
+        values, derivative = loss(m)
+        gradient = derivative * slope(given) / terms(m)
+        return reduce(values), chosen * gradient, rejected * gradient
+
+    return result
+
+
+def _pair_mistakes(
+    margin: Callable[[Pairs], Array], swap: str = "chosen and rejected are swapped"
+) -> dict[str, Callable[[Pairs], tuple[Any, Array, Array]]]:
+    """What can be wrong with any of the losses."""
+
+    def swapped(p: Pairs) -> Pairs:
+        return {**p, "pc": p["pr"], "pr": p["pc"], "rc": p["rr"], "rr": p["rc"]}
+
+    return {
+        "the sum over pairs, not the mean": _mistaken_pairs(
+            margin, reduce=np.sum, terms=lambda m: 1.0
+        ),
+        "the gradient is not divided by the number of pairs": _mistaken_pairs(
+            margin, terms=lambda m: 1.0
+        ),
+        swap: _mistaken_pairs(
+            lambda p: margin(swapped(p)), chosen=-1.0, rejected=1.0
+        ),
+        "beta is left out of the gradient": _mistaken_pairs(margin, slope=lambda p: 1.0),
+        "beta is left out": _mistaken_pairs(
+            lambda p: margin({**p, "beta": 1.0}), slope=lambda p: 1.0
+        ),
+        "beta counts twice in the gradient": _mistaken_pairs(
+            margin, slope=lambda p: p["beta"] ** 2
+        ),
+        "divided by beta": _mistaken_pairs(
+            lambda p: margin({**p, "beta": 1 / p["beta"]}), slope=lambda p: 1 / p["beta"]
+        ),
+        "the gradients are reversed": _mistaken_pairs(margin, chosen=-1.0, rejected=1.0),
+        "the loss is reversed: log sigmoid": _mistaken_pairs(
+            margin, loss=lambda m: (-_stable(m)[0], -_stable(m)[1])
+        ),
+        "the rejected get no gradient": _mistaken_pairs(margin, rejected=0.0),
+        "the rejected get the gradient of the chosen": _mistaken_pairs(margin, rejected=1.0),
+        "the gradient of the loss by the margin is sigmoid(margin), not sigmoid(-margin)":
+        _mistaken_pairs(margin, loss=lambda m: (_stable(m)[0], _stable(-m)[1])),
+        "the logarithm is missing: minus the sigmoid": _mistaken_pairs(
+            margin, loss=lambda m: (_stable(-m)[1], _stable(m)[1] * -_stable(-m)[1])
+        ),
+        "a hinge instead of the logistic loss": _mistaken_pairs(
+            margin, loss=lambda m: (np.maximum(0, 1 - m), -(m < 1).astype(float))
+        ),
+        "the sigmoid of the mean margin, not the mean over pairs": _mistaken_pairs(
+            lambda p: margin(p).mean() + 0 * margin(p)
+        ),
+        "exp overflows: log(1 + exp(-margin))": _mistaken_pairs(
+            margin,
+            loss=lambda m: (np.log(1 + np.exp(-m)), -np.exp(-m) / (1 + np.exp(-m))),
+        ),
+        "the logarithm of a sigmoid that was rounded to 0 or 1": _mistaken_pairs(
+            margin, loss=lambda m: (-np.log(_sigmoid(m)), _sigmoid(m) - 1)
+        ),
+        "a small epsilon is added inside the logarithm (1e-8)": _mistaken_pairs(
+            margin,
+            loss=lambda m: (-np.log(_sigmoid(m) + 1e-8), _stable(m)[1] * _sigmoid(m)
+                            / (_sigmoid(m) + 1e-8)),
+        ),
+    }  # fmt: skip
+
+
+def _dpo_margin(p: Pairs) -> Array:
+    margin: Array = p["beta"] * ((p["pc"] - p["rc"]) - (p["pr"] - p["rr"]))
+    return margin
+
+
+def _simpo_margin(p: Pairs) -> Array:
+    margin: Array = p["beta"] * (p["pc"] - p["pr"]) - p["gamma"]
+    return margin
+
+
+# Two swaps that give the same numbers share a name.
+DPO_SWAP = "chosen and rejected are swapped, or policy and reference"
+DPO = _pair_mistakes(_dpo_margin, DPO_SWAP) | {
+    "the reference is ignored": _mistaken_pairs(lambda p: p["beta"] * (p["pc"] - p["pr"])),
+    "the reference is added, or its chosen and rejected are swapped": _mistaken_pairs(
+        lambda p: p["beta"] * ((p["pc"] + p["rc"]) - (p["pr"] + p["rr"]))
+    ),
+    "beta multiplies the policy's part only": _mistaken_pairs(
+        lambda p: p["beta"] * (p["pc"] - p["pr"]) - (p["rc"] - p["rr"])
+    ),
+    "the squared loss of IPO, (margin - 1/2)^2": _mistaken_pairs(
+        _dpo_margin, loss=lambda m: ((m - 0.5) ** 2, 2 * m - 1)
+    ),
+    "the chosen only: the rejected are not in the margin": _mistaken_pairs(
+        lambda p: p["beta"] * (p["pc"] - p["rc"]), rejected=0.0
+    ),
+}  # fmt: skip
+
+_without_gamma = _mistaken_pairs(lambda p: p["beta"] * (p["pc"] - p["pr"]))
+SIMPO = _pair_mistakes(_simpo_margin) | {
+    "gamma is ignored": _without_gamma,
+    "gamma is added, not subtracted": _mistaken_pairs(
+        lambda p: p["beta"] * (p["pc"] - p["pr"]) + p["gamma"]
+    ),
+    "gamma is multiplied by beta": _mistaken_pairs(
+        lambda p: p["beta"] * (p["pc"] - p["pr"] - p["gamma"])
+    ),
+    "gamma is divided by beta": _mistaken_pairs(
+        lambda p: p["beta"] * (p["pc"] - p["pr"]) - p["gamma"] / p["beta"]
+    ),
+    "gamma is subtracted from the loss, not inside it": lambda p: (
+        _without_gamma(p)[0] - p["gamma"], *_without_gamma(p)[1:]
+    ),
+}  # fmt: skip
+
+
+def _dpo(wrong: Callable[[Pairs], tuple[Any, Array, Array]]) -> Callable[..., tuple[Any, ...]]:
+    def dpo_loss(pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float) -> tuple[Any, ...]:
+        return wrong({"pc": pc, "pr": pr, "rc": rc, "rr": rr, "beta": beta})
+
+    return dpo_loss
+
+
+def _simpo(wrong: Callable[[Pairs], tuple[Any, Array, Array]]) -> Callable[..., tuple[Any, ...]]:
+    def simpo_loss(
+        chosen: Array, rejected: Array, *, beta: float, gamma: float
+    ) -> tuple[Any, ...]:
+        zero = 0 * chosen
+        return wrong({"pc": chosen, "pr": rejected, "rc": zero, "rr": zero, "beta": beta,
+                      "gamma": gamma})  # fmt: skip
+
+    return simpo_loss
+
+
+# ---- known mistakes: DecPO -----------------------------------------------------------------------
+
+
+def _rows_right(z: Array, convention: str) -> Array:
+    """Which rows are penalised, as a mask."""
+    return (np.arange(len(z)) % 2 == 0) | (convention == "paper")
+
+
+_dpo_right = _mistaken_pairs(_dpo_margin)
+
+
+def _mistaken_decpo(
+    pairs: Callable[[Pairs], tuple[Any, Array, Array]] = _dpo_right,
+    penalty: Penalty = _penalty_right,
+    rows: Callable[[Array, str], Array] = _rows_right,
+    weight: Callable[[float], float] = lambda w: w,
+    slope_weight: Callable[[float], float] = lambda w: w,
+    dpo_weight: Callable[[float], float] = lambda w: 1.0,
+    place: Callable[[Array], Array] = lambda chosen: chosen,
+) -> Callable[..., tuple[Any, ...]]:
+    """DPO + weight · penalty of the rows that `rows` marks; their gradient goes to `place`."""
+
+    def decpo_loss(
+        pc: Array, pr: Array, rc: Array, rr: Array, z: Array,
+        *, beta: float, weight: float, over: str, convention: str,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        dpo, chosen, rejected = pairs({"pc": pc, "pr": pr, "rc": rc, "rr": rr, "beta": beta})
+        marked = rows(z, convention)
+        extra, slope = penalty(z[marked].reshape(int(marked.sum()), -1), over, convention)
+        gradient = np.zeros_like(z)
+        gradient[place(marked)] = slope_of(weight) * slope.reshape(z[marked].shape)
+        share = dpo_weight(weight)
+        return share * dpo + weight_of(weight) * extra, share * chosen, share * rejected, gradient
+
+    weight_of, slope_of = weight, slope_weight
+    return decpo_loss
+
+
+def _first(marked: Array) -> Array:
+    return np.arange(len(marked)) < marked.sum()
+
+
+DECPO: dict[str, Callable[..., tuple[Any, ...]]] = {
+    f"in DPO: {name}": _mistaken_decpo(pairs=DPO[name])
+    for name in (
+        "the sum over pairs, not the mean", DPO_SWAP,
+        "beta is left out of the gradient", "beta is left out", "the reference is ignored",
+        "the gradients are reversed", "the rejected get no gradient",
+    )
+} | {
+    f"in the penalty: {name}": _mistaken_decpo(penalty=PENALTY[name])
+    for name in (
+        "not squared: the sum of Z Z^T - I", "the Frobenius norm itself, not squared",
+        "the mean of the squares, not their sum", "the identity is not subtracted",
+        "neurons are compared where inputs are meant (d x d for B x B)",
+        "inputs are compared where neurons are meant (B x B for d x d)", "over is swapped",
+        "the conventions are swapped", "the diagonal is left out",
+        "magnitudes are missing in the authors' form",
+        "the sum in the authors' form, not the mean",
+        "the identity is not subtracted in the authors' form",
+        "rows are scaled to length 1 first", "the gradient is halved: one of the two Z is taken "
+        "for a constant",
+    )
+} | {
+    "the penalty is left out": _mistaken_decpo(
+        weight=lambda w: 0.0, slope_weight=lambda w: 0.0
+    ),
+    "the weight is not applied": _mistaken_decpo(
+        weight=lambda w: 1.0, slope_weight=lambda w: 1.0
+    ),
+    "the weight is not in the gradient": _mistaken_decpo(slope_weight=lambda w: 1.0),
+    "the activations get no gradient": _mistaken_decpo(slope_weight=lambda w: 0.0),
+    "the penalty is subtracted": _mistaken_decpo(
+        weight=lambda w: -w, slope_weight=lambda w: -w
+    ),
+    "the weight also scales DPO": _mistaken_decpo(dpo_weight=lambda w: w),
+    "1 - weight scales DPO": _mistaken_decpo(dpo_weight=lambda w: 1 - w),
+    "the square of the weight": _mistaken_decpo(
+        weight=lambda w: w * w, slope_weight=lambda w: w * w
+    ),
+    "all rows are penalised where the authors' code takes every second": _mistaken_decpo(
+        rows=lambda z, convention: np.ones(len(z), bool)
+    ),
+    "every second row is penalised where the paper's form takes all": _mistaken_decpo(
+        rows=lambda z, convention: np.arange(len(z)) % 2 == 0
+    ),
+    "rows 1, 3, 5, ... instead of 0, 2, 4, ...": _mistaken_decpo(
+        rows=lambda z, convention: (np.arange(len(z)) % 2 == 1) | (convention == "paper")
+    ),
+    "the chosen rows instead of every second": _mistaken_decpo(
+        rows=lambda z, convention: (np.arange(len(z)) < len(z) // 2) | (convention == "paper")
+    ),
+    "the rejected rows instead of every second": _mistaken_decpo(
+        rows=lambda z, convention: (np.arange(len(z)) >= len(z) // 2) | (convention == "paper")
+    ),
+    "only the chosen rows in the paper's form": _mistaken_decpo(
+        rows=lambda z, convention: (
+            np.arange(len(z)) < len(z) // 2 if convention == "paper" else _rows_right(z, convention)
+        )
+    ),
+    "the gradient of every second row goes to the first rows": _mistaken_decpo(place=_first),
+}  # fmt: skip
+
+
+_FLOATS = "(B,) log-probabilities, natural logarithm"
+
+SUITE = Suite(
+    name="decorrelation",
+    text="decorrelation of inputs, the superposition proxy, and losses of preference pairs",
+    conventions={
+        "rows": "axis 0 is the inputs; all other axes together are one vector",
+        "centring": "none: cosines and products are of the activations as they are",
+        "gradient at 0": "of a magnitude: 0",
+        "reference": "a constant: it gets no gradient",
+        "pairs": "losses are means over pairs",
+    },
+    calls=(
+        Call(
+            "feature_decorrelation", ("z",), ("fd",),
+            "z (N, *neurons). 1 - the mean cosine over all pairs of different inputs.",
+        ),
+        Call(
+            "decorrelation_penalty", ("z", "*", "over", "convention"), ("penalty", "gradient"),
+            "z (B, *neurons), as rows Z (B, n). \"paper\": the sum of the squared entries of\n"
+            'Z Z^T - I (over "samples") or Z^T Z - I ("features"). "authors": the mean of all\n'
+            'entries of |Z| |Z|^T - I, over "samples" only. gradient: by z.',
+        ),
+        Call(
+            "l1_penalty", ("z",), ("penalty", "gradient"),
+            "z (B, *neurons). The sum of |z| of each input, averaged over inputs; gradient by z.",
+        ),
+        Call(
+            "superposition_proxy", ("w_in", "b_in"), ("proxy",),
+            "w_in (D, neurons), a column for each neuron; b_in (neurons,). Bias times the\n"
+            "Euclidean length of the column.",
+        ),
+        Call(
+            "fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
+            "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with gain\n"
+            "and shift (D,). weight: gain * w_in, each column less its mean over the D inputs;\n"
+            "bias: b_in + shift w_in.",
+        ),
+        Call(
+            "dpo_loss",
+            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "*",
+             "beta"),
+            PAIR_OUTPUTS,
+            f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
+            "(policy_rejected - reference_rejected))); gradients by the policy's two.",
+        ),
+        Call(
+            "simpo_loss", ("chosen", "rejected", "*", "beta", "gamma"), PAIR_OUTPUTS,
+            f"{_FLOATS},\naveraged over the response. Mean of\n"
+            "-log sigmoid(beta (chosen - rejected) - gamma); gradients by both.",
+        ),
+        Call(
+            "decpo_loss",
+            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "z",
+             "*", "beta", "weight", "over", "convention"),
+            (*PAIR_OUTPUTS, "gradient_z"),
+            "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
+            'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",\n'
+            "and the others' gradient is 0.",
+        ),
+    ),
+    cases=cases,
+    own={
+        "feature_decorrelation": mono.feature_decorrelation,
+        "decorrelation_penalty": decorrelation_penalty,
+        "l1_penalty": l1_penalty,
+        "superposition_proxy": mono.superposition_proxy,
+        "fold_into_linear": mono.fold_into_linear,
+        "dpo_loss": dpo_loss,
+        "simpo_loss": simpo_loss,
+        "decpo_loss": decpo_loss,
+    },
+    mistakes={
+        "feature_decorrelation": FD,
+        "decorrelation_penalty": {n: _mistaken_penalty(wrong) for n, wrong in PENALTY.items()},
+        "l1_penalty": L1,
+        "superposition_proxy": PROXY,
+        "fold_into_linear": {
+            "the weights are not centred": partial(folded, centre="not"),
+            "centred over neurons, not over inputs": partial(folded, centre="over neurons"),
+            "the shift is left out of the bias": partial(folded, carrier="none"),
+            "the shift passes through the weights with the gain": partial(folded, carrier="scaled"),
+            "the shift passes through the centred weights": partial(folded, carrier="centred"),
+            "the gain is left out": lambda w_in, b_in, gain, shift: folded(
+                w_in, b_in, np.ones_like(gain), shift
+            ),
+        },
+        "dpo_loss": {name: _dpo(wrong) for name, wrong in DPO.items()},
+        "simpo_loss": {name: _simpo(wrong) for name, wrong in SIMPO.items()},
+        "decpo_loss": DECPO,
+    },
+)  # fmt: skip

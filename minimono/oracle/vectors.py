@@ -1,0 +1,110 @@
+"""The cases as files: JSON that ships with minimono, checked against a manifest when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from minimono.oracle import suite as suites
+from minimono.oracle.case import Case, from_json, to_json
+
+FOLDER = Path(__file__).parent / "vectors"
+MANIFEST = "MANIFEST.sha256"
+SCHEMA = "schema.json"
+VERSION = 1
+
+
+def load(suite: str, folder: Path | str | None = None) -> list[Case]:
+    """The cases of a suite, from the files that come with minimono or from another folder.
+
+    Raises ValueError for a file that is not the one the folder's manifest names.
+    """
+    suites.get(suite)
+    folder = FOLDER if folder is None else Path(folder)
+    document = json.loads(_verified(folder, f"{suite}.json"))
+    return [
+        from_json(entry, group["conventions"])
+        for group in document["groups"]
+        for entry in group["cases"]
+    ]
+
+
+def dump(folder: Path | str) -> list[Path]:
+    """Copy the vectors, the schema and the manifest to a folder; returns the files.
+
+    Raises FileExistsError if one of them is there already with other contents.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for source in sorted(FOLDER.iterdir()):
+        contents, target = source.read_bytes(), folder / source.name
+        if target.exists() and target.read_bytes() != contents:
+            raise FileExistsError(f"oracle dump: {target} is there and differs; choose another")
+        target.write_bytes(contents)
+        written.append(target)
+    return written
+
+
+def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
+    """The file of a suite: its cases by group, each on one line, the same bytes each time."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.id.rpartition("/")[0], []).append(case)
+    calls = [
+        {"name": c.name, "arguments": list(c.arguments), "outputs": list(c.outputs), "text": c.text}
+        for c in suite.calls
+    ]
+    head = {"version": VERSION, "suite": suite.name, "text": suite.text, "calls": calls}
+    lines = [_compact(head)[:-1] + ',"groups":[']
+    for number, (name, members) in enumerate(groups.items()):
+        conventions = {**suite.conventions, **members[0].conventions}
+        group = {"name": name, "conventions": conventions}
+        lines.append(("," if number else "") + _compact(group)[:-1] + ',"cases":[')
+        lines += [_compact(to_json(c)) + ("," if c is not members[-1] else "") for c in members]
+        lines.append("]}")
+    return "\n".join([*lines, "]}"]) + "\n"
+
+
+def write(folder: Path | str = FOLDER) -> list[Path]:
+    """Make all vectors anew, with their exact truth (needs mpmath), and the manifest."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {SCHEMA: (FOLDER / SCHEMA).read_text(encoding="utf-8")}
+    for name in suites.SUITES:
+        suite = suites.get(name)
+        contents[f"{name}.json"] = document(suite, suite.cases())
+    sums = (f"{_sha256(text.encode())}  {name}\n" for name, text in sorted(contents.items()))
+    contents[MANIFEST] = "".join(sums)
+    for name, text in contents.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return [folder / name for name in contents]
+
+
+def _verified(folder: Path, name: str) -> bytes:
+    """A file's contents, if they are those of the manifest."""
+    try:
+        manifest = (folder / MANIFEST).read_text(encoding="utf-8")
+        contents = (folder / name).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"oracle: {folder} is not a folder of vectors ({error}); `minimono oracle dump FOLDER` "
+            "writes one"
+        ) from error
+    if f"{_sha256(contents)}  {name}" not in manifest.splitlines():
+        raise ValueError(
+            f"oracle: {folder / name} is not the file that {MANIFEST} names: it was edited or "
+            "damaged; write the vectors again with `minimono oracle dump FOLDER`"
+        )
+    return contents
+
+
+def _sha256(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

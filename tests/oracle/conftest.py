@@ -1,0 +1,48 @@
+"""Somebody else's project: an empty folder in which minimono is installed, and pytest."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Pytest = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path) -> Pytest:
+    """Run pytest on a test file in an empty project, with the entry points of pyproject.toml.
+
+    minimono may be there without having been installed, so the entry points are written down as an
+    installer does it.
+    """
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in entries.items())
+        for group, entries in declared["entry-points"].items()
+    ]
+    installed = tmp_path / "site/minimono-0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: minimono\nVersion: 0\n")
+    (installed / "entry_points.txt").write_text("\n".join(lines))
+    project = tmp_path / "project"
+    project.mkdir()
+
+    def run(
+        test: str, *options: str, autoload: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        (project / "test_theirs.py").write_text(test, encoding="utf-8")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        environment["PYTHONPATH"] = os.pathsep.join([str(installed.parent), str(ROOT)])
+        if not autoload:
+            environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+            cwd=project, env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return run

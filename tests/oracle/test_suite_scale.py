@@ -1,0 +1,104 @@
+"""Suite `scale`: its truth against Python's statistics and closed forms, its own, its mistakes."""
+
+import statistics
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from minimono import kernels
+from minimono.oracle import runner
+from minimono.oracle.suites.scale import SUITE, stream
+
+CASES = list(SUITE.cases())
+
+
+def report(call, function, dtype="float64"):
+    chosen = [c for c in CASES if c.call == call and c.fits(dtype) and not c.extreme]
+    outcomes = [runner.run(function, c, dtype=dtype) for c in chosen]
+    return runner.finish(runner.Report(), outcomes, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("call", SUITE.own)
+def test_own(call, dtype):
+    found = report(call, SUITE.own[call], dtype)
+    assert found.passed
+    assert not found.failures, str(found)
+
+
+@pytest.mark.parametrize("call", SUITE.own)
+def test_own_reading_versions(call):
+    def reading(*arguments, **options):
+        with kernels.reference():
+            return SUITE.own[call](*arguments, **options)
+
+    assert not report(call, reading).failures
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("call", "name"), [(call, name) for call, names in SUITE.mistakes.items() for name in names]
+)
+def test_each_mistake_is_named(call, name):
+    failures = report(call, SUITE.mistakes[call][name]).failures
+    assert failures
+    made = {f.diagnosis for f in failures if f.diagnosis is not None}
+    assert made
+    assert all(f'"{name}"' in diagnosis and "to 15 digits" in diagnosis for diagnosis in made)
+
+
+def test_truth_with_statistics_given_by_hand():
+    case = next(c for c in CASES if c.notes.startswith("small whole numbers"))
+    assert case.expected["phi"].value.tolist() == [[1.0, 0.5, 4.0], [0.0, 2.0, 0.25]]
+
+
+def test_truth_of_a_stream_by_pythons_statistics():
+    """Until something is forgotten, phi is by the mean and variance of all that came before."""
+    for case in CASES:
+        options = case.arguments
+        if case.call != "score_batches" or options["convention"] != "paper":
+            continue
+        batches = options["batches"][: options["forget_after"] + 1]
+        if options["compensation"]:
+            continue
+        for number in range(1, len(batches)):
+            past = np.concatenate(batches[:number])
+            for index in np.ndindex(batches[number].shape):
+                column = [Fraction(float(v)) for v in past[(slice(None), *index[1:])]]
+                z = Fraction(float(batches[number][index]))
+                phi = (z - statistics.mean(column)) ** 2 / statistics.variance(column)
+                assert case.expected["phi"][number].value[index] == float(phi)
+
+
+def test_the_authors_mean_counts_the_first_batch_twice():
+    """mean_n = (2 u_1 + u_2 + ... + u_n) / (n + 1), so a value there has phi 0."""
+    batches = [np.array([[1.0], [3.0]]), np.array([[4.0], [6.0]]), np.array([[4.25], [9.0]])]
+    u = [2, 5, Fraction(53, 8)]
+    mean = (2 * u[0] + u[1] + u[2]) / 4
+    phi = stream(batches, "authors", 10, 0.0)[2]
+    spread = [abs(Fraction(z) - mean) for z in (Fraction(17, 4), Fraction(9))]
+    assert phi[0, 0] / phi[1, 0] == (spread[0] / spread[1]) ** 2
+
+
+def test_authors_bound_without_compensation():
+    """phi <= (M - 1)^2 / M with M = b (U + 1): a lone far value in the batch comes near it."""
+    quiet = [np.array([[1.0], [-1.0], [1.0], [-1.0]]) * 1e-3] * 12
+    loud = np.array([[1e6], [0.0], [0.0], [0.0]])
+    phi = stream([*quiet, loud], "authors", 10, 0.0)[-1]
+    bound = Fraction(43**2, 44)
+    assert bound * Fraction(999, 1000) < phi[0, 0] <= bound
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_samuelson(size):
+    """By the biased variance of its own batch, phi sums to n and is n - 1 at most."""
+    z = np.random.default_rng(size).normal(size=(size, 1))
+    from minimono.oracle.suites.scale import phi_given
+    from minimono.oracle.truth import exact
+
+    q = exact(z)
+    mean = q.sum(axis=0) / size
+    phi = phi_given(q, mean, ((q - mean) ** 2).sum(axis=0) / size, 0.0)
+    assert phi.sum() == size
+    assert phi.max() <= size - 1
