@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test parity docs pictures vectors lint clean
+.PHONY: help demo demos test parity docs pictures bench vectors lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at g
 lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
+
+bench: .venv/.with-core ## how fast it is, beside the libraries that are installed
+	@$(BIN)/minimono bench
 
 clean: ## remove all that these commands made, except your results in runs/
 	rm -rf .venv docs/_build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

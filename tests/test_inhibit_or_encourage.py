@@ -168,7 +168,7 @@ def test_the_page_quotes_what_the_command_printed() -> None:
                 r"[+-][\d.]+ ±[\d.]+", rows[0]
             )
             quoted += 1
-        elif rows and len(cells) == 7:  # means, best
+        elif measure and rows and len(cells) == 7:  # means, best
             assert cells == rows[0].removeprefix(measure).split()
             quoted += 1
     assert quoted == 11 + 10
