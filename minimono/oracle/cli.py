@@ -111,11 +111,11 @@ def dump(folder: str) -> int:
 
 
 def accuracy(file: str | None) -> int:
-    from minimono.oracle import accuracy
+    from minimono.oracle.accuracy import table
 
-    table = accuracy.table()
+    page = table()
     if file is None:
-        print(table)
+        print(page)
     else:
-        Path(file).write_text(table + "\n", encoding="utf-8", newline="\n")
+        Path(file).write_text(page + "\n", encoding="utf-8", newline="\n")
     return PASSED

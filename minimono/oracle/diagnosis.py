@@ -184,7 +184,9 @@ def _within(
         return False
     for reply, truth in zip(replies, truths, strict=True):
         want = np.asarray(truth.value)
-        if reply.value.shape != want.shape:
+        if reply.value.shape != want.shape or (reply.value.dtype == bool) != (want.dtype == bool):
+            return False
+        if (reply.value.dtype.kind == "f") != (want.dtype.kind == "f"):
             return False
         if want.dtype.kind != "f" or reply.value.dtype.kind != "f":
             if not _equal_but_either(reply.value, want, truth):

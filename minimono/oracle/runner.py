@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -187,7 +188,9 @@ def run(
         except BaseException as caught:
             error.append(caught)
 
-    thread = threading.Thread(target=target, daemon=True, name=f"oracle {case.id}")
+    # In the caller's context, so that `minimono.reference()` and the like hold there too.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(target,), daemon=True)
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
@@ -348,12 +351,12 @@ def functions_under_test(implementation: Any, suite: str | None) -> Functions:
 
 
 def _as_called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that the suite calls; a class of modules is made one."""
-    if name != "MEmeL" or not isinstance(function, type):
+    """The function that the suite calls: of a maker of modules, whole trajectories."""
+    if name != "MEmeL":
         return function
-    from minimono.oracle.suites.module import trajectory
+    from minimono.oracle.suites.module import as_trajectory
 
-    return trajectory(function)
+    return as_trajectory(function)
 
 
 def reason_to_skip(case: Case, dtype: str, extreme: bool) -> str | None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from minimono import kernels
+from minimono import kernels, mono
 from minimono.oracle import runner
 from minimono.oracle.suites.moments import SUITE, forgetful, mean_and_variance
 
@@ -107,3 +107,123 @@ def test_nist_numacc_in_full():
 def test_mean_and_variance_by_hand():
     mean, variance = mean_and_variance(np.array([1, 2, 2, 4, 6], dtype=object) * Fraction(1))
     assert (mean, variance) == (3, 4)
+
+
+def test_forgetting_by_hand():
+    """Means 1 and 5 with variance 2 each; then the past, worth two samples, meets 5 again."""
+    case = next(c for c in CASES if c.notes.startswith("by hand: a mean of 1, then 5"))
+    assert case.expected["mean"].value.tolist() == [4, 1]
+    assert case.expected["variance"].value.tolist() == [38 / 9, 0]
+
+
+def test_own_at_the_ends_of_the_range():
+    ends = [c for c in CASES if c.extreme]
+    assert len(ends) == 2
+    for case in ends:
+        assert runner.run(SUITE.own[case.call], case).message is None
+
+
+def test_own_variance_of_constant_neurons_is_exactly_0():
+    constant = [c for c in CASES if c.notes.startswith("constant") and "the same" not in c.notes]
+    assert len(constant) == 2
+    for case in constant:
+        _, variance = SUITE.own["moments"](case.arguments["batches"])
+        assert not variance.any()
+
+
+# ---- what people write ---------------------------------------------------------------------------
+
+
+def two_pass(batches):
+    z = np.concatenate(batches)
+    return z.mean(axis=0), z.var(axis=0, ddof=1)
+
+
+def merged(batches, forget_after=None):
+    """Chan's merge, in the dtype of the data."""
+    dtype = batches[0].dtype.type
+    n, mean = len(batches[0]), batches[0].mean(axis=0)
+    m2 = ((batches[0] - mean) ** 2).sum(axis=0)
+    for seen, batch in enumerate(batches[1:], start=1):
+        b, own = len(batch), batch.mean(axis=0)
+        if forget_after is not None and seen >= forget_after:
+            past = forget_after * b
+            m2, n = m2 * dtype((past - 1) / (n - 1)), past
+        m2 = m2 + ((batch - own) ** 2).sum(axis=0) + (own - mean) ** 2 * dtype(n * b / (n + b))
+        mean, n = mean + (own - mean) * dtype(b / (n + b)), n + b
+    return mean, m2 / dtype(n - 1)
+
+
+def welford(batches):
+    n, mean, m2 = 0, 0 * batches[0][0], 0 * batches[0][0]
+    for row in np.concatenate(batches):
+        n += 1
+        delta = row - mean
+        mean = mean + delta / n
+        m2 = m2 + delta * (row - mean)
+    return mean, m2 / (n - 1)
+
+
+def chan(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
+    dtype, n = mean_a.dtype.type, count_a + count_b
+    delta = mean_b - mean_a
+    m2 = m2_a + m2_b + delta * delta * dtype(count_a * count_b / n)
+    return n, mean_a + delta * dtype(count_b / n), m2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("call", "function"),
+    [("moments", two_pass), ("moments", merged), ("moments", welford), ("merge", chan),
+     ("forget", lambda batches, *, forget_after: merged(batches, forget_after))],
+    ids=["two passes", "merged", "Welford", "merge", "forgetting"],
+)  # fmt: skip
+def test_sound_algorithms_pass(call, function, dtype):
+    found = report(call, function, dtype)
+    assert found.passed
+    assert not found.failures, str(found)
+
+
+def short_formula(batches, dtype=None):
+    z = np.concatenate(batches)
+    z = z if dtype is None else z.astype(dtype)
+    n, mean = len(z), z.mean(axis=0)
+    return mean, ((z * z).mean(axis=0) - mean * mean) * z.dtype.type(n / (n - 1))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_short_formula_is_refused_for_its_lost_digits(dtype):
+    found = report("moments", short_formula, dtype)
+    assert any("offset" in c.notes for c in CASES if c.id in {f.case for f in found.failures})
+    assert len(found.failures) >= 4
+    assert all("cancellation" in f.diagnosis for f in found.failures), str(found)
+
+
+def test_float32_accumulators_are_named():
+    def narrow(batches):
+        mean, variance = two_pass([b.astype(np.float32) for b in batches])
+        return mean.astype(float), variance.astype(float)
+
+    found = report("moments", narrow)
+    assert found.failures
+    assert all("float32 inside" in f.diagnosis for f in found.failures), str(found)
+
+
+def test_the_merge_by_squares_is_refused_far_from_zero():
+    def squares(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
+        n = count_a + count_b
+        mean = (count_a * mean_a + count_b * mean_b) / n
+        total = m2_a + count_a * mean_a**2 + m2_b + count_b * mean_b**2
+        return n, mean, total - n * mean**2
+
+    failed = {f.case for f in report("merge", squares).failures}
+    far = {c.id for c in CASES if c.call == "merge" and "a million times" in c.notes}
+    assert far <= failed
+
+
+def test_constant_neurons_by_minimono_and_numpy():
+    """NumPy's variance of 0.1, 0.1, 0.1 is not 0; that is rounding, and allowed."""
+    z = np.full((3, 1), 0.1)
+    assert z.var(axis=0, ddof=1)[0] > 0
+    assert mono.Moments.of(z).m2[0] == 0
+    assert not report("moments", two_pass).failures

@@ -8,7 +8,7 @@ import pytest
 
 from minimono import kernels
 from minimono.oracle import runner
-from minimono.oracle.suites.scale import SUITE, stream
+from minimono.oracle.suites.scale import SUITE, mistaken_stream, stream
 
 CASES = list(SUITE.cases())
 
@@ -102,3 +102,42 @@ def test_samuelson(size):
     phi = phi_given(q, mean, ((q - mean) ** 2).sum(axis=0) / size, 0.0)
     assert phi.sum() == size
     assert phi.max() <= size - 1
+
+
+# ---- what people write ---------------------------------------------------------------------------
+
+
+def test_own_at_the_ends_of_the_range():
+    ends = [c for c in CASES if c.extreme]
+    assert ends
+    for case in ends:
+        assert runner.run(SUITE.own[case.call], case).message is None
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_formula_in_plain_numpy_passes(dtype):
+    def scale(z, mean, variance, *, compensation):
+        below = np.asarray(variance + z.dtype.type(compensation) * variance.mean())
+        phi = (z - mean) ** 2 / np.where(below > 0, below, below.dtype.type(np.nan))
+        assert phi.dtype == dtype
+        return phi
+
+    found = report("monosemantic_scale", scale, dtype)
+    assert not found.failures, str(found)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_stream_by_merging_passes(dtype):
+    """Chan's merge in the dtype of the data, without options: what mistakes are made from."""
+    found = report("score_batches", mistaken_stream, dtype)
+    assert not found.failures, str(found)
+
+
+def test_float32_inside_is_named():
+    def narrow(batches, **options):
+        scores = mistaken_stream([b.astype(np.float32) for b in batches], **options)
+        return [phi.astype(float) for phi in scores]
+
+    found = report("score_batches", narrow)
+    assert found.failures
+    assert all("float32 inside" in f.diagnosis for f in found.failures), str(found)

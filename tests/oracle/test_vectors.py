@@ -206,3 +206,11 @@ def test_git_leaves_their_bytes_alone() -> None:
 def test_unknown_suite() -> None:
     with pytest.raises(ValueError, match="no suite is named 'scales'; there are moments, scale"):
         oracle.load("scales")
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_the_documentation_counts_cases_and_mistakes_rightly(suite: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/oracle.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{suite}` |"))
+    mistakes = sum(map(len, suites.get(suite).mistakes.values()))
+    assert row.endswith(f" {len(vectors.load(suite))} | {mistakes} |")

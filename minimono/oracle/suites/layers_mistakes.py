@@ -350,9 +350,7 @@ def _channels_scaled_by_positions(
 ) -> Outputs:
     """Divided by the root of the number of keys."""
     factor = math.sqrt(q.shape[-1] / k.shape[-2])
-    value, by_q, by_k, by_v = mistaken_attention(
-        q * factor, k, v, upstream, is_causal=is_causal
-    )
+    value, by_q, by_k, by_v = mistaken_attention(q * factor, k, v, upstream, is_causal=is_causal)
     return value, by_q * factor, by_k, by_v
 
 
@@ -449,11 +447,13 @@ CROSS_ENTROPY: dict[str, Callable[..., Outputs]] = {
     ),
     "divided by the number of classes too": partial(
         mistaken_cross_entropy,
-        reduce=lambda losses, shape: losses.mean() / shape[-1], divisor=math.prod,
+        reduce=lambda losses, shape: losses.mean() / shape[-1],
+        divisor=math.prod,
     ),
     "the sign is missing": partial(
         mistaken_cross_entropy,
-        reduce=lambda losses, shape: -losses.mean(), gradient=lambda p, hit: hit - p,
+        reduce=lambda losses, shape: -losses.mean(),
+        gradient=lambda p, hit: hit - p,
     ),
     "to the base 2, not e": partial(
         mistaken_cross_entropy,
@@ -582,9 +582,7 @@ def gates_of(parameters: Array, place: int) -> Array:
 
 
 CELL: dict[str, Callable[..., Outputs]] = {
-    "reset and update have changed places in the weights": partial(
-        mistaken_cell, order=(1, 0, 2)
-    ),
+    "reset and update have changed places in the weights": partial(mistaken_cell, order=(1, 0, 2)),
     "the candidate comes first in the weights": partial(mistaken_cell, order=(1, 2, 0)),
     "update and candidate have changed places in the weights": partial(
         mistaken_cell, order=(0, 2, 1)
@@ -599,15 +597,11 @@ CELL: dict[str, Callable[..., Outputs]] = {
     "no activation function at the candidate": partial(mistaken_cell, slope=1.0),
     "the reset gate before the convolution of the state": partial(mistaken_cell, reset="before"),
     "no reset gate": partial(mistaken_cell, reset="none"),
-    "the reset gate at the input's part of the candidate too": partial(
-        mistaken_cell, reset="both"
-    ),
+    "the reset gate at the input's part of the candidate too": partial(mistaken_cell, reset="both"),
     "no biases": partial(mistaken_cell, biases=False),
     "the kernels are turned around (a true convolution)": partial(mistaken_cell, turned=True),
     "the gradient does not go through the reset gate": partial(mistaken_cell, through=(0.0, 1.0)),
-    "the gradient does not go through the update gate": partial(
-        mistaken_cell, through=(1.0, 0.0)
-    ),
+    "the gradient does not go through the update gate": partial(mistaken_cell, through=(1.0, 0.0)),
     "the gradient does not go through the gates": partial(mistaken_cell, through=(0.0, 0.0)),
     "the old state gets no gradient directly": partial(mistaken_cell, direct=0.0),
 }

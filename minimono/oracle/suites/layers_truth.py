@@ -17,6 +17,7 @@ SLOPE = 0.2  # of the ConvGRU cell's leaky relu
 
 Outputs = tuple[Array, ...]
 
+
 def _each(function: Callable[[Any], Any], x: Array) -> Array:
     out = np.empty(x.shape, dtype=object)
     for index in np.ndindex(x.shape):

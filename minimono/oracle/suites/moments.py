@@ -51,7 +51,9 @@ def expected_statistics(
         "mean": Expected(rounded(mean), linear=reach),
         "variance": Expected(value, linear=2 * reach * spread + 8 * value, quadratic=reach**2),
     }
-    return expected, float((largest / np.where(spread > 0, spread, largest + 1)).max())
+    with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons: all digits are lost
+        condition = np.nan_to_num(largest / spread, nan=1.0, posinf=2.0**52)
+    return expected, max(float(condition.max()), 1.0)
 
 
 # ---- cases ---------------------------------------------------------------------------------------

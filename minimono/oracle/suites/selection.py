@@ -20,13 +20,13 @@ NAN, INF = math.nan, math.inf
 
 def top(phi: Array, k: int, per: str, ties: str) -> Array:
     """The k highest of each sample or of the batch, found by counting how many are higher."""
-    rows = phi.reshape(1, -1) if per == "batch" else phi.reshape(len(phi), -1)
-    mask = np.zeros(rows.shape, dtype=bool)
-    for row, flags in zip(rows, mask, strict=True):
-        for i, score in enumerate(row):
-            higher = sum(other > score for other in row)
-            before = sum(other == score for other in row[:i]) if ties == "first" else 0
-            flags[i] = not math.isnan(score) and higher + before < k
+    rows = phi.reshape(1, -1) if per == "batch" else phi.reshape(len(phi), -1)  # (groups, n)
+    score, other = rows[:, :, None], rows[:, None, :]  # (groups, n, 1), (groups, 1, n)
+    ahead = other > score
+    if ties == "first":
+        place = np.arange(rows.shape[1])
+        ahead |= (other == score) & (place < place[:, None])
+    mask = ~np.isnan(rows) & (ahead.sum(axis=2) < k)
     return mask.reshape(phi.shape)
 
 
@@ -216,8 +216,11 @@ TOP: dict[str, Top] = {
         top(p, k, per, t).any(axis=0), p.shape
     ),
     "k of each neuron's samples": lambda p, k, per, t: np.moveaxis(
-        top(np.moveaxis(p, 0, -1).reshape(-1, len(p)), k, "sample", t)
-        .reshape(*p.shape[1:], len(p)), -1, 0
+        top(np.moveaxis(p, 0, -1).reshape(-1, len(p)), k, "sample", t).reshape(
+            *p.shape[1:], len(p)
+        ),
+        -1,
+        0,
     ),
     "of equal zeros the negative one is lower": lambda p, k, per, t: top(
         np.where((p == 0) & np.signbit(p), -5e-324, p), k, per, t
