@@ -32,7 +32,7 @@ docs: .venv/.with-docs ## the documentation, readable offline
 	@echo "Open docs/_build/html/index.html in a browser."
 
 pictures: .venv/.with-core ## draw the pictures of the documentation again
-	@$(BIN)/python docs/pictures.py
+	@for script in docs/pictures*.py; do $(BIN)/python $$script || exit 1; done
 
 vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at git diff)
 	@$(BIN)/python -c "from minimono.oracle import vectors; vectors.write()"

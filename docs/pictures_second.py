@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from pictures import BLUE, GREEN, GREY, ORANGE, RED, STYLE, arrow, save
 
+import minimono as mm
+
 
 def l2e_threshold() -> None:
     """A threshold that is moved by a count, for three rates, against the true top 2 %."""
@@ -36,7 +38,7 @@ def l2e_pull() -> None:
     d = np.linspace(0.25, 6, 300)
     _, ax = plt.subplots(figsize=(6, 3.6))
     for slope, colour, name, at in (
-        (2 / d, BLUE, "of log d²:  2 / d", (4.2, 0.9)), (2 * d, RED, "of d²:  2 d", (3.1, 8.2)),
+        (2 / d, BLUE, "of log d²:  2 / d", (4.2, 0.9)), (2 * d, RED, "of d²:  2 d", (2.7, 8.2)),
     ):  # fmt: skip
         ax.plot(d[d < edge], slope[d < edge], ":", color=colour)
         ax.plot(d[d >= edge], slope[d >= edge], color=colour, lw=3)
@@ -48,7 +50,55 @@ def l2e_pull() -> None:
     save("l2e-pull")
 
 
+def superposition_pentagon() -> None:
+    """Five features in a plane, and where the neuron of the first starts to fire."""
+    c = np.cos(2 * np.pi / 5)
+    r, b = 1 / (1 - c), c / (c - 1)
+    _, ax = plt.subplots(figsize=(4.8, 4.2))
+    ax.axvspan(-b, 2.3, color=BLUE, alpha=0.12, lw=0)
+    ax.axvline(-b, color=BLUE, ls="--", lw=1.6)
+    ax.text(-b + 0.06, 1.72, "fires: x > −b = 0.447", color=BLUE, va="top")
+    ax.text(-b - 0.06, -1.72, "silent", ha="right")
+    for n in range(5):
+        angle = 2 * np.pi * n / 5
+        tip = (r * np.cos(angle), r * np.sin(angle))
+        arrow(ax, (0, 0), tip, color=ORANGE if n == 0 else GREY, lw=2.4 if n == 0 else 1.6)
+        at = (1.13 * tip[0], 1.13 * tip[1])
+        ax.text(*at, f"{n + 1}", ha="center", va="center", color=ORANGE if n == 0 else GREY)
+    arrow(ax, (0, -0.14), (1, -0.14), color=BLUE, lw=2.4)
+    ax.text(0.5, -0.22, "w", color=BLUE, ha="center", va="top")
+    ax.set(xlim=(-1.6, 2.3), ylim=(-1.8, 1.8), aspect="equal")
+    ax.axis("off")
+    save("superposition-pentagon")
+
+
+def decorrelation_descent() -> None:
+    """Two codes, followed downhill on the published penalty and on the authors' form."""
+    start = np.array([[1.5, 0.5], [1.0, 1.0]])
+    _, axes = plt.subplots(1, 2, figsize=(6.4, 3.5), sharey=True)
+    for ax, convention, name in (
+        (axes[0], "paper", "published"), (axes[1], "authors", "authors' code"),
+    ):  # fmt: skip
+        path = [start]
+        for _ in range(200):
+            z = mm.tensor(path[-1], requires_grad=True)
+            mm.mono.decorrelation_penalty(z, convention=convention).backward()
+            path.append(path[-1] - 0.02 * z.grad)
+        turn = np.linspace(0, 2 * np.pi, 200)
+        ax.plot(np.cos(turn), np.sin(turn), color=GREY, lw=0.8, ls=":")
+        for i, colour in enumerate((BLUE, ORANGE)):
+            ax.plot(*np.array(path)[:, i].T, color=colour, lw=1.4)
+            arrow(ax, (0, 0), tuple(start[i]), color=GREY, lw=1.2)
+            arrow(ax, (0, 0), tuple(path[-1][i]), color=colour, lw=2.6, shrinkA=0, shrinkB=0)
+        ax.set_title(name)
+        ax.set(xlim=(-0.35, 1.65), ylim=(-0.45, 1.25), aspect="equal")
+        ax.axis("off")
+    save("decorrelation-descent")
+
+
 if __name__ == "__main__":
     with plt.rc_context(STYLE):
         l2e_threshold()
         l2e_pull()
+        superposition_pentagon()
+        decorrelation_descent()
