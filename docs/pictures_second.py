@@ -96,9 +96,62 @@ def decorrelation_descent() -> None:
     save("decorrelation-descent")
 
 
+def circuits_rho() -> None:
+    """Inputs with two meanings: by neurons that the unit does not read, and by its circuit."""
+    rng, inputs = np.random.default_rng(0), 60  # the layer of the page, drawn in the same order
+    meaning = rng.integers(2, size=inputs)
+    below = np.zeros((inputs, 8))
+    below[np.arange(inputs), meaning] = rng.uniform(1, 2, inputs)
+    below[:, 2:] = 3 * rng.random((inputs, 6)) * (rng.random((inputs, 6)) < 0.5)
+    below += 0.2 * rng.random((inputs, 8))
+    rho = below[:, :2] / below[:, :2].sum(axis=1, keepdims=True)  # both weights are 1
+    _, axes = plt.subplots(1, 2, figsize=(6.6, 3.4))
+    for ax, points, name, labels in (
+        (axes[0], below[:, 2:4], "layer below", ("neuron 2", "neuron 3")),
+        (axes[1], rho, "circuit", ("share of neuron 0", "share of neuron 1")),
+    ):
+        for m, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "^")):
+            ax.plot(*points[meaning == m].T, marker, color=colour, alpha=0.75, ms=7)
+        ax.set_title(name)
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+    axes[1].set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    axes[1].text(0.12, 0.96, "meaning 1", color=ORANGE)
+    axes[1].text(0.4, 0.08, "meaning 0", color=BLUE)
+    plt.tight_layout()
+    save("circuits-rho")
+
+
+def emergence_paths() -> None:
+    """The six paths of a network of four nodes, and which form counts which."""
+    at = {"x": (0, 0.5), "h": (1, 1), "k": (1, 0), "y": (2, 0.5)}
+    edges = ("xh", "xk", "hy", "ky")
+    forms = {"xh": "A and B", "xhy": "A and B", "xk": "neither", "xky": "A", "hy": "neither",
+             "ky": "A and B"}  # fmt: skip
+    colours = {"A and B": BLUE, "A": ORANGE, "neither": GREY}
+    _, axes = plt.subplots(2, 3, figsize=(6.6, 4.4))
+    for ax, (path, form) in zip(axes.flat, forms.items(), strict=True):
+        on_path = {path[i : i + 2] for i in range(len(path) - 1)}
+        for edge in edges:
+            (x0, y0), (x1, y1) = at[edge[0]], at[edge[1]]
+            dx, dy = 0.2 * (x1 - x0), 0.2 * (y1 - y0)
+            bold = {"color": colours[form], "lw": 3.2} if edge in on_path else {"lw": 0.8}
+            arrow(ax, (x0 + dx, y0 + dy), (x1 - dx, y1 - dy), **bold)
+        for name, (x, y) in at.items():
+            awake = name in "hy"
+            ax.plot(x, y, "o", ms=21, mfc=GREEN if awake else "none", mec=GREEN, mew=1.6)
+            ax.text(x, y, name, ha="center", va="center", color="#ffffff" if awake else GREY)
+        ax.set_title(f"{' - '.join(path)}: {form}", color=colours[form])
+        ax.set(xlim=(-0.3, 2.3), ylim=(-0.3, 1.3))
+        ax.axis("off")
+    plt.tight_layout()
+    save("emergence-paths")
+
+
 if __name__ == "__main__":
     with plt.rc_context(STYLE):
         l2e_threshold()
         l2e_pull()
         superposition_pentagon()
         decorrelation_descent()
+        circuits_rho()
+        emergence_paths()
