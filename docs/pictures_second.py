@@ -10,6 +10,8 @@ from matplotlib import pyplot as plt
 from pictures import BLUE, GREEN, GREY, ORANGE, RED, STYLE, arrow, save
 
 import minimono as mm
+from minimono.data import World, draw_neurons, orthogonal_directions, plant, roc_auc
+from minimono.mono import Moments, monosemantic_scale
 
 
 def l2e_threshold() -> None:
@@ -45,8 +47,8 @@ def l2e_pull() -> None:
         ax.text(*at, name, color=colour)
     ax.axvspan(0, edge, color=GREY, alpha=0.15, lw=0)
     ax.text(0.1, 10.8, "below the threshold:\nleft alone", va="top")
-    ax.set(xlabel="distance d from the mean, in standard deviations", ylabel="pull towards the mean",
-           xlim=(0, 6), ylim=(0, 11))  # fmt: skip
+    ax.set(xlim=(0, 6), ylim=(0, 11), ylabel="pull towards the mean",
+           xlabel="distance d from the mean, in standard deviations")  # fmt: skip
     save("l2e-pull")
 
 
@@ -147,6 +149,35 @@ def emergence_paths() -> None:
     save("emergence-paths")
 
 
+def world_roc() -> None:
+    """Extremes of phi: monosemantic neurons against each other kind, in the world of the page."""
+    rng = np.random.default_rng(0)
+    rng.random((5, 3)), rng.standard_normal((5, 4))  # what the page draws before
+    probabilities = rng.permutation(np.geomspace(0.01, 0.2, 20))
+    world = World(orthogonal_directions(20, 24, rng=rng), probabilities, noise=0.1)
+    layer = plant(world, draw_neurons(world, 20, rng=rng), rng=rng)
+    z = layer.activations(world.sample(10_000, rng=rng).inputs)
+    history = Moments.of(layer.activations(world.sample(10_000, rng=rng).inputs))
+    phi = monosemantic_scale(z, history.mean, history.variance())
+    extreme = np.quantile(phi, 0.999, axis=0)
+    positive = extreme[layer.kinds == "monosemantic"]
+    _, ax = plt.subplots(figsize=(4.8, 4.6))
+    ax.plot([0, 1], [0, 1], ":", color=GREY, lw=1.2)
+    for kind, colour, style, at in (
+        ("distributed", GREEN, "-", (0.24, 0.955)), ("antipodal", BLUE, "--", (0.48, 0.81)),
+        ("polysemantic", ORANGE, "-.", (0.43, 0.31)), ("noisy", RED, "-", (0.72, 0.12)),
+    ):  # fmt: skip
+        negative = extreme[layer.kinds == kind]
+        thresholds = np.sort(np.concatenate([positive, negative]))[::-1, None]
+        found, mistakes = ((g >= thresholds).mean(axis=1) for g in (positive, negative))
+        ax.plot(np.append(0, mistakes), np.append(0, found), style, color=colour)
+        area = roc_auc(positive, negative)
+        ax.text(*at, f"{kind}, {area:.2f}", color=colour)
+    ax.set(xlabel="share of the others, found by mistake", ylabel="share of monosemantic, found",
+           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")  # fmt: skip
+    save("world-roc")
+
+
 if __name__ == "__main__":
     with plt.rc_context(STYLE):
         l2e_threshold()
@@ -155,3 +186,4 @@ if __name__ == "__main__":
         decorrelation_descent()
         circuits_rho()
         emergence_paths()
+        world_roc()
