@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test parity docs pictures vectors mutants lint clean
+.PHONY: help demo demos test parity docs pictures bench vectors mutants lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ docs: .venv/.with-docs ## the documentation, readable offline
 	@echo "Open docs/_build/html/index.html in a browser."
 
 pictures: .venv/.with-core ## draw the pictures of the documentation again
-	@$(BIN)/python docs/pictures.py
+	@for script in docs/pictures*.py; do $(BIN)/python $$script || exit 1; done
 
 mutants: .venv/.with-test .venv/.with-mutants ## wrong copies of the metric code: do the tests see each? (an hour)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run $(if $(JOBS),--max-children $(JOBS)); $(BIN)/python docs/mutants.py
@@ -43,6 +43,9 @@ vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at g
 lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
+
+bench: .venv/.with-core ## how fast it is, beside the libraries that are installed
+	@$(BIN)/minimono bench
 
 clean: ## remove all that these commands made, except your results in runs/
 	rm -rf .venv docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache

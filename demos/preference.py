@@ -392,7 +392,7 @@ for name in ("DecPO (paper)", "DecPO (authors)"):
         verdict(f"  {name}, {measure}", values(name, measure) - values("DPO", measure))
 
 # %%
-# Two facts need no experiment. The authors' penalty is a sum of |z_i| |z_j|: its gradient pulls
+# Two facts need no experiment. The authors' penalty is a sum of ``|z_i| |z_j|``: its gradient pulls
 # every activation towards 0, and it has no optimum where inputs are orthogonal. And whether the
 # paper's ||Z Zᵀ - I||² compares samples or features makes no difference: the two differ by a
 # constant. Both, seen in the activations of the last reference network:

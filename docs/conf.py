@@ -10,8 +10,36 @@ author = "minimono contributors"
 copyright = "2026, minimono contributors"
 release = minimono.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinxcontrib.katex"]
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinxcontrib.katex",
+    "sphinx_gallery.gen_gallery",
+]  # fmt: skip
+exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.zip", "gallery/*.md5"]
+suppress_warnings = ["config.cache"]  # the gallery's options below are functions
+
+# The order of the tutorial.
+DEMOS = [
+    "world", "task_language", "task_images", "task_physics", "l2e", "preference",
+    "inhibit_or_encourage", "circuits", "emergence",
+]  # fmt: skip
+
+
+def gallery_order(file):
+    return DEMOS.index(file.removesuffix(".py"))
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["../demos"],
+    "gallery_dirs": ["gallery"],
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": gallery_order,
+    "reset_argv": lambda gallery_conf, script_vars: ["--quick"],
+    "write_computation_times": False,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "plot_gallery": "True",
+}
 
 # Pages are plain Markdown; the test run executes their fences (see conftest.py), not the build.
 nb_execution_mode = "off"
@@ -66,5 +94,6 @@ def document_plain_functions():
 
 
 def setup(app):
-    document_plain_functions()
+    # After the gallery has run the demos (priority 500), which call these functions.
+    app.connect("builder-inited", lambda app: document_plain_functions(), priority=900)
     app.connect("autodoc-process-docstring", plain_docstring)

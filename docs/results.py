@@ -1,6 +1,9 @@
 """Run experiments in full and keep what they print, as pages in `docs/results/`.
 
     python docs/results.py world circuits        demos/world.py and demos/circuits.py
+    python docs/results.py inhibit_or_encourage
+
+A picture that a demo leaves as `runs/NAME/NAME.svg` goes onto its page.
 
 The demos of the three tasks write their own page: python demos/task_images.py --write
 """
@@ -8,6 +11,7 @@ The demos of the three tasks write their own page: python demos/task_images.py -
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +26,8 @@ def page(name: str) -> str:
     """The page of one experiment: its title and what it is about, and what it prints."""
     source = (ROOT / "demos" / f"{name}.py").read_text(encoding="utf-8")
     title = source.split('"""')[1].strip().splitlines()[0]
+    picture = ROOT / "runs" / name / f"{name}.svg"
+    picture.unlink(missing_ok=True)  # so that what is there afterwards is of this run
     began = time.perf_counter()
     run = subprocess.run(
         [sys.executable, f"demos/{name}.py"],
@@ -33,12 +39,16 @@ def page(name: str) -> str:
         line for line in run.stdout.splitlines()
         if "runs/" not in line  # where the pictures went
     ]  # fmt: skip
+    shown = ""
+    if picture.is_file():
+        shutil.copy(picture, ROOT / "docs" / "results" / picture.name)
+        shown = f"![Means and intervals]({picture.name})\n\n"
     return (
         "---\norphan: true\n---\n\n"
         f"# {title}\n\n"
         f"Printed by `python demos/{name}.py` on {datetime.date.today()} (Python "
         f"{platform.python_version()}, NumPy {np.__version__}, {minutes:.1f} minutes on a shared "
-        "machine, no GPU).\n\n```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
+        f"machine, no GPU).\n\n{shown}```text\n" + "\n".join(lines).strip("\n") + "\n```\n"
     )
 
 

@@ -101,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     info_parser = commands.add_parser("info", help="versions, device, BLAS, kernels")
     info_parser.set_defaults(command=info)
     oracle.add_commands(commands)
+
+    bench_parser = commands.add_parser(
+        "bench", allow_abbrev=False,
+        help="how fast it is, beside the other libraries that are installed (minutes)",
+    )  # fmt: skip
+    bench_parser.set_defaults(command=bench)
+    bench_parser.add_argument("--quick", action="store_true", help="less of it, in about a minute")
+    bench_parser.add_argument("--write", metavar="FILE", help="write the page to FILE too")
     return parser
 
 
@@ -274,6 +282,22 @@ def _report(folder: Path, records: list[Json], text: Json) -> None:
     print(f"\n{table}\n\n{report.LEGEND}\n")
     for verdict in report.verdicts(records):
         print(f"* {verdict}")
+
+
+# ---- minimono bench ----------------------------------------------------------------------------
+
+
+def bench(quick: bool, write: str | None) -> int:
+    """Measure, and print the page while it grows."""
+    from minimono.bench import page  # here, because `minimono --help` should not wait for it
+
+    lines = []
+    for line in page(quick=quick):
+        print(line, flush=True)
+        lines.append(line)
+    if write is not None:
+        Path(write).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
 
 
 # ---- minimono info, and what the machine is ----------------------------------------------------
