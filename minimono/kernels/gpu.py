@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from minimono.backend import Array, array_module
 from minimono.kernels.gpu_launch import Kernel, for_each, for_rows, one_block, rows_of
 

@@ -13,7 +13,8 @@ once along the keys for gq, once along the queries for gk and gv: each sum has o
 order is fixed and nothing is added atomically, at the price of making P twice.
 
 Shapes: `B` batch, `T` time (position), `H` heads, `D` channels of a head. A block of 8 x 8 threads
-has TILE queries (or keys) of one head; thread (x, y) has rows y, y + 8, ... and columns x, x + 8, ...
+has TILE queries (or keys) of one head; thread (x, y) has rows y, y + 8, ... and columns x, x + 8
+and so on.
 """
 
 from __future__ import annotations
@@ -279,8 +280,9 @@ def _packed_attention_backward(
     g, qkv, visible = one_block(g), one_block(qkv), _block_or_none(visible)
     gqkv, delta = xp.empty(qkv.shape, qkv.dtype), xp.empty((B, H, T), qkv.dtype)
     attention_delta_kernel(
-        qkv.dtype, *for_each(delta.size), g, one_block(out), delta, T, H, delta.size, D=D
-    )
+        qkv.dtype, *for_each(delta.size), g, one_block(out), delta, T, H, delta.size, D=D,
+        TILE=tile,
+    )  # fmt: skip
     for kernel in (attention_query_gradient_kernel, attention_key_gradient_kernel):
         kernel(
             qkv.dtype, (-(-T // tile), B * H), (8, 8), g, qkv, visible, is_causal, D**-0.5, log_sum,

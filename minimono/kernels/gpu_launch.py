@@ -10,7 +10,6 @@ equal bits: no kernel uses atomic additions, and who adds what depends on shapes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -58,7 +57,7 @@ __device__ real block_max(real value) {
 """
 
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-SCALARS: dict[str, Callable[[Any], Any]] = {
+SCALARS: dict[str, Any] = {
     "long long": np.int64, "int": np.int32, "bool": np.bool_, "double": np.float64,
 }  # fmt: skip
 
@@ -120,7 +119,7 @@ class Kernel:
             return SCALARS[kind](argument)
         if argument is None:
             return np.uint64(0)  # a null pointer
-        expected = real if kind == "real" else np.dtype(SCALARS[kind])
+        expected: np.dtype[Any] = real if kind == "real" else np.dtype(SCALARS[kind])
         if argument.dtype != expected or not argument.flags.c_contiguous:
             layout = "" if argument.flags.c_contiguous else " with gaps"
             raise TypeError(

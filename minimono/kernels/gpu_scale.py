@@ -13,6 +13,9 @@ z (B, n) real; mean, denominator (n,) float64. Nothing waits for the device, so 
 here: nan and infinity go into the moments, where `Moments.check` finds them.
 """
 
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 from minimono.backend import Array, array_module
@@ -177,7 +180,7 @@ def score(
     found["phi"] = None if phi is None else phi.reshape(z.shape)
     if k and columns is not None:
         found["top"] = xp.empty((samples, k), flat.dtype)
-        found["top_index"] = xp.empty((samples, k), xp.int64)
+        found["top_index"] = xp.empty((samples, k), np.int64)
         highest_kernel(
             flat.dtype, *for_rows(samples, neurons), flat, *columns, found["top"],
             found["top_index"], neurons, k,
@@ -186,15 +189,14 @@ def score(
 
 
 def _results(
-    xp: object, shape: tuple[int, ...], dtype: object, extremes: bool, count: bool
+    xp: ModuleType, shape: tuple[int, ...], dtype: Any, extremes: bool, count: bool
 ) -> dict[str, Array | None]:
-    empty = xp.empty  # type: ignore[attr-defined]
     return {
-        "mean": empty(shape, np.float64),
-        "m2": empty(shape, np.float64),
-        "low": empty(shape, dtype) if extremes else None,
-        "high": empty(shape, dtype) if extremes else None,
-        "counts": empty(shape, np.int64) if count else None,
+        "mean": xp.empty(shape, np.float64),
+        "m2": xp.empty(shape, np.float64),
+        "low": xp.empty(shape, dtype) if extremes else None,
+        "high": xp.empty(shape, dtype) if extremes else None,
+        "counts": xp.empty(shape, np.int64) if count else None,
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minimono import backend
 from minimono.kernels import gpu, gpu_attention, gpu_launch, gpu_scale
 
 SHIM = Path(__file__).with_name("emulator.h")
@@ -34,7 +35,7 @@ MODULES = (gpu, gpu_attention, gpu_scale)
 def compiled_together(code: str, name: str) -> dict[str, str]:
     """The kernels of a file, for the same dtype and constants: most of the time goes per file."""
     dtype = "f" if code.startswith("typedef float") else "d"
-    constants = {key: int(value) for key, value in re.findall(r"^#define (D|TILE) (\d+)$", code, re.M)}
+    constants = {k: int(v) for k, v in re.findall(r"^#define (D|TILE) (\d+)$", code, re.M)}
     for module in MODULES:
         codes = {k.name: k.code(dtype, **constants) for k in kernels_of(module)}
         if codes.get(name) == code:
@@ -89,6 +90,7 @@ class Emulated:
     ) -> None:
         assert all(1 <= b < 2**31 for b in blocks)
         assert all(b < 2**16 for b in blocks[1:])
+        arguments = tuple(getattr(a, "host", a) for a in arguments)  # of the engine's stand-in
         copies = [_guarded(a) if isinstance(a, np.ndarray) else np.array(a) for a in arguments]
         addresses = [  # of the first element between the edges, or of the number itself
             np.array(c.ctypes.data + GUARD * c.itemsize, np.uint64) if c.ndim else c for c in copies
@@ -126,29 +128,60 @@ def compiled_here(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
     return cache(lambda code, name: Emulated(code, name, folder))
 
 
-@pytest.fixture
-def emulated(
-    monkeypatch: pytest.MonkeyPatch, compiled_here: Callable[[str, str], Emulated]
-) -> Callable[[int], None]:
-    """Kernels run in the emulator, on NumPy arrays; call it to choose the order of the threads."""
+class Device:
+    """Where a test runs: arrays go there and come back."""
+
+    def array(self, host: np.ndarray) -> Any:
+        return host
+
+    def host(self, array: Any) -> np.ndarray:
+        return array
+
+    def reorder(self, seed: int) -> None:
+        """Let threads and blocks go in another order from now on."""
+
+
+class Emulator(Device):
     seed = 1
 
-    def compiled(code: str, name: str) -> Emulated:
-        kernel = compiled_here(code, name)
-        kernel.seed = seed
+    def __init__(self, compiled_here: Callable[[str, str], Emulated]) -> None:
+        self.compiled_here = compiled_here
+
+    def reorder(self, seed: int) -> None:
+        self.seed = seed
+
+    def compiled(self, code: str, name: str) -> Emulated:
+        kernel = self.compiled_here(code, name)
+        kernel.seed = self.seed
         return kernel
 
-    def choose(number: int) -> None:
-        nonlocal seed
-        seed = number
 
-    monkeypatch.setattr(gpu_launch, "compiled", compiled)
-    # What `empty` gives must be written before it is read.
+class GPU(Device):
+    def array(self, host: np.ndarray) -> Any:
+        return backend.to_device(host, "cuda")
+
+    def host(self, array: Any) -> np.ndarray:
+        return backend.to_host(array)
+
+
+@pytest.fixture
+def emulator(
+    monkeypatch: pytest.MonkeyPatch, compiled_here: Callable[[str, str], Emulated]
+) -> Emulator:
+    """Kernels run here, on NumPy arrays; what `empty` gives must be written before it is read."""
+    chosen = Emulator(compiled_here)
+    monkeypatch.setattr(gpu_launch, "compiled", chosen.compiled)
     empty = np.empty
     monkeypatch.setattr(np, "empty", lambda *a, **o: _garbage(empty(*a, **o)))
-    return choose
+    return chosen
 
 
 def _garbage(a: np.ndarray) -> np.ndarray:
     a.fill(np.nan if a.dtype.kind == "f" else 1)
     return a
+
+
+@pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Once the emulator, which needs no GPU, and once the real one where there is one."""
+    return GPU() if request.param == "gpu" else request.getfixturevalue("emulator")

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the metrics against φ and moments as they are defined, on the CPU."""
+"""The CUDA kernels of metrics against φ and moments as defined: in the emulator, and on a GPU."""
 
 from fractions import Fraction
 
@@ -9,6 +9,15 @@ from minimono.kernels import gpu_scale, reference
 from minimono.mono import Moments, monosemantic_scale, select_top_k
 
 SHAPES = [(1, 1), (2, 33), (65, 40), (70, 3, 5, 2), (3, 1100)]
+
+
+def score(device, z, mean, denominator, **options):
+    found = gpu_scale.score(*(device.array(a) for a in (z, mean, denominator)), **options)
+    return {name: None if a is None else device.host(a) for name, a in found.items()}
+
+
+def flags(device, z, mean, denominator, top):
+    return device.host(gpu_scale.flag_top(*(device.array(a) for a in (z, mean, denominator, top))))
 
 
 def a_batch(shape, dtype, seed=0):
@@ -25,13 +34,13 @@ def a_batch(shape, dtype, seed=0):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [*SHAPES, (300, 5)])  # the last: more rows in every part
-def test_one_pass(emulated, monkeypatch, shape, dtype) -> None:
+def test_one_pass(device, monkeypatch, shape, dtype) -> None:
     if shape[0] == 300:
         monkeypatch.setattr(gpu_scale, "MOST_PARTS", 3)
     z, mean, variance, denominator = a_batch(shape, dtype)
     k = min(3, z[0].size)
     options = {"k": k, "threshold": 2.5, "extremes": True, "keep_phi": True}
-    found = gpu_scale.score(z, mean, denominator, **options)
+    found = score(device, z, mean, denominator, **options)
     with reference():
         phi = monosemantic_scale(z, mean, variance)
         moments = Moments.of(z)
@@ -48,19 +57,20 @@ def test_one_pass(emulated, monkeypatch, shape, dtype) -> None:
     np.testing.assert_array_equal(found["top"], top)
     np.testing.assert_array_equal(found["top_index"], np.where(np.isnan(top), -1, order))
     np.testing.assert_array_equal(
-        gpu_scale.flag_top(z, mean, denominator, found["top"]), select_top_k(phi, k)
+        flags(device, z, mean, denominator, found["top"]), select_top_k(phi, k)
     )
-    np.testing.assert_array_equal(gpu_scale.scale(z, mean, denominator), phi)
-    alone = gpu_scale.batch_moments(z)
+    again = gpu_scale.scale(*(device.array(a) for a in (z, mean, denominator)))
+    np.testing.assert_array_equal(device.host(again), phi)
+    alone = gpu_scale.batch_moments(device.array(z))
     for name, one in zip(("mean", "m2"), alone, strict=True):
-        assert one.tobytes() == found[name].tobytes()  # whatever else is asked
+        assert device.host(one).tobytes() == found[name].tobytes()  # whatever else is asked
     for seed in (2, 3):
-        emulated(seed)
-        for name, one in gpu_scale.score(z, mean, denominator, **options).items():
+        device.reorder(seed)
+        for name, one in score(device, z, mean, denominator, **options).items():
             assert one.tobytes() == found[name].tobytes(), name
 
 
-def test_moments_against_exact_arithmetic(emulated) -> None:
+def test_moments_against_exact_arithmetic(device) -> None:
     """Large means, an outlier as the first sample, a constant neuron, one that spans magnitudes."""
     rng = np.random.default_rng(5)
     z = rng.normal(size=(150, 4))
@@ -68,7 +78,7 @@ def test_moments_against_exact_arithmetic(emulated) -> None:
     z[0, 1] = -1e6
     z[:, 2] = 0.1
     z[:, 3] *= 10.0 ** rng.integers(-8, 8, 150)
-    mean, m2 = gpu_scale.batch_moments(z)
+    mean, m2 = map(device.host, gpu_scale.batch_moments(device.array(z)))
     for j in range(4):
         exact = [Fraction(v) for v in z[:, j].tolist()]
         centre = sum(exact) / len(exact)
@@ -81,43 +91,43 @@ def test_moments_against_exact_arithmetic(emulated) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [1, 2, 40])
-def test_ties(emulated, dtype, k: int) -> None:
+def test_ties(device, dtype, k: int) -> None:
     """Few different values; every second neuron undefined, so that 40 are more than there are."""
     rng = np.random.default_rng(6)
     z = rng.integers(0, 4, (6, 70)).astype(dtype)
     mean, variance = rng.integers(0, 3, 70).astype(float), np.ones(70)
     variance[::2] = 0.0
     denominator = np.where(variance > 0, variance, np.nan)
-    top = gpu_scale.score(z, mean, denominator, k=k)
+    top = score(device, z, mean, denominator, k=k)
     phi = monosemantic_scale(z, mean, variance)
     order = np.argsort(-phi, axis=1, kind="stable")[:, :k]
     expected = np.take_along_axis(phi, order, axis=1)
     np.testing.assert_array_equal(top["top"], expected)
     np.testing.assert_array_equal(top["top_index"], np.where(np.isnan(expected), -1, order))
     np.testing.assert_array_equal(
-        gpu_scale.flag_top(z, mean, denominator, top["top"]), select_top_k(phi, k)
+        flags(device, z, mean, denominator, top["top"]), select_top_k(phi, k)
     )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scores_too_large_or_too_small_for_their_dtype(emulated, dtype) -> None:
+def test_scores_too_large_or_too_small_for_their_dtype(device, dtype) -> None:
     rng = np.random.default_rng(1)
     z = rng.normal(size=(4, 300)).astype(dtype)
     mean, variance = rng.normal(size=300), 10.0 ** rng.uniform(-307, 307, 300)
     with np.errstate(over="ignore"):
         phi = monosemantic_scale(z, mean, variance)
     order = np.argsort(-phi, axis=1, kind="stable")[:, :5]
-    top = gpu_scale.score(z, mean, variance, k=5)
+    top = score(device, z, mean, variance, k=5)
     np.testing.assert_array_equal(top["top_index"], order)
     np.testing.assert_array_equal(top["top"], np.take_along_axis(phi, order, axis=1))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_activations_stay_visible(emulated, bad: float) -> None:
+def test_bad_activations_stay_visible(device, bad: float) -> None:
     z, mean, _, denominator = a_batch((9, 40), np.float32)
-    good = gpu_scale.score(z, mean, denominator, k=2, extremes=True)
+    good = score(device, z, mean, denominator, k=2, extremes=True)
     z[4, 7] = bad
-    found = gpu_scale.score(z, mean, denominator, k=2, extremes=True, threshold=0.0)
+    found = score(device, z, mean, denominator, k=2, extremes=True, threshold=0.0)
     assert not np.isfinite(found["m2"][7])
     assert not np.isfinite(found["high"][7])
     assert np.isnan(bad) == (found["counts"][7] == 8)
@@ -125,11 +135,12 @@ def test_bad_activations_stay_visible(emulated, bad: float) -> None:
         np.testing.assert_array_equal(np.delete(found[name], 7), np.delete(good[name], 7))
 
 
-def test_merge(emulated) -> None:
+def test_merge(device) -> None:
     rng = np.random.default_rng(7)
     one, other = (Moments.of(rng.normal(size=(n, 5, 3))) for n in (4, 9))
     with reference():
         expected = one.merge(other)
-    mean, m2 = gpu_scale.merge(4, one.mean, one.m2, 9, other.mean, other.m2)
-    np.testing.assert_allclose(mean, expected.mean, rtol=1e-15)
-    np.testing.assert_allclose(m2, expected.m2, rtol=1e-15)
+    arrays = [device.array(a) for a in (one.mean, one.m2, other.mean, other.m2)]
+    mean, m2 = gpu_scale.merge(4, *arrays[:2], 9, *arrays[2:])
+    np.testing.assert_allclose(device.host(mean), expected.mean, rtol=1e-15)
+    np.testing.assert_allclose(device.host(m2), expected.m2, rtol=1e-15)
