@@ -1,6 +1,6 @@
 """The functions that networks are built from, written as their formulas: the reading versions.
 
-Those marked `@has_kernel` have a running version of the same name in `kernels/cpu.py`.
+Those marked `@has_kernel("cpu")` have a running version of the same name in `kernels/cpu.py`.
 Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
 """
 
@@ -21,10 +21,11 @@ from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (tensor: for th
 __all__ = [
     "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
     "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "relu", "rms_norm",
-    "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "tanh",
+    "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax", "tanh",
 ]  # fmt: skip
 
 
+@has_kernel("cpu")
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), element by element; slope 0 at 0, as in PyTorch; nan stays nan.
 
@@ -48,7 +49,7 @@ def silu(x: Tensor) -> Tensor:
     return x * sigmoid(x)
 
 
-@has_kernel
+@has_kernel("cpu")
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
 
@@ -66,7 +67,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
 
 
-@has_kernel
+@has_kernel("cpu")
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
 
@@ -101,17 +102,18 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
         )
     if index.size == 0:
         raise ValueError(f"cross_entropy: no targets (logits have shape {logits.shape})")
-    flat = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
-    return _mean_cross_entropy(flat, Tensor(index.reshape(-1).astype(np.int64)))
+    if logits.ndim != 2:
+        logits = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
+    return _mean_cross_entropy(logits, index.reshape(-1).astype(np.int64, copy=False))
 
 
-@has_kernel
-def _mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+@has_kernel("cpu")
+def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
     rows = backend.array_module(logits.data).arange(logits.shape[0])
     return -log_softmax(logits)[rows, targets].mean()
 
 
-@has_kernel
+@has_kernel("cpu")
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, over the last axis.
 
@@ -133,6 +135,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
+@has_kernel("cpu")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
     if x.shape[-1] != weight.shape[1]:
@@ -150,7 +153,13 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
 
     Raises ValueError for a number outside 0..N-1.
     """
-    return weight[_index(ids, weight.shape[0], "embedding: id", weight.device)]
+    index = _index(ids, weight.shape[0], "embedding: id", weight.device)
+    return _rows_by_number(weight, index.astype(np.int64, copy=False))
+
+
+@has_kernel("cpu")
+def _rows_by_number(weight: Tensor, ids: Array) -> Tensor:
+    return weight[ids]
 
 
 def scaled_dot_product_attention(
@@ -185,6 +194,32 @@ def scaled_dot_product_attention(
     return softmax(scores) @ v  # (..., T, S) @ (..., S, D) -> (..., T, D)
 
 
+def self_attention(
+    qkv: Tensor, *, mask: Array | None = None, is_causal: bool = False
+) -> Tensor:
+    """Attention of positions to positions, for queries, keys and values that lie side by side.
+
+    `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
+    (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
+    """
+    if qkv.ndim != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
+    if mask is not None:
+        _check_mask(mask[:, None, None, :], (qkv.shape[0], 1, 1, qkv.shape[1]))
+        seen = mask[:, :1] if is_causal else mask
+        if isinstance(mask, np.ndarray) and not seen.any(axis=-1).all():
+            raise ValueError("self_attention: mask leaves a query nothing to look at")
+    return _packed_attention(qkv, mask, is_causal)
+
+
+@has_kernel("cpu_attention")
+def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
+    visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
+    out = scaled_dot_product_attention(q, k, v, mask=visible, is_causal=is_causal)
+    return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
+
+
 def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 
@@ -194,8 +229,13 @@ def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = T
         raise ValueError(f"dropout: p is {p}, expected 0 <= p < 1")
     if not training or p == 0.0:
         return x
-    keep = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype) / (1.0 - p)
-    return x * Tensor(backend.to_device(keep.astype(x.dtype), x.device))
+    keep = rng.random(x.shape, dtype=np.float32) >= p
+    return _dropped(x, backend.to_device(keep, x.device), 1.0 / (1.0 - p))
+
+
+@has_kernel("cpu")
+def _dropped(x: Tensor, keep: Array, scale: float) -> Tensor:
+    return x * Tensor(keep.astype(x.dtype) * scale)
 
 
 def _index(ids: Any, size: int, name: str, device: str) -> Array:
@@ -206,8 +246,8 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
     index = backend.as_array(ids.data if isinstance(ids, Tensor) else ids)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
-    wrong = (index < 0) | (index >= size)
-    if wrong.any():
+    if index.size and (index.min() < 0 or index.max() >= size):
+        wrong = (index < 0) | (index >= size)
         raise ValueError(f"{name} {int(index[wrong][0])} is outside 0..{size - 1}")
     return backend.to_device(index, device)
 

@@ -1,21 +1,24 @@
 """The seam between a reading version and its running version.
 
-`@has_kernel` above a function in `functional.py` says: this is the formula, and there is a kernel
-of the same name. Outside `minimono.reference()` a call goes to the kernel, forward and backward,
-as one operation on the tape. A second derivative goes through the formula.
+`@has_kernel("cpu")` above a function in `functional.py` says: this is the formula, and there is a
+kernel of the same name in `kernels/cpu.py`. Outside `minimono.reference()` a call goes to the
+kernel, forward and backward, as one operation on the tape. A second derivative goes through the
+formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from importlib import import_module
 from inspect import signature
+from types import ModuleType
 from typing import Any, Generic, ParamSpec
 
 import numpy as np
 
 from minimono import kernels
+from minimono.backend import Array
 from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
 
@@ -25,19 +28,22 @@ _WITH_KERNELS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Fused(Generic[Parameters]):
-    """A function with a kernel: `NAME_forward` and `NAME_backward` in `kernels/cpu.py`.
+    """A function with a kernel: `NAME_forward` and `NAME_backward` in `kernels/FILE.py`.
 
-    NAME_forward(*arrays, **options)                     -> output, what to keep for the way back
-    NAME_backward(g, output, kept, *arrays, **options)   -> cotangents of the arrays, in order
+    NAME_forward(*arrays, **options)            -> output, what to keep for the way back
+    NAME_backward(needed, g, output, kept, *arrays, **options)
+                                                -> cotangents of the arrays, in order
+
+    `needed` holds, for each array, whether its cotangent is: one that is not may be None.
     """
 
-    def __init__(self, reading: Callable[Parameters, Tensor]):
-        self.reading = reading
+    def __init__(self, reading: Callable[Parameters, Tensor], file: str):
+        self.reading, self.file = reading, file
         self.name = reading.__name__
         update_wrapper(self, reading)
 
     def __call__(self, *arguments: Parameters.args, **options: Parameters.kwargs) -> Tensor:
-        if any(isinstance(o, Tensor) for o in options.values()):
+        if options and any(isinstance(o, Tensor) for o in options.values()):
             # The tape looks for tensors among those passed by position.
             bound = signature(self.reading).bind(*arguments, **options)
             return self(*bound.args, **bound.kwargs)
@@ -45,13 +51,23 @@ class Fused(Generic[Parameters]):
         try:
             if not kernels.enabled() or not _have_kernels(arrays):
                 return self.reading(*arguments, **options)
-            forward = getattr(import_module("minimono.kernels.cpu"), self.name + "_forward")
-            output, kept = forward(*arrays, **options)
+            output, kept = self.forward(*arrays, **options)
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
                 raise
             raise explained(error, self.name, arrays) from error
         return made_by(self, arguments, options, output, kept)
+
+    @cached_property
+    def forward(self) -> Callable[..., tuple[Array, Any]]:
+        return getattr(self._kernels(), self.name + "_forward")  # type: ignore[no-any-return]
+
+    @cached_property
+    def backward(self) -> Callable[..., tuple[Array | None, ...]]:
+        return getattr(self._kernels(), self.name + "_backward")  # type: ignore[no-any-return]
+
+    def _kernels(self) -> ModuleType:
+        return import_module("minimono.kernels." + self.file)  # now: Numba takes half a second
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
@@ -61,12 +77,12 @@ class Fused(Generic[Parameters]):
         if is_recording():
             yield from self._pull_through_reading(cotangent, arguments, options, wanted)
             return
-        backward = getattr(import_module("minimono.kernels.cpu"), self.name + "_backward")
         arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
-        shares = backward(cotangent.data, output.data, kept, *arrays, **options)
-        for argument, share in zip(arguments, shares, strict=False):
-            if id(argument) in wanted:
-                yield argument, Tensor(share)
+        needed = tuple([id(a) in wanted for a in arguments])
+        shares = self.backward(needed, cotangent.data, output.data, kept, *arrays, **options)
+        for i, is_needed in enumerate(needed):
+            if is_needed:
+                yield arguments[i], Tensor(shares[i])
 
     def _pull_through_reading(
         self,
@@ -83,14 +99,23 @@ class Fused(Generic[Parameters]):
         yield from zip((arguments[i] for i in places), shares, strict=True)
 
 
-def has_kernel(reading: Callable[Parameters, Tensor]) -> Fused[Parameters]:
-    """Mark a reading version whose running version stands in `kernels/`."""
-    return Fused(reading)
+def has_kernel(
+    file: str,
+) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
+    """Mark a reading version whose running version stands in `kernels/FILE.py`."""
+    return lambda reading: Fused(reading, file)
 
 
 def _have_kernels(arguments: list[Any]) -> bool:
     """Kernels take NumPy arrays of one float dtype, float32 or float64."""
-    arrays = [a for a in arguments if hasattr(a, "dtype")]
-    floats = {a.dtype for a in arrays if a.dtype.kind in "fc"}
-    on_cpu = all(type(a) is np.ndarray for a in arrays)
-    return on_cpu and len(floats) == 1 and floats.pop() in _WITH_KERNELS
+    found = None
+    for a in arguments:
+        if type(a) is np.ndarray:
+            dtype = a.dtype
+            if dtype.kind in "fc":
+                if dtype not in _WITH_KERNELS or found not in (None, dtype):
+                    return False
+                found = dtype
+        elif hasattr(a, "dtype"):
+            return False  # of another library
+    return found is not None

@@ -12,9 +12,11 @@ Rules are written in tensor operations, so a gradient can have a tape of its own
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -172,11 +174,12 @@ class Tensor:
         tape = tape_of(self)
         leaves = [node for node in tape if node.origin is None]
         with no_grad():
-            gradients = pull_back(tape, self, _cotangent_of(self, cotangent), ends=leaves)
+            on_the_way = {id(node) for node in tape}  # each leads to a leaf
+            gradients = pull_back(tape, self, _cotangent_of(self, cotangent), leaves, on_the_way)
         for leaf in leaves:
-            gradient = gradients[id(leaf)] if id(leaf) in gradients else zeros_like(leaf)
+            gradient = gradients.pop(id(leaf)) if id(leaf) in gradients else zeros_like(leaf)
             if leaf.grad is None:
-                leaf.grad = gradient.data.copy()  # a rule may hand one array to two leaves
+                leaf.grad = _own_array(gradient)
             else:
                 leaf.grad = (Tensor(leaf.grad) + gradient).data
 
@@ -276,32 +279,39 @@ def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
                 if id(argument) not in found:
                     found[id(argument)] = argument
                     to_visit.append(argument)
-    return sorted(found.values(), key=lambda t: t.birth, reverse=True)
+    return sorted(found.values(), key=attrgetter("birth"), reverse=True)
 
 
 def pull_back(
-    tape: list[Tensor], output: Tensor, cotangent: Tensor, ends: Sequence[Tensor]
-) -> dict[int, Tensor]:
+    tape: list[Tensor], output: Tensor, cotangent: Tensor, ends: Sequence[Tensor],
+    on_the_way: Set[int],
+) -> dict[int, Tensor]:  # fmt: skip
     """Cotangents, by `id`, of those `ends` that `output` depends on: the reverse walk.
 
-    A tensor's cotangent is complete when the walk reaches it, since all that used it are younger.
+    `on_the_way`: ids of the tensors on the tape that depend on an end, the ends included. Only they
+    need a cotangent. It is complete when the walk reaches the tensor: all that used it are younger.
     """
     stops = {id(end) for end in ends}
-    on_the_way = set(stops)  # the tensors that depend on an end: only they need a cotangent
-    for node in reversed(tape):
-        if node.origin and any(id(argument) in on_the_way for argument in node.origin.arguments):
-            on_the_way.add(id(node))
-
     gradients = {id(output): cotangent} if id(output) in on_the_way else {}
     for node in tape:
         if id(node) in stops or id(node) not in gradients or node.origin is None:
             continue
         arriving = gradients.pop(id(node))
-        for argument, share in node.origin.operation.pull(arriving, node, on_the_way):
-            share = like(share, argument, node.origin.operation.name)
+        operation = node.origin.operation
+        for argument, share in operation.pull(arriving, node, on_the_way):
+            share = like(share, argument, operation.name)
             known = gradients.get(id(argument))
             gradients[id(argument)] = share if known is None else known + share
     return gradients
+
+
+def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:
+    """The ids of `ends` and of those on the tape that were made from them."""
+    found = {id(end) for end in ends}
+    for node in reversed(tape):
+        if node.origin and any(id(argument) in found for argument in node.origin.arguments):
+            found.add(id(node))
+    return found
 
 
 def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
@@ -328,6 +338,41 @@ def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
 
 def zeros_like(x: Tensor) -> Tensor:
     return Tensor(backend.array_module(x.data).zeros_like(x.data))
+
+
+def _own_array(gradient: Tensor) -> Array:
+    """The array of a gradient: itself if nothing else holds it, else a copy, in one block.
+
+    A rule may hand one tensor, or one array, to two leaves, or hand on one that the user holds.
+    """
+    array = gradient.data
+    if (
+        type(array) is np.ndarray
+        and array.base is None
+        and array.flags.c_contiguous
+        and _holders(gradient) == _NO_OTHER_HOLDERS
+    ):
+        return array
+    return array.copy()
+
+
+def _holders(gradient: Tensor) -> tuple[int, int]:
+    """How often Python counts the tensor and its array as held."""
+    return sys.getrefcount(gradient), sys.getrefcount(gradient.data)
+
+
+def _holders_of_a_new_tensor() -> tuple[int, int]:
+    def own_array(gradient: Tensor) -> tuple[int, int]:  # as `_own_array` does it
+        array = gradient.data
+        counts = _holders(gradient)
+        del array
+        return counts
+
+    gradient = Tensor(np.zeros(1))
+    return own_array(gradient)
+
+
+_NO_OTHER_HOLDERS = _holders_of_a_new_tensor()  # the counts differ between versions of Python
 
 
 def _cotangent_of(output: Tensor, cotangent: Array | None) -> Tensor:
@@ -382,7 +427,10 @@ def grad(
             node.origin is None and id(node) not in ours for node in tape
         )
         with _recorded(others and is_recording()):
-            gradients = pull_back(tape, output, _cotangent_of(output, None), ends=variables)
+            on_the_way = _depending_on(variables, tape)
+            gradients = pull_back(
+                tape, output, _cotangent_of(output, None), variables, on_the_way
+            )
         result = tuple(
             gradients[id(v)] if id(v) in gradients else zeros_like(v) for v in variables
         )

@@ -5,8 +5,9 @@ the formula, and is the truth. Its *running version* is a kernel in this folder,
 reading version by tests. `with reference():` switches every kernel off, so that a reader can step
 through the mathematics in a debugger.
 
-Files: `cpu.py` kernels of networks, `cpu_scale.py` kernels of metrics (float64 accumulators).
-They are imported on first use, because Numba takes half a second to import.
+Files: `cpu.py` and `cpu_attention.py` kernels of networks, `cpu_math.py` what they are made of,
+`cpu_scale.py` kernels of metrics (float64 accumulators), `parallel.py` threads, `memory.py` what
+becomes of freed arrays. They are imported on first use, because Numba takes half a second.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
+
+_threads = 1
+
+
+def threads() -> int:
+    """How many threads a kernel of a network may use on large arrays; 1: only the caller's own."""
+    return _threads
 
 
 def enabled() -> bool:

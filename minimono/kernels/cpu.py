@@ -1,8 +1,8 @@
 """Running versions on the CPU, in Numba: each the formula of `functional.py`, fused into loops.
 
 Every kernel is a plain Python function over rows of a matrix, compiled by a call, so that it can
-be read, and run without Numba (`NUMBA_DISABLE_JIT=1`). They run on one thread: Numba's threads
-and those of NumPy's BLAS would wait for each other's cores.
+be read, and run without Numba (`NUMBA_DISABLE_JIT=1`). They run on one thread, and let go of
+Python's lock, so that two Python threads can run two of them at once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,26 @@ import numpy as np
 from numba import njit
 
 from minimono.backend import Array
+from minimono.kernels.cpu_math import (
+    LANES,
+    exp_nonpositive,
+    largest,
+    normal_below,
+    total,
+    total_of_products,
+)
+from minimono.kernels.memory import keep_freed_memory
+from minimono.kernels.parallel import in_parts
+
+keep_freed_memory()
 
 Kept = Any  # what a forward pass keeps for its backward pass
+Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
 
 
 def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call for each dtype, and keep the machine code on disk."""
-    return njit(cache=True, error_model="numpy")(kernel)
+    return njit(cache=True, error_model="numpy", nogil=True)(kernel)
 
 
 def rows_of(x: Array) -> Array:
@@ -29,42 +42,117 @@ def rows_of(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
+def flat(x: Array) -> Array:
+    """(...) -> (N,), in one block of memory."""
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+def each(kernel: Callable[..., None], *arrays: Array) -> None:
+    """Run a kernel over arrays (N,) of one size, large ones in parts."""
+    size = arrays[0].size
+    in_parts(lambda part: kernel(*(a[part] for a in arrays)), size, size)
+
+
+# ---- linear: BLAS does the work ----------------------------------------------------------------
+
+
+def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
+    out = x.reshape(-1, x.shape[-1]) @ weight.T  # (..., C) -> (N, C) @ (C, D)
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
+        out += bias
+    return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
+
+
+def linear_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
+    bias: Array | None = None,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
+    gx = (g @ weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
+    gweight = g.T @ x.reshape(-1, x.shape[-1]) if needed[1] else None  # (D, N) @ (N, C)
+    return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
+
+
+# ---- ReLU --------------------------------------------------------------------------------------
+
+
+def _relu(x: Array, out: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.size):
+        out[i] = zero if x[i] <= zero else x[i]
+
+
+def _relu_gradient(g: Array, x: Array, gx: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.size):
+        gx[i] = zero if x[i] <= zero else g[i]
+
+
+relu_kernel, relu_gradient_kernel = compiled(_relu), compiled(_relu_gradient)
+
+
+def relu_forward(x: Array) -> tuple[Array, Kept]:
+    out = np.empty(x.shape, x.dtype)
+    each(relu_kernel, flat(x), out.reshape(-1))
+    return out, None
+
+
+def relu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) -> tuple[Array, ...]:
+    gx = np.empty(x.shape, x.dtype)
+    each(relu_gradient_kernel, flat(g), flat(out), gx.reshape(-1))  # out <= 0 where x <= 0
+    return (gx,)
+
+
 # ---- GELU --------------------------------------------------------------------------------------
 
-SQRT_HALF = math.sqrt(0.5)
 INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
-TANH_SCALE = math.sqrt(2.0 / math.pi)
+TANH_SCALE = 2.0 * math.sqrt(2.0 / math.pi)
 TANH_CUBIC = 0.044715
+
+# Constants take the dtype of x: a plain 0.5 is float64, and would take all around it along.
 
 
 def _gelu(x: Array, out: Array) -> None:
     for i in range(x.size):
-        out[i] = 0.5 * x[i] * math.erfc(-x[i] * SQRT_HALF)
+        out[i] = x[i] * normal_below(x[i])
 
 
 def _gelu_gradient(g: Array, x: Array, gx: Array) -> None:
+    real = x.dtype.type
+    half, height = real(0.5), real(INV_SQRT_2PI)
     for i in range(x.size):
-        below = 0.5 * math.erfc(-x[i] * SQRT_HALF)
-        density = INV_SQRT_2PI * math.exp(-0.5 * x[i] * x[i])
-        gx[i] = g[i] * (below + x[i] * density)
+        density = height * exp_nonpositive(-half * x[i] * x[i])
+        gx[i] = g[i] * (normal_below(x[i]) + x[i] * density)
 
 
 def _gelu_tanh(x: Array, out: Array) -> None:
+    real = x.dtype.type
+    zero, one, scale, cubic = real(0.0), real(1.0), real(TANH_SCALE), real(TANH_CUBIC)
     for i in range(x.size):
-        u = TANH_SCALE * (x[i] + TANH_CUBIC * x[i] * x[i] * x[i])
-        out[i] = x[i] / (1.0 + math.exp(-2.0 * u))  # x sigmoid(2 u)
+        u = scale * (x[i] + cubic * x[i] * x[i] * x[i])
+        e = exp_nonpositive(-abs(u))
+        gate = (one if u >= zero else e) / (one + e)  # sigmoid(u)
+        out[i] = x[i] * gate
 
 
 def _gelu_tanh_gradient(g: Array, x: Array, gx: Array) -> None:
+    real = x.dtype.type
+    zero, one, scale, cubic = real(0.0), real(1.0), real(TANH_SCALE), real(TANH_CUBIC)
+    three = real(3.0)
     for i in range(x.size):
-        u = TANH_SCALE * (x[i] + TANH_CUBIC * x[i] * x[i] * x[i])
-        e = math.exp(-2.0 * abs(u))  # at most 1: nothing overflows
-        larger = 1.0 / (1.0 + e)
-        gate = larger if u >= 0.0 else e * larger  # sigmoid(2 u)
+        square = x[i] * x[i]
+        u = scale * (x[i] + cubic * square * x[i])
+        e = exp_nonpositive(-abs(u))  # at most 1: nothing overflows
+        larger = one / (one + e)
+        gate = larger if u >= zero else e * larger  # sigmoid(u)
         bend = e * larger * larger  # gate (1 - gate)
-        gx[i] = g[i] * gate
-        if bend != 0.0:  # far out it is 0, and the cubic's slope infinite
-            gx[i] += g[i] * bend * x[i] * 2.0 * TANH_SCALE * (1.0 + 3.0 * TANH_CUBIC * x[i] * x[i])
+        slope = x[i] * scale * (one + three * cubic * square)  # x du/dx
+        # Far out the bend is 0, and the slope may be infinite.
+        gx[i] = g[i] * (gate + (zero if bend == zero else bend * slope))
 
 
 gelu_kernel, gelu_gradient_kernel = compiled(_gelu), compiled(_gelu_gradient)
@@ -74,46 +162,42 @@ gelu_tanh_kernel, gelu_tanh_gradient_kernel = compiled(_gelu_tanh), compiled(_ge
 def gelu_forward(x: Array, approximate: str = "none") -> tuple[Array, Kept]:
     if approximate not in ("none", "tanh"):
         raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
-    flat = np.ascontiguousarray(x).reshape(-1)
-    out = np.empty_like(flat)
-    (gelu_kernel if approximate == "none" else gelu_tanh_kernel)(flat, out)
-    return out.reshape(x.shape), None
+    out = np.empty(x.shape, x.dtype)
+    each(gelu_kernel if approximate == "none" else gelu_tanh_kernel, flat(x), out.reshape(-1))
+    return out, None
 
 
 def gelu_backward(
-    g: Array, out: Array, kept: Kept, x: Array, approximate: str = "none"
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, approximate: str = "none"
 ) -> tuple[Array, ...]:
-    flat = np.ascontiguousarray(x).reshape(-1)
-    gx = np.empty_like(flat)
+    gx = np.empty(x.shape, x.dtype)
     kernel = gelu_gradient_kernel if approximate == "none" else gelu_tanh_gradient_kernel
-    kernel(np.ascontiguousarray(g).reshape(-1), flat, gx)
-    return (gx.reshape(x.shape),)
+    each(kernel, flat(g), flat(x), gx.reshape(-1))
+    return (gx,)
 
 
 # ---- softmax -----------------------------------------------------------------------------------
 
 
 def _softmax(x: Array, out: Array) -> None:
+    lane, sums = np.empty(LANES, x.dtype), np.empty(LANES, np.float64)
     for i in range(x.shape[0]):
-        largest = x[i, 0]
+        top = largest(x[i], lane)
         for j in range(x.shape[1]):
-            if not x[i, j] <= largest:  # so that a nan wins, and the row is nan as it should be
-                largest = x[i, j]
-        total = 0.0
+            out[i, j] = exp_nonpositive(x[i, j] - top)  # of a row with a nan, at least one is nan
+        share = x.dtype.type(1.0 / total(out[i], sums))
         for j in range(x.shape[1]):
-            out[i, j] = math.exp(x[i, j] - largest)
-            total += out[i, j]
-        for j in range(x.shape[1]):
-            out[i, j] /= total
+            out[i, j] *= share
 
 
 def _softmax_gradient(g: Array, out: Array, gx: Array) -> None:
+    sums = np.empty(LANES, np.float64)
     for i in range(out.shape[0]):
-        total = 0.0
         for j in range(out.shape[1]):
-            total += g[i, j] * out[i, j]
+            gx[i, j] = g[i, j] * out[i, j]
+        mean = out.dtype.type(total(gx[i], sums))
         for j in range(out.shape[1]):
-            gx[i, j] = out[i, j] * (g[i, j] - total)
+            gx[i, j] = out[i, j] * (g[i, j] - mean)
 
 
 softmax_kernel, softmax_gradient_kernel = compiled(_softmax), compiled(_softmax_gradient)
@@ -128,7 +212,7 @@ def softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Kept]:
 
 
 def softmax_backward(
-    g: Array, out: Array, kept: Kept, x: Array, axis: int = -1
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, axis: int = -1
 ) -> tuple[Array, ...]:
     last = np.moveaxis(np.atleast_1d(out), axis, -1)
     rows = rows_of(last)
@@ -141,18 +225,16 @@ def softmax_backward(
 
 
 def _cross_entropy(logits: Array, targets: Array, probability: Array, losses: Array) -> None:
+    lane, sums = np.empty(LANES, logits.dtype), np.empty(LANES, np.float64)
     for i in range(logits.shape[0]):
-        largest = logits[i, 0]
+        top = largest(logits[i], lane)
         for j in range(logits.shape[1]):
-            if not logits[i, j] <= largest:
-                largest = logits[i, j]
-        total = 0.0
+            probability[i, j] = exp_nonpositive(logits[i, j] - top)
+        whole = total(probability[i], sums)
+        share = logits.dtype.type(1.0 / whole)
         for j in range(logits.shape[1]):
-            probability[i, j] = math.exp(logits[i, j] - largest)
-            total += probability[i, j]
-        for j in range(logits.shape[1]):
-            probability[i, j] /= total
-        losses[i] = math.log(total) - (logits[i, targets[i]] - largest)
+            probability[i, j] *= share
+        losses[i] = math.log(whole) - (logits[i, targets[i]] - top)
 
 
 def _cross_entropy_gradient(
@@ -171,16 +253,17 @@ cross_entropy_gradient_kernel = compiled(_cross_entropy_gradient)
 def _mean_cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Kept]:
     logits = np.ascontiguousarray(logits)
     probability, losses = np.empty_like(logits), np.empty(len(logits))
+    targets = flat(targets)
     cross_entropy_kernel(logits, targets, probability, losses)
     return np.asarray(losses.mean(), dtype=logits.dtype), probability
 
 
 def _mean_cross_entropy_backward(
-    g: Array, out: Array, probability: Kept, logits: Array, targets: Array
+    needed: Needed, g: Array, out: Array, probability: Kept, logits: Array, targets: Array
 ) -> tuple[Array, ...]:
     gradient = np.empty_like(probability)
     scale = probability.dtype.type(float(g) / len(logits))
-    cross_entropy_gradient_kernel(scale, probability, targets, gradient)
+    cross_entropy_gradient_kernel(scale, probability, flat(targets), gradient)
     return (gradient,)
 
 
@@ -190,19 +273,16 @@ def _mean_cross_entropy_backward(
 def _layer_norm(
     x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, scale: Array
 ) -> None:
+    sums = np.empty(LANES, np.float64)
     channels = x.shape[1]
     for i in range(x.shape[0]):
-        total = 0.0
+        mean[i] = total(x[i], sums) / channels
         for j in range(channels):
-            total += x[i, j]
-        centre = total / channels
-        squares = 0.0
-        for j in range(channels):
-            squares += (x[i, j] - centre) ** 2
-        mean[i] = centre
+            out[i, j] = x[i, j] - mean[i]
+        squares = total_of_products(out[i], out[i], sums)
         scale[i] = 1.0 / math.sqrt(squares / channels + eps)
         for j in range(channels):
-            out[i, j] = (x[i, j] - centre) * scale[i] * weight[j] + bias[j]
+            out[i, j] = out[i, j] * scale[i] * weight[j] + bias[j]
 
 
 def _layer_norm_gradient(
@@ -210,19 +290,20 @@ def _layer_norm_gradient(
     gx: Array, gweight: Array, gbias: Array,
 ) -> None:  # fmt: skip
     # With h = (x - mean) scale and d = g weight:  gx = scale (d - mean(d) - h mean(d h)).
+    sums = np.empty(LANES, np.float64)
+    d, h = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     channels = x.shape[1]
     for i in range(x.shape[0]):
-        sum_d, sum_dh = 0.0, 0.0
         for j in range(channels):
-            h = (x[i, j] - mean[i]) * scale[i]
-            d = g[i, j] * weight[j]
-            sum_d += d
-            sum_dh += d * h
-            gweight[j] += g[i, j] * h
+            h[j] = (x[i, j] - mean[i]) * scale[i]
+            d[j] = g[i, j] * weight[j]
+        for j in range(channels):
+            gweight[j] += g[i, j] * h[j]
             gbias[j] += g[i, j]
+        mean_d = x.dtype.type(total(d, sums) / channels)
+        mean_dh = x.dtype.type(total_of_products(d, h, sums) / channels)
         for j in range(channels):
-            h = (x[i, j] - mean[i]) * scale[i]
-            gx[i, j] = scale[i] * (g[i, j] * weight[j] - sum_d / channels - h * sum_dh / channels)
+            gx[i, j] = scale[i] * (d[j] - mean_d - h[j] * mean_dh)
 
 
 layer_norm_kernel = compiled(_layer_norm)
@@ -239,35 +320,78 @@ def layer_norm_forward(
                 f"x has {x.shape[-1]} channels (axis -1)"
             )
     rows = rows_of(x)
-    out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows))
-    layer_norm_kernel(rows, weight, bias, float(eps), out, mean, scale)
+    out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows), x.dtype)
+    weight, bias = flat(weight), flat(bias)
+
+    def run(part: slice) -> None:
+        layer_norm_kernel(rows[part], weight, bias, float(eps), out[part], mean[part], scale[part])
+
+    in_parts(run, len(rows), rows.size)
     return out.reshape(x.shape), (mean, scale)
 
 
 def layer_norm_backward(
-    g: Array, out: Array, kept: Kept, x: Array, weight: Array, bias: Array, eps: float = 1e-5
-) -> tuple[Array, ...]:
-    rows = rows_of(x)
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array, bias: Array,
+    eps: float = 1e-5,
+) -> tuple[Array, ...]:  # fmt: skip
+    rows, g, weight = rows_of(x), rows_of(g), flat(weight)
+    mean, scale = kept
     gx = np.empty_like(rows)
-    gweight, gbias = np.zeros(x.shape[-1]), np.zeros(x.shape[-1])
-    layer_norm_gradient_kernel(rows_of(g), rows, weight, *kept, gx, gweight, gbias)
-    return gx.reshape(x.shape), gweight.astype(x.dtype), gbias.astype(x.dtype)
+
+    def run(part: slice) -> Array:
+        sums = np.zeros((2, x.shape[-1]))  # of gweight and gbias
+        layer_norm_gradient_kernel(
+            g[part], rows[part], weight, mean[part], scale[part], gx[part], sums[0], sums[1]
+        )
+        return sums
+
+    gweight, gbias = np.sum(in_parts(run, len(rows), rows.size), axis=0).astype(x.dtype)
+    return gx.reshape(x.shape), gweight, gbias
 
 
-# ---- Adam --------------------------------------------------------------------------------------
+# ---- embedding ---------------------------------------------------------------------------------
 
 
-def _adam(
-    p: Array, g: Array, m: Array, v: Array,
-    rate: float, beta1: float, beta2: float, eps: float, decay: float, l2: float,
-    correction1: float, correction2: float,
-) -> None:  # fmt: skip
-    for i in range(p.size):
-        gi = g[i] + l2 * p[i]
-        m[i] = beta1 * m[i] + (1.0 - beta1) * gi
-        v[i] = beta2 * v[i] + (1.0 - beta2) * gi * gi
-        step = (m[i] / correction1) / (math.sqrt(v[i] / correction2) + eps)
-        p[i] -= rate * (step + decay * p[i])
+def _embedding_gradient(g: Array, ids: Array, gweight: Array) -> None:
+    for i in range(len(ids)):
+        for j in range(g.shape[1]):
+            gweight[ids[i], j] += g[i, j]
 
 
-adam_kernel = compiled(_adam)
+embedding_gradient_kernel = compiled(_embedding_gradient)
+
+
+def _rows_by_number_forward(weight: Array, ids: Array) -> tuple[Array, Kept]:
+    return weight[ids], None
+
+
+def _rows_by_number_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, weight: Array, ids: Array
+) -> tuple[Array, ...]:
+    gweight = np.zeros(weight.shape, weight.dtype)
+    embedding_gradient_kernel(rows_of(g), flat(ids), gweight)
+    return (gweight,)
+
+
+# ---- dropout -----------------------------------------------------------------------------------
+
+
+def _dropped(x: Array, keep: Array, scale: float, out: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.size):
+        out[i] = x[i] * (scale if keep[i] else zero)
+
+
+dropped_kernel = compiled(_dropped)
+
+
+def _dropped_forward(x: Array, keep: Array, scale: float) -> tuple[Array, Kept]:
+    out = np.empty(x.shape, x.dtype)
+    dropped_kernel(flat(x), flat(keep), x.dtype.type(scale), out.reshape(-1))
+    return out, None
+
+
+def _dropped_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, keep: Array, scale: float
+) -> tuple[Array, ...]:
+    return (_dropped_forward(g, keep, scale)[0],)

@@ -139,12 +139,9 @@ class MultiHeadAttention(Module):
     def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
         B, T, C = x.shape
         H, D = self.heads, C // self.heads
-        qkv = self.qkv(x).reshape(B, T, 3, H, D).transpose(2, 0, 3, 1, 4)  # -> (3, B, H, T, D)
-        visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
-        mixed = F.scaled_dot_product_attention(
-            qkv[0], qkv[1], qkv[2], mask=visible, is_causal=self.causal
-        )
-        mixed = mixed.transpose(0, 2, 1, 3).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C)
+        qkv = self.qkv(x).reshape(B, T, 3, H, D)  # (B, T, 3 C) -> (B, T, 3, H, D)
+        mixed = F.self_attention(qkv, mask=mask, is_causal=self.causal)
+        mixed = mixed.reshape(B, T, C)  # (B, T, H, D) -> (B, T, C)
         return self.dropout(self.out(mixed))
 
 

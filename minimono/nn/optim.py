@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,8 @@ class SGD(Optimiser):
     >>> optimiser.step()
     >>> p.data
     array([0.8])
+
+    Reading version: `_update` below. Running versions: two kernels in `kernels/cpu_optim.py`.
     """
 
     def __init__(
@@ -130,6 +133,16 @@ class SGD(Optimiser):
         super().__init__(parameters, lr, ("momentum",) if momentum else ())
 
     def _update(self, p: Tensor, g: Array, i: int) -> None:
+        running = _kernels_for(p.data)
+        if running is not None:
+            arrays = [_in_one_block(p), g]
+            if self.momentum:
+                arrays.append(self.slots["momentum"][i])
+                numbers = [self.lr, self.weight_decay, self.momentum]
+                running.update(running.sgd_momentum_kernel, arrays, numbers)
+            else:
+                running.update(running.sgd_kernel, arrays, [self.lr, self.weight_decay])
+            return
         if self.weight_decay:
             g = g + self.weight_decay * p.data
         if self.momentum:
@@ -144,7 +157,7 @@ class Adam(Optimiser):
         v = beta2 v + (1 - beta2) g^2        v^ = v / (1 - beta2^t)        p -= lr m^ / (sqrt v^ + eps)
 
     `weight_decay` adds weight_decay p to g, as in PyTorch. t counts the parameter's own updates.
-    Reading version: `_update` below. Running version: `adam_kernel` in `kernels/cpu.py`.
+    Reading version: `_update` below. Running version: `adam_kernel` in `kernels/cpu_optim.py`.
     """  # noqa: E501
 
     decoupled = False  # whether weight decay is apart from the gradient
@@ -166,9 +179,10 @@ class Adam(Optimiser):
         correction2 = 1.0 - beta2 ** self.updates[i]
         l2, decay = (0.0, self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
         m, v = self.slots["mean"][i], self.slots["square"][i]
-        if kernels.enabled() and _has_kernel(p):
-            numbers = (self.lr, beta1, beta2, self.eps, decay, l2, correction1, correction2)
-            _run_kernel(p, g, m, v, *numbers)
+        running = _kernels_for(p.data)
+        if running is not None:
+            numbers = [self.lr, beta1, beta2, self.eps, decay, l2, correction1, correction2]
+            running.update(running.adam_kernel, [_in_one_block(p), g, m, v], numbers)
             return
         g = g + l2 * p.data
         m[...] = beta1 * m + (1.0 - beta1) * g
@@ -197,11 +211,7 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Array:
 
     Parameters without a gradient count as 0.
     """
-    squares = [
-        backend.array_module(p.grad).square(p.grad, dtype=np.float64).sum()
-        for p in parameters
-        if p.grad is not None
-    ]
+    squares = [_sum_of_squares(p.grad) for p in parameters if p.grad is not None]
     if not squares:
         return np.array(0.0)
     xp = backend.array_module(squares[0])
@@ -224,6 +234,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
     parameters = [p for p in parameters if p.grad is not None]
     norm = gradient_norm(parameters)
     factor = backend.array_module(norm).minimum(1.0, float(max_norm) / (norm + 1e-6))
+    if backend.device_of(factor) == "cpu" and factor == 1.0:
+        return norm  # nothing to do; on a GPU, to look would be to wait
     for p in parameters:
         assert p.grad is not None
         p.grad = p.grad * factor.astype(p.dtype)
@@ -257,17 +269,29 @@ def cosine_schedule(
     return floor + (peak - floor) * (1.0 + math.cos(math.pi * along)) / 2.0
 
 
-def _run_kernel(p: Tensor, g: Array, m: Array, v: Array, *numbers: float) -> None:
-    from minimono.kernels import cpu  # here, because importing Numba takes half a second
+def _sum_of_squares(g: Array) -> Any:
+    """In float64, on the gradient's device."""
+    running = _kernels_for(g)
+    if running is not None:
+        return running.sum_of_squares(g)
+    return backend.array_module(g).square(g, dtype=np.float64).sum()
 
-    # The kernel walks through memory: p must be one block (it stays itself if it is), m and v are.
+
+def _kernels_for(array: Array) -> ModuleType | None:
+    """The module of running versions, if it has some for this array and they are switched on."""
+    if not kernels.enabled() or type(array) is not np.ndarray:
+        return None
+    if array.dtype not in (np.float32, np.float64):
+        return None
+    from minimono.kernels import cpu_optim  # here, because importing Numba takes half a second
+
+    return cpu_optim
+
+
+def _in_one_block(p: Tensor) -> Array:
+    """The parameter's array as kernels want it, to be written to: itself, if it is like that."""
     p.data = np.require(p.data, requirements=["C", "W"])
-    g = np.ascontiguousarray(g)
-    cpu.adam_kernel(p.data.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
-
-
-def _has_kernel(p: Tensor) -> bool:
-    return type(p.data) is np.ndarray and p.dtype in (np.float32, np.float64)
+    return p.data
 
 
 def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:

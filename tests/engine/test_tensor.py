@@ -582,3 +582,41 @@ def test_no_grad_ends_with_its_block_also_by_an_error() -> None:
         with no_grad():
             pass
         assert not is_recording()
+
+
+def test_a_leaf_owns_its_gradient() -> None:
+    """It takes over the array of the walk where nobody else holds it, and copies it otherwise."""
+    a, b = tensor(np.ones(3), requires_grad=True), tensor(np.ones(3), requires_grad=True)
+    (a + b).backward(np.arange(3.0))  # the rule hands one tensor to both
+    assert a.grad is not None
+    a.grad += 1.0
+    np.testing.assert_array_equal(b.grad, [0.0, 1.0, 2.0])
+
+    held = np.arange(3.0)
+
+    @P.primitive
+    def same(x: Any) -> Any:
+        return x.copy()
+
+    same.vjp(lambda g, out, x: Tensor(held))
+    c = tensor(np.ones(3), requires_grad=True)
+    same(c).backward(np.ones(3))
+    assert c.grad is not held
+    np.testing.assert_array_equal(c.grad, held)
+
+    made: list[Any] = []
+
+    @P.primitive
+    def double(x: Any) -> Any:
+        return 2.0 * x
+
+    def rule(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
+        share = 2.0 * g
+        made.append(share.data.ctypes.data)
+        return share
+
+    double.vjp(rule)
+    d = tensor(np.ones(3), requires_grad=True)
+    double(d).backward(np.ones(3))
+    assert d.grad is not None
+    assert made == [d.grad.ctypes.data]  # no copy

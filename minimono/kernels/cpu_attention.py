@@ -1,0 +1,163 @@
+"""Attention on the CPU, without keeping the (T, T) weights of any head.
+
+    S = q k^T / sqrt D        P = exp(S - L),  L = log sum exp(S) of each row        out = P v
+
+Only L, a number for each query, is kept. On the way back P is made again from it, and with
+delta = sum of g out over a row (it equals the sum of P (g v^T)):
+
+    gv = P^T g        dS = P (g v^T - delta) / sqrt D        gq = dS k        gk = dS^T q
+
+(Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135, appendix B.) The matrices of one
+sample's heads and a band of queries exist at a time; a causal band stops at its last query.
+
+Shapes: `B` batch, `T` time (position), `H` heads, `D` channels of a head; a band is `R` queries
+from `first` on, that look at the first `S` positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from minimono.backend import Array
+from minimono.kernels.cpu import Kept, Needed, compiled
+from minimono.kernels.cpu_math import LANES, exp_nonpositive, largest, total
+from minimono.kernels.parallel import in_parts
+
+BAND = 64  # queries: the fastest of 32, 64, 128 and 256 at T = 128 and 256
+
+
+def _weights(scores: Array, scale: float, hidden: Array, first: int, log_sum: Array) -> None:
+    """From products q k^T (H, R, S) to weights, in place, and L (H, R).
+
+    `first` < 0: not causal. `hidden` (S,) or (0,): True at positions that nobody may look at.
+    """
+    lane, sums = np.empty(LANES, scores.dtype), np.empty(LANES, np.float64)
+    for h in range(scores.shape[0]):
+        for i in range(scores.shape[1]):
+            seen = scores.shape[2] if first < 0 else first + i + 1
+            row = scores[h, i, :seen]
+            for j in range(seen):
+                row[j] *= scale
+            for j in range(min(seen, len(hidden))):
+                if hidden[j]:
+                    row[j] = -np.inf
+            top = largest(row, lane)
+            for j in range(seen):
+                row[j] = exp_nonpositive(row[j] - top)
+            whole = total(row, sums)
+            share = scores.dtype.type(1.0 / whole)
+            for j in range(seen):
+                row[j] *= share
+            scores[h, i, seen:] = 0.0
+            log_sum[h, i] = top + math.log(whole)
+
+
+def _weights_again(
+    scores: Array, scale: float, hidden: Array, first: int, log_sum: Array,
+    gweights: Array, delta: Array,
+) -> None:  # fmt: skip
+    """From products q k^T and g v^T (H, R, S) to weights P and to dS, both in place."""
+    zero = scores.dtype.type(0.0)
+    for h in range(scores.shape[0]):
+        for i in range(scores.shape[1]):
+            seen = scores.shape[2] if first < 0 else first + i + 1
+            row, grow = scores[h, i, :seen], gweights[h, i, :seen]
+            level, mean = log_sum[h, i], delta[h, i]
+            for j in range(min(seen, len(hidden))):
+                if hidden[j]:
+                    row[j] = -np.inf
+            for j in range(seen):
+                below = row[j] * scale - level
+                # Rounding may lift it above 0, where exp_nonpositive does not reach.
+                row[j] = exp_nonpositive(zero if below > zero else below)
+                grow[j] = row[j] * (grow[j] - mean) * scale
+            scores[h, i, seen:] = 0.0
+            gweights[h, i, seen:] = 0.0
+
+
+weights_kernel, weights_again_kernel = compiled(_weights), compiled(_weights_again)
+
+NONE_HIDDEN = np.zeros(0, np.bool_)
+
+
+def _packed_attention_forward(
+    qkv: Array, visible: Array | None, is_causal: bool
+) -> tuple[Array, Kept]:
+    """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
+    B, T, _, H, D = qkv.shape
+    scale = qkv.dtype.type(D**-0.5)
+    out = np.empty((B, T, H, D), qkv.dtype)
+    log_sum = np.empty((B, H, T), qkv.dtype)
+
+    def sample(b: int) -> None:
+        q, k, v = _heads_of(qkv[b])
+        o = out[b].transpose(1, 0, 2)  # (T, H, D) -> (H, T, D)
+        hidden = NONE_HIDDEN if visible is None else ~visible[b]
+        for rows, seen in _bands(T, is_causal):
+            weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
+            level = np.empty((H, rows.stop - rows.start), qkv.dtype)
+            first = rows.start if is_causal else -1
+            weights_kernel(weights, scale, hidden[:seen], first, level)
+            log_sum[b, :, rows] = level
+            np.matmul(weights, v[:, :seen], out=o[:, rows])  # (H, R, S) @ (H, S, D)
+
+    def run(part: slice) -> None:
+        for b in range(B)[part]:
+            sample(b)
+
+    in_parts(run, B, B * H * T * T)
+    return out, log_sum
+
+
+def _packed_attention_backward(
+    needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, visible: Array | None,
+    is_causal: bool,
+) -> tuple[Array, ...]:  # fmt: skip
+    B, T, _, H, D = qkv.shape
+    scale = qkv.dtype.type(D**-0.5)
+    gqkv = np.empty(qkv.shape, qkv.dtype)
+    delta = np.einsum("bthd,bthd->bht", g, out)
+
+    def sample(b: int) -> None:
+        q, k, v = _heads_of(qkv[b])
+        gq, gk, gv = _heads_of(gqkv[b])
+        gout = g[b].transpose(1, 0, 2)  # (T, H, D) -> (H, T, D)
+        hidden = NONE_HIDDEN if visible is None else ~visible[b]
+        bands = list(_bands(T, is_causal))
+        for rows, seen in reversed(bands):  # the last band reaches all positions
+            weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
+            gweights = gout[:, rows] @ v[:, :seen].transpose(0, 2, 1)
+            level = np.ascontiguousarray(log_sum[b, :, rows])
+            mean = np.ascontiguousarray(delta[b, :, rows])
+            first = rows.start if is_causal else -1
+            weights_again_kernel(weights, scale, hidden[:seen], first, level, gweights, mean)
+            np.matmul(gweights, k[:, :seen], out=gq[:, rows])  # (H, R, S) @ (H, S, D)
+            back, gback = weights.transpose(0, 2, 1), gweights.transpose(0, 2, 1)  # (H, S, R)
+            if rows.stop == T:
+                np.matmul(back, gout[:, rows], out=gv)
+                np.matmul(gback, q[:, rows], out=gk)
+            else:
+                gv[:, :seen] += back @ gout[:, rows]
+                gk[:, :seen] += gback @ q[:, rows]
+
+    def run(part: slice) -> None:
+        for b in range(B)[part]:
+            sample(b)
+
+    in_parts(run, B, B * H * T * T)
+    return (gqkv,)
+
+
+def _heads_of(qkv: Array) -> Iterator[Array]:
+    """(T, 3, H, D) -> three times (H, T, D), views."""
+    return iter(qkv.transpose(1, 2, 0, 3))
+
+
+def _bands(T: int, is_causal: bool) -> Iterator[tuple[slice, int]]:
+    """Queries, and how many positions the last of them sees."""
+    for start in range(0, T, BAND):
+        stop = min(start + BAND, T)
+        yield slice(start, stop), stop if is_causal else T

@@ -1,0 +1,206 @@
+"""The CUDA kernels of networks against the reading versions: in the emulator, and on a GPU."""
+
+import numpy as np
+import pytest
+
+from minimono import no_grad, reference
+from minimono.engine import functional as F
+from minimono.engine.tensor import Tensor, grad
+from minimono.kernels import gpu, gpu_attention
+from minimono.nn.optim import Adam, AdamW
+
+DTYPES = [np.float32, np.float64]
+SEEDS = (2, 3)  # other orders of threads and blocks
+
+
+def held_to_reading(device, forward, backward, reading, arrays, *rest, rtol, atol=0.0, **options):
+    """Value and gradients agree with the formula's, and not a bit depends on the order."""
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    with reference():
+        expected = reading(*tensors, *rest, **options)
+        g = np.random.default_rng(1).normal(size=expected.shape).astype(arrays[0].dtype)
+        gradients = grad(
+            lambda *a: (reading(*a, *rest, **options) * Tensor(g)).sum(), tuple(range(len(arrays)))
+        )(*tensors)
+
+    there = [device.array(a) for a in arrays]
+    rest = [device.array(r) if isinstance(r, np.ndarray) else r for r in rest]
+    needed = (True,) * len(there) + (False,) * len(rest)
+
+    def run():
+        out, kept = forward(*there, *rest, **options)
+        gradients = backward(needed, device.array(g), out, kept, *there, *rest, **options)
+        return [device.host(a) for a in (out, *gradients)]
+
+    first = run()
+    for one, other in zip(first, [expected, *gradients], strict=True):
+        assert one.dtype == arrays[0].dtype
+        assert one.shape == other.shape
+        size = max(1.0, np.abs(other.data).max(initial=0.0))
+        np.testing.assert_allclose(one, other.data, rtol=rtol, atol=max(rtol * size, atol))
+    for seed in SEEDS:
+        device.reorder(seed)
+        for one, again in zip(first, run(), strict=True):
+            assert one.tobytes() == again.tobytes()
+
+
+def tolerance(dtype) -> float:
+    return 40 * float(np.finfo(dtype).eps)
+
+
+def rows(shape, dtype, seed=0):
+    return np.random.default_rng(seed).normal(0.5, 2.0, size=shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(device, dtype, approximate: str) -> None:
+    x = np.linspace(-12.0, 12.0, 773).astype(dtype)
+    rtol = tolerance(dtype)
+    held_to_reading(
+        device, gpu.gelu_forward, gpu.gelu_backward, F.gelu, [x], approximate=approximate,
+        rtol=rtol,
+    )  # fmt: skip
+    out, _ = gpu.gelu_forward(device.array(np.array([-1e30, 1e30, np.nan], dtype)), approximate)
+    np.testing.assert_array_equal(device.host(out), np.array([-0.0, 1e30, np.nan], dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_relu(device, dtype) -> None:
+    x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
+    there = device.array(x).T
+    out, kept = gpu.relu_forward(there)
+    np.testing.assert_array_equal(device.host(out), np.maximum(x.T, 0))
+    (gx,) = gpu.relu_backward((True,), device.array(np.ones((3, 2), dtype)), out, kept, there)
+    np.testing.assert_array_equal(device.host(gx).T, [[0, 0, 1], [1, 0, 1]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "axis"), [((3, 1), -1), ((2, 3, 37), 1), ((5, 700), -1)])
+def test_softmax(device, dtype, shape, axis: int) -> None:
+    held_to_reading(
+        device, gpu.softmax_forward, gpu.softmax_backward, F.softmax, [rows(shape, dtype)],
+        axis=axis, rtol=tolerance(dtype),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (3, 5000)])
+def test_cross_entropy(device, dtype, shape) -> None:
+    targets = np.random.default_rng(2).integers(0, shape[1], shape[0])
+    logits = 5.0 * rows(shape, dtype)
+    held_to_reading(
+        device, gpu._mean_cross_entropy_forward, gpu._mean_cross_entropy_backward,
+        F._mean_cross_entropy, [logits], targets, rtol=2 * tolerance(dtype),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (4, 3, 31), (600, 33), (3, 1025)])
+def test_layer_norm(device, dtype, shape) -> None:
+    arrays = [rows(shape, dtype), rows(shape[-1:], dtype, 1), rows(shape[-1:], dtype, 2)]
+    held_to_reading(
+        device, gpu.layer_norm_forward, gpu.layer_norm_backward, F.layer_norm, arrays,
+        rtol=2 * tolerance(dtype),
+    )  # fmt: skip
+
+
+def test_layer_norm_names_a_wrong_shape() -> None:
+    with pytest.raises(ValueError, match=r"weight has shape \(3,\), x has 4 channels"):
+        gpu.layer_norm_forward(np.ones((2, 4)), np.ones(3), np.ones(4))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 40, 2, 5), (1, 65, 1, 64)])
+@pytest.mark.parametrize(("is_causal", "masked"), [(False, False), (True, False), (True, True)])
+def test_attention(device, dtype, shape, is_causal: bool, masked: bool) -> None:
+    B, T, H, D = shape
+    visible = None
+    if masked:
+        visible = np.random.default_rng(3).random((B, T)) < 0.5
+        visible[:, 0] = True
+    held_to_reading(
+        device, gpu_attention._packed_attention_forward,
+        gpu_attention._packed_attention_backward, F._packed_attention,
+        [rows((B, T, 3, H, D), dtype)], visible, is_causal, rtol=20 * tolerance(dtype),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_where_whole_tiles_are_hidden(device, dtype) -> None:
+    """The first keys seen come late; where none is seen at all the answer is nan."""
+    qkv = rows((2, 70, 3, 1, 4), dtype)
+    visible = np.zeros((2, 70), bool)
+    visible[0, 66:] = True
+    there = device.array(qkv)
+    out, _ = gpu_attention._packed_attention_forward(there, device.array(visible), False)
+    with reference():
+        expected = F._packed_attention(Tensor(qkv[:1]), visible[:1], False).data
+    np.testing.assert_allclose(device.host(out)[:1], expected, rtol=10 * tolerance(dtype))
+    assert np.isnan(device.host(out)[1]).all()
+    for a in gpu_attention._packed_attention_forward(1e4 * there, None, True):
+        assert np.isfinite(device.host(a)).all()  # no overflow
+
+
+def test_attention_tiles_fit() -> None:
+    assert gpu_attention.tile_for(64, 4) == 32
+    assert gpu_attention.tile_for(128, 4) == 16
+    widest = gpu_attention.SHARED // (4 * 8 * 4) - 6
+    assert gpu_attention.tile_for(widest, 4) == 8
+    with pytest.raises(ValueError, match=f"takes at most {widest} of 32 bits"):
+        gpu_attention.tile_for(widest + 1, 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedding(device, dtype) -> None:
+    weight = rows((9, 70), dtype)
+    ids = np.array([[3, 0, 3, 8], [3, 0, 1, 3]])
+    held_to_reading(
+        device, gpu._rows_by_number_forward, gpu._rows_by_number_backward, F._rows_by_number,
+        [weight], ids, rtol=tolerance(dtype),
+    )  # fmt: skip
+
+
+def test_scatter_add_keeps_what_is_there(device) -> None:
+    target = device.array(np.ones((4, 2)))
+    ids, values = np.array([2, 2, 0]), np.arange(6.0).reshape(3, 2)
+    gpu.scatter_add_rows(target, device.array(ids), device.array(values))
+    assert device.host(target).tolist() == [[5, 6], [1, 1], [3, 5], [1, 1]]
+    gpu.scatter_add_rows(target, device.array(ids[:0]), device.array(values[:0]))
+    assert device.host(target).tolist() == [[5, 6], [1, 1], [3, 5], [1, 1]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout(device, dtype) -> None:
+    x = rows((3, 50), dtype)
+    keep = np.random.default_rng(4).random(x.shape) < 0.7
+    held_to_reading(
+        device, gpu._dropped_forward, gpu._dropped_backward, F._dropped, [x], keep, 1.0 / 0.7,
+        rtol=tolerance(dtype),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_adam(device, dtype, kind) -> None:
+    p = Tensor(rows((3, 11), dtype), requires_grad=True)
+    optimiser = kind([p], lr=0.1, weight_decay=0.3)
+    ours, m, v = (device.array(a) for a in (p.data.copy(), np.zeros_like(p.data), 0 * p.data))
+    l2, decay = (0.0, 0.3) if kind is AdamW else (0.3, 0.0)
+    for t in range(1, 4):
+        p.grad = rows(p.shape, dtype, t)
+        with reference(), no_grad():
+            optimiser.step()
+        gpu.adam_kernel(
+            ours, device.array(p.grad), m, v,
+            0.1, 0.9, 0.999, 1e-8, decay, l2, 1 - 0.9**t, 1 - 0.999**t,
+        )  # fmt: skip
+        np.testing.assert_allclose(
+            device.host(ours), p.data, rtol=tolerance(dtype), atol=tolerance(dtype)
+        )
+
+
+def test_linear_is_the_libraries_product() -> None:
+    x, weight, bias = rows((2, 3, 5), "d"), rows((4, 5), "d"), rows((4,), "d")
+    out, _ = gpu.linear_forward(x, weight, bias)
+    np.testing.assert_allclose(out, x @ weight.T + bias, rtol=1e-12)
