@@ -1,6 +1,6 @@
 """The functions that networks are built from, written as their formulas: the reading versions.
 
-Those marked `@has_kernel("cpu")` have a running version of the same name in `kernels/cpu.py`.
+Those marked `@has_kernel()` have running versions of the same name in `kernels/cpu.py`, `gpu.py`.
 Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@has_kernel("cpu")
+@has_kernel()
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), element by element; slope 0 at 0, as in PyTorch; nan stays nan.
 
@@ -49,7 +49,7 @@ def silu(x: Tensor) -> Tensor:
     return x * sigmoid(x)
 
 
-@has_kernel("cpu")
+@has_kernel()
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
 
@@ -67,7 +67,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
 
 
-@has_kernel("cpu")
+@has_kernel()
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
 
@@ -107,13 +107,13 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     return _mean_cross_entropy(logits, index.reshape(-1).astype(np.int64, copy=False))
 
 
-@has_kernel("cpu")
+@has_kernel()
 def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
     rows = backend.array_module(logits.data).arange(logits.shape[0])
     return -log_softmax(logits)[rows, targets].mean()
 
 
-@has_kernel("cpu")
+@has_kernel()
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, over the last axis.
 
@@ -135,7 +135,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
-@has_kernel("cpu")
+@has_kernel()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
     if x.shape[-1] != weight.shape[1]:
@@ -157,7 +157,7 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
     return _rows_by_number(weight, index.astype(np.int64, copy=False))
 
 
-@has_kernel("cpu")
+@has_kernel()
 def _rows_by_number(weight: Tensor, ids: Array) -> Tensor:
     return weight[ids]
 
@@ -212,7 +212,7 @@ def self_attention(
     return _packed_attention(qkv, mask, is_causal)
 
 
-@has_kernel("cpu_attention")
+@has_kernel("attention")
 def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
     visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
@@ -233,7 +233,7 @@ def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = T
     return _dropped(x, backend.to_device(keep, x.device), 1.0 / (1.0 - p))
 
 
-@has_kernel("cpu")
+@has_kernel()
 def _dropped(x: Tensor, keep: Array, scale: float) -> Tensor:
     return x * Tensor(keep.astype(x.dtype) * scale)
 

@@ -1,24 +1,22 @@
 """The seam between a reading version and its running version.
 
-`@has_kernel("cpu")` above a function in `functional.py` says: this is the formula, and there is a
-kernel of the same name in `kernels/cpu.py`. Outside `minimono.reference()` a call goes to the
-kernel, forward and backward, as one operation on the tape. A second derivative goes through the
-formula.
+`@has_kernel()` above a function in `functional.py` says: this is the formula, and there are
+kernels of the same name in `kernels/cpu.py` and `gpu.py`. Outside `minimono.reference()` a call
+goes to the kernel of the arrays' device, forward and backward, as one operation on the tape. A
+second derivative goes through the formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
-from functools import cached_property, update_wrapper
-from importlib import import_module
+from functools import cache, update_wrapper
 from inspect import signature
-from types import ModuleType
 from typing import Any, Generic, ParamSpec
 
 import numpy as np
 
 from minimono import kernels
-from minimono.backend import Array
+from minimono.backend import Device, device_of
 from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
 
@@ -28,7 +26,7 @@ _WITH_KERNELS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Fused(Generic[Parameters]):
-    """A function with a kernel: `NAME_forward` and `NAME_backward` in `kernels/FILE.py`.
+    """A function with a kernel: `NAME_forward` and `NAME_backward`, see `kernels.of`.
 
     NAME_forward(*arrays, **options)            -> output, what to keep for the way back
     NAME_backward(needed, g, output, kept, *arrays, **options)
@@ -37,8 +35,8 @@ class Fused(Generic[Parameters]):
     `needed` holds, for each array, whether its cotangent is: one that is not may be None.
     """
 
-    def __init__(self, reading: Callable[Parameters, Tensor], file: str):
-        self.reading, self.file = reading, file
+    def __init__(self, reading: Callable[Parameters, Tensor], part: str):
+        self.reading, self.part = reading, part
         self.name = reading.__name__
         update_wrapper(self, reading)
 
@@ -49,25 +47,15 @@ class Fused(Generic[Parameters]):
             return self(*bound.args, **bound.kwargs)
         arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
         try:
-            if not kernels.enabled() or not _have_kernels(arrays):
+            device = _device_with_kernels(arrays) if kernels.enabled() else None
+            if device is None:
                 return self.reading(*arguments, **options)
-            output, kept = self.forward(*arrays, **options)
+            output, kept = _kernel(device, self.part, self.name + "_forward")(*arrays, **options)
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
                 raise
             raise explained(error, self.name, arrays) from error
         return made_by(self, arguments, options, output, kept)
-
-    @cached_property
-    def forward(self) -> Callable[..., tuple[Array, Any]]:
-        return getattr(self._kernels(), self.name + "_forward")  # type: ignore[no-any-return]
-
-    @cached_property
-    def backward(self) -> Callable[..., tuple[Array | None, ...]]:
-        return getattr(self._kernels(), self.name + "_backward")  # type: ignore[no-any-return]
-
-    def _kernels(self) -> ModuleType:
-        return import_module("minimono.kernels." + self.file)  # now: Numba takes half a second
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
@@ -79,7 +67,8 @@ class Fused(Generic[Parameters]):
             return
         arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
         needed = tuple([id(a) in wanted for a in arguments])
-        shares = self.backward(needed, cotangent.data, output.data, kept, *arrays, **options)
+        backward = _kernel(device_of(output.data), self.part, self.name + "_backward")
+        shares = backward(needed, cotangent.data, output.data, kept, *arrays, **options)
         for i, is_needed in enumerate(needed):
             if is_needed:
                 yield arguments[i], Tensor(shares[i])
@@ -100,22 +89,35 @@ class Fused(Generic[Parameters]):
 
 
 def has_kernel(
-    file: str,
+    part: str = "",
 ) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
-    """Mark a reading version whose running version stands in `kernels/FILE.py`."""
-    return lambda reading: Fused(reading, file)
+    """Mark a reading version with running versions in `kernels.of(device, part)`."""
+    return lambda reading: Fused(reading, part)
 
 
-def _have_kernels(arguments: list[Any]) -> bool:
-    """Kernels take NumPy arrays of one float dtype, float32 or float64."""
-    found = None
+@cache
+def _kernel(device: Device, part: str, name: str) -> Callable[..., Any]:
+    return getattr(kernels.of(device, part), name)  # type: ignore[no-any-return]
+
+
+def _device_with_kernels(arguments: list[Any]) -> Device | None:
+    """Kernels take arrays of one device and one float dtype, float32 or float64."""
+    found, device = None, None
     for a in arguments:
         if type(a) is np.ndarray:
-            dtype = a.dtype
-            if dtype.kind in "fc":
-                if dtype not in _WITH_KERNELS or found not in (None, dtype):
-                    return False
-                found = dtype
-        elif hasattr(a, "dtype"):
-            return False  # of another library
-    return found is not None
+            here: Device = "cpu"
+        elif not hasattr(a, "dtype"):
+            continue
+        elif device_of(a) == "cuda":
+            here = "cuda"
+        else:
+            return None  # of another library
+        if device not in (None, here):
+            return None
+        device = here
+        dtype = a.dtype
+        if dtype.kind in "fc":
+            if dtype not in _WITH_KERNELS or found not in (None, dtype):
+                return None
+            found = dtype
+    return None if found is None else device

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, kernels
 from minimono.backend import Array, array_module
 from minimono.engine.tensor import Axis, Operand, Origin, Tensor, as_tensor, is_recording
 
@@ -528,6 +528,8 @@ def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     target = array_module(values).zeros(shape, dtype=values.dtype)
     if _is_basic(index):
         target[index] = values
+    elif _is_for_kernel(target):
+        kernels.of("cuda").scatter_add(target, index, values)  # in a fixed order
     else:
         backend.scatter_add(target, index, values)
     return target
@@ -537,6 +539,11 @@ _pick.name = "getitem"
 _pick.vjp(lambda g, out, x, index: _place(g, index, x.shape))
 _place.name = "scatter_add"
 _place.vjp(lambda g, out, values, index, shape: _pick(g, index))
+
+
+def _is_for_kernel(target: Array) -> bool:
+    on_gpu = backend.device_of(target) == "cuda"
+    return on_gpu and kernels.enabled() and target.dtype in (np.float32, np.float64)
 
 
 def _is_basic(index: Any) -> bool:

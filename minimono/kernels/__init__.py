@@ -7,12 +7,15 @@ through the mathematics in a debugger.
 
 Files: `cpu.py` and `cpu_attention.py` kernels of networks, `cpu_math.py` what they are made of,
 `cpu_scale.py` kernels of metrics (float64 accumulators), `parallel.py` threads, `memory.py` what
-becomes of freed arrays. They are imported on first use, because Numba takes half a second.
+becomes of freed arrays. `gpu...py` are the same in CUDA.
+They are imported on first use, because Numba takes half a second.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
+from types import ModuleType
 
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
 
@@ -27,6 +30,16 @@ def threads() -> int:
 def enabled() -> bool:
     """Whether running versions may be used (True unless inside `reference()`)."""
     return _enabled.get()
+
+
+def of(device: str, part: str = "") -> ModuleType:
+    """The running versions for "cpu" or "cuda": `cpu.py`, or of a part, say `gpu_scale.py`.
+
+    >>> of("cuda", "scale").__name__
+    'minimono.kernels.gpu_scale'
+    """
+    family = {"cpu": "cpu", "cuda": "gpu"}[device]
+    return import_module(f"minimono.kernels.{family}" + (f"_{part}" if part else ""))
 
 
 @contextmanager

@@ -445,6 +445,32 @@ def score(
     return found | {"phi": kept, "places": places, "scores": scores}
 
 
+def sorted_top(
+    found: dict[str, Array], samples: int, neurons: int, k: int
+) -> tuple[Array | None, Array | None]:
+    """(B, k) scores and indices of the k highest of each sample, from what `score` found."""
+    if k == 0:
+        return None, None
+    scores = found["scores"]
+    sample, index = np.divmod(found["places"], neurons)
+    order = np.lexsort((index, -scores, sample))
+    sample, index, scores = sample[order], index[order], scores[order]
+    rank = np.arange(len(sample)) - np.searchsorted(sample, sample)  # within its sample
+    kept = rank < k
+    top = np.full((samples, k), np.nan, scores.dtype)
+    top_index = np.full((samples, k), -1)
+    top[sample[kept], rank[kept]] = scores[kept]
+    top_index[sample[kept], rank[kept]] = index[kept]
+    return top, top_index
+
+
+def flags(found: dict[str, Array], z: Array, mean: Array, denominator: Array) -> Array:
+    """`select_top_k`, ties included, from what `score` found: booleans of z's shape."""
+    flagged = np.zeros(z.shape, bool)
+    flagged.reshape(-1)[found["places"]] = True
+    return flagged
+
+
 def merge(
     a: int, mean_a: Array, m2_a: Array, b: int, mean_b: Array, m2_b: Array
 ) -> tuple[Array, Array]:

@@ -229,8 +229,8 @@ def _mean_cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, K
     rows, channels = logits.shape
     log_sum, losses = xp.empty(rows), xp.empty(rows)
     cross_entropy_kernel(
-        logits.dtype, *for_rows(rows, channels), one_block(logits), targets, log_sum, losses,
-        channels,
+        logits.dtype, *for_rows(rows, channels), one_block(logits), one_block(targets), log_sum,
+        losses, channels,
     )  # fmt: skip
     return xp.asarray(losses.mean(), dtype=logits.dtype), log_sum
 
@@ -241,8 +241,8 @@ def _mean_cross_entropy_backward(
     gradient = _empty(logits)
     rows, channels = logits.shape
     cross_entropy_gradient_kernel(
-        logits.dtype, *for_rows(rows, channels), g, one_block(logits), targets, log_sum, gradient,
-        channels,
+        logits.dtype, *for_rows(rows, channels), g, one_block(logits), one_block(targets), log_sum,
+        gradient, channels,
     )  # fmt: skip
     return (gradient,)
 
@@ -399,6 +399,16 @@ def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
     )  # fmt: skip
 
 
+def scatter_add(target: Array, index: Any, values: Array) -> None:
+    """target[index] += values, in place, for any index, repeated places counted."""
+    places = array_module(target).arange(target.size).reshape(target.shape)[index]
+    values = array_module(values).broadcast_to(values, places.shape)
+    flat = one_block(target).reshape(-1, 1)
+    scatter_add_rows(flat, places.reshape(-1), one_block(values).reshape(-1, 1))
+    if not target.flags.c_contiguous:  # `flat` is a copy
+        target[...] = flat.reshape(target.shape)
+
+
 def _rows_by_number_forward(weight: Array, ids: Array) -> tuple[Array, Kept]:
     return weight[ids], None
 
@@ -431,31 +441,6 @@ def _dropped_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, keep: Array, scale: float
 ) -> tuple[Array, ...]:
     return (_dropped_forward(g, keep, scale)[0],)
-
-
-# ---- Adam --------------------------------------------------------------------------------------
-# g' = g + l2 p    m = beta1 m + (1 - beta1) g'    v = beta2 v + (1 - beta2) g'^2
-# p -= rate (m / correction1 / (sqrt(v / correction2) + eps) + decay p)
-
-adam_step_kernel = Kernel(r"""
-extern "C" __global__ void adam(
-    real *p, const real *g, real *m, real *v, double rate, double beta1, double beta2, double eps,
-    double decay, double l2, double correction1, double correction2, long long size) {
-    const real new1 = 1.0 - beta1, new2 = 1.0 - beta2;
-    EACH_ELEMENT(i, size) {
-        real gi = g[i] + (real)l2 * p[i];
-        m[i] = (real)beta1 * m[i] + new1 * gi;
-        v[i] = (real)beta2 * v[i] + new2 * gi * gi;
-        real step = m[i] / (real)correction1 / (sqrt(v[i] / (real)correction2) + (real)eps);
-        p[i] -= (real)rate * (step + (real)decay * p[i]);
-    }
-}
-""")
-
-
-def adam_kernel(p: Array, g: Array, m: Array, v: Array, *numbers: float) -> None:
-    """One step, in place; `numbers`: rate, beta1, beta2, eps, decay, l2, correction1, 2."""
-    adam_step_kernel(p.dtype, *for_each(p.size), p, g, m, v, *numbers, p.size)
 
 
 def _empty(like: Array) -> Array:

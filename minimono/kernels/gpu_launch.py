@@ -1,4 +1,4 @@
-"""How the CUDA kernels of `gpu.py`, `gpu_attention.py` and `gpu_scale.py` are compiled and started.
+"""How the CUDA kernels of the files `gpu...py` are compiled and started.
 
 A kernel is a piece of CUDA C in which `real` stands for float or double. Its parameter list is
 read from its source, and every launch is held to it: CUDA itself takes whatever comes.

@@ -277,15 +277,22 @@ extern "C" __global__ void flag(
 """)
 
 
-def flag_top(z: Array, mean: Array, denominator: Array, top: Array) -> Array:
-    """`select_top_k`, ties included, from "top" of `score`: booleans of z's shape."""
+def sorted_top(
+    found: dict[str, Array], samples: int, neurons: int, k: int
+) -> tuple[Array | None, Array | None]:
+    """(B, k) scores and indices of the k highest of each sample, from what `score` found."""
+    return found.get("top"), found.get("top_index")
+
+
+def flags(found: dict[str, Array], z: Array, mean: Array, denominator: Array) -> Array:
+    """`select_top_k`, ties included, from what `score` found: booleans of z's shape."""
     flat = one_block(z).reshape(len(z), -1)  # (B, n)
-    flags = array_module(z).empty(flat.shape, bool)
+    flagged, top = array_module(z).empty(flat.shape, bool), found["top"]
     flag_kernel(
-        z.dtype, *_over(*flat.shape), flat, _column(mean), _column(denominator), top, flags,
+        z.dtype, *_over(*flat.shape), flat, _column(mean), _column(denominator), top, flagged,
         *flat.shape, top.shape[1],
     )  # fmt: skip
-    return flags.reshape(z.shape)
+    return flagged.reshape(z.shape)
 
 
 # ---- φ -----------------------------------------------------------------------------------------

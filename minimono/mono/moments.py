@@ -242,11 +242,7 @@ def check_finite(z: Array, name: str = "activations") -> None:
 
 def kernels_for(z: Array) -> ModuleType | None:
     """The metric kernels, if they may be used and can take `z`."""
-    if not kernels.enabled() or device_of(z) != "cpu":
-        return None
-    from minimono.kernels import cpu_scale  # here, because importing Numba takes half a second
-
-    return cpu_scale
+    return kernels.of(device_of(z), "scale") if kernels.enabled() else None
 
 
 def _batch_moments(z: Array) -> tuple[Array, Array]:

@@ -94,8 +94,8 @@ def score_batch(
     """Score a batch against the history, reduce the scores and take the batch's moments.
 
     The scores are those of `monosemantic_scale(z, moments.mean, moments.variance())`. On the CPU
-    all is found in one pass over z, and φ is stored only if `keep_phi`: batch after batch, any
-    number of values is scored in the memory of one.
+    all is found in one pass over z, on a GPU in one, or two for `top_k`, and φ is stored only if
+    `keep_phi`: batch after batch, any number of values is scored in the memory of one.
 
         scores = score_batch(z, history, top_k=10)
         history = history.merge(scores.batch)
@@ -140,10 +140,10 @@ def score_batch(
     check_batch(z, found["m2"])
     batch = Moments._made(len(z), found["mean"], found["m2"])
     # φ grows with the distance from the mean, so a neuron's highest is at one of its extremes.
-    ends = _scale(np.stack([found["low"], found["high"]]), history.mean, denominator)
-    top, index = _sorted_top(found["places"], found["scores"], len(z), neurons, k)
+    ends = array_module(z).stack([found["low"], found["high"]])
+    top, index = running.sorted_top(found, len(z), neurons, k)
     return BatchScores(
-        maximum=ends.max(axis=0),
+        maximum=_scale(ends, history.mean, denominator).max(axis=0),
         mean=_mean_scale(batch, history.mean, denominator),
         count_above=None if tau is None else found["counts"],
         top=top,
@@ -185,24 +185,6 @@ def _mean_scale(batch: Moments, mean: Array, denominator: Array) -> Array:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         shift = batch.mean - mean
         return batch.variance(ddof=0) / denominator + shift / denominator * shift
-
-
-def _sorted_top(
-    places: Array, scores: Array, samples: int, neurons: int, k: int
-) -> tuple[Array | None, Array | None]:
-    """(B, k) scores and indices from the flat places of at least the k highest of each sample."""
-    if k == 0:
-        return None, None
-    sample, index = np.divmod(places, neurons)
-    order = np.lexsort((index, -scores, sample))
-    sample, index, scores = sample[order], index[order], scores[order]
-    rank = np.arange(len(sample)) - np.searchsorted(sample, sample)  # within its sample
-    kept = rank < k
-    top = np.full((samples, k), np.nan, scores.dtype)
-    top_index = np.full((samples, k), -1)
-    top[sample[kept], rank[kept]] = scores[kept]
-    top_index[sample[kept], rank[kept]] = index[kept]
-    return top, top_index
 
 
 class ScaleTracker:
@@ -315,16 +297,14 @@ class ScaleTracker:
             return select_top_k(phi, k)
         variance = old.variance()
         denominator = _denominator(variance, self.compensation)
-        if not constant and variance.min() == 0.0:
-            denominator = np.where(variance > 0.0, denominator, np.nan)
+        if not constant and (device_of(z) != "cpu" or variance.min() == 0.0):
+            denominator = array_module(z).where(variance > 0.0, denominator, np.nan)
         found = running.score(z, old.mean, denominator, k=k)
         check_batch(z, found["m2"])
         this = Moments._made(len(z), found["mean"], found["m2"])
         self._moments = self._weighed(old, this.count).merge(this)
         self.batches_seen += 1
-        flagged = np.zeros(z.shape, bool)
-        flagged.reshape(-1)[found["places"]] = True
-        return flagged
+        return running.flags(found, z, old.mean, denominator)
 
     def _past(self, z: Array) -> Moments | None:
         """The moments before this batch, on its device, if the two fit."""

@@ -279,18 +279,20 @@ def _sum_of_squares(g: Array) -> Any:
 
 def _kernels_for(array: Array) -> ModuleType | None:
     """The module of running versions, if it has some for this array and they are switched on."""
-    if not kernels.enabled() or type(array) is not np.ndarray:
+    device = backend.device_of(array)
+    if not kernels.enabled() or array.dtype not in (np.float32, np.float64):
         return None
-    if array.dtype not in (np.float32, np.float64):
+    if device == "cpu" and type(array) is not np.ndarray:
         return None
-    from minimono.kernels import cpu_optim  # here, because importing Numba takes half a second
-
-    return cpu_optim
+    return kernels.of(device, "optim")
 
 
 def _in_one_block(p: Tensor) -> Array:
     """The parameter's array as kernels want it, to be written to: itself, if it is like that."""
-    p.data = np.require(p.data, requirements=["C", "W"])
+    if p.device == "cuda":
+        p.data = backend.array_module(p.data).ascontiguousarray(p.data)
+    else:
+        p.data = np.require(p.data, requirements=["C", "W"])
     return p.data
 
 

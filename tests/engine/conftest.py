@@ -126,6 +126,7 @@ class StandInCuPy(ModuleType):
 def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The device "cuda": once a stand-in, which needs no GPU, and once the real one."""
     if request.param == "stand-in":
+        request.getfixturevalue("emulator_or_formulas")
         special = ModuleType("cupyx.scipy.special")
         special.erfc = lambda x: StandInArray(backend.erfc(x.host))  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cupy", StandInCuPy("cupy"))

@@ -2,8 +2,9 @@
 //
 // The threads of a block are fibres of one thread of the system. Each runs until it waits at a
 // barrier (__syncthreads) or for its warp (__shfl...), and the next one goes on. The order in which
-// they go on, and that of the blocks, is drawn from `seed` anew at every barrier: a kernel that
-// lacks a barrier, or whose sums depend on who comes first, gives other numbers with other seeds.
+// they go on, and that of the blocks, is drawn from `seed` again and again, and a warp may get far
+// ahead of another: a kernel that lacks a barrier, or whose sums depend on who comes first, gives
+// other numbers with other seeds.
 
 #include <math.h>
 #include <setjmp.h>
@@ -74,32 +75,41 @@ static void go_on() {
     setcontext(&fibre[me]);
 }
 
-// Returns what is wrong: the threads that wait must all wait for the same thing.
-static const char *release() {
-    bool released = false;
+// Threads of a warp that all wait for it go on.
+static const char *release_warp(int first) {
+    int last = first + 32 < threads ? first + 32 : threads, waiting = 0, done = 0;
+    for (int t = first; t < last; t++) waiting += state[t] == IN_WARP, done += state[t] == DONE;
+    if (waiting && done) return "a thread ended while its warp waits for it";
+    if (waiting == last - first)
+        for (int t = first; t < last; t++) state[t] = READY;
+    return nullptr;
+}
+
+// Threads of the block that all wait at one barrier go on.
+static const char *release_block() {
     int waiting = 0, done = 0, line = -1;
-    for (int w = 0; w < threads; w += 32) {
-        int last = w + 32 < threads ? w + 32 : threads, ready = 0;
-        for (int t = w; t < last; t++) ready += state[t] == IN_WARP;
-        if (ready == last - w) {
-            for (int t = w; t < last; t++) state[t] = READY;
-            released = true;
-        } else if (ready) {
-            for (int t = w; t < last; t++)
-                if (state[t] == DONE) return "a thread ended while its warp waits for it";
-        }
-    }
-    if (released) return nullptr;
     for (int t = 0; t < threads; t++) {
         waiting += state[t] == AT_BARRIER, done += state[t] == DONE;
         if (state[t] != AT_BARRIER) continue;
         if (line >= 0 && line != barrier_line[t]) return "threads wait at different barriers";
         line = barrier_line[t];
     }
-    if (done == threads) return nullptr;
     if (waiting < threads) return done ? "a thread ended before a barrier" : "a warp waits for ever";
     for (int t = 0; t < threads; t++) state[t] = READY;
     return nullptr;
+}
+
+// A warp with threads that can go on: the one before as a rule, so that it gets ahead of others.
+static int next_warp(int before) {
+    int found[MOST / 32], count = 0;
+    for (int first = 0; first < threads; first += 32)
+        for (int t = first; t < first + 32 && t < threads; t++)
+            if (state[t] == READY) {
+                if (first == before && draw(16)) return before;
+                found[count++] = first;
+                break;
+            }
+    return count ? found[draw(count)] : -1;
 }
 
 static const char *run_block() {
@@ -112,18 +122,26 @@ static const char *run_block() {
         makecontext(&fibre[t], body, 0);
         state[t] = READY, begun[t] = false;
     }
-    for (;;) {
-        int left = 0;
-        shuffle(order, threads);
-        for (int i = 0; i < threads; i++) {
-            me = order[i];
-            if (state[me] != READY) continue;
-            threadIdx = {me % blockDim.x, me / blockDim.x, 0};
-            go_on();
+    for (int warp = 0;;) {
+        const char *wrong = nullptr;
+        warp = next_warp(warp);
+        if (warp < 0) {
+            bool all_done = true;
+            for (int t = 0; t < threads; t++) all_done &= state[t] == DONE;
+            if (all_done) return nullptr;
+            wrong = release_block();
+        } else {
+            int count = warp + 32 < threads ? 32 : threads - warp;
+            shuffle(order, count);
+            for (int i = 0; i < count; i++) {
+                me = warp + order[i];
+                if (state[me] != READY) continue;
+                threadIdx = {me % blockDim.x, me / blockDim.x, 0};
+                go_on();
+            }
+            wrong = release_warp(warp);
         }
-        for (int t = 0; t < threads; t++) left += state[t] != DONE;
-        if (!left) return nullptr;
-        if (const char *wrong = release()) return wrong;
+        if (wrong) return wrong;
     }
 }
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from minimono import no_grad, reference
+from minimono import reference
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, grad
-from minimono.kernels import gpu, gpu_attention
-from minimono.nn.optim import Adam, AdamW
+from minimono.kernels import gpu, gpu_attention, gpu_optim
+from minimono.nn.optim import SGD, Adam, AdamW
 
 DTYPES = [np.float32, np.float64]
 SEEDS = (2, 3)  # other orders of threads and blocks
@@ -170,6 +170,18 @@ def test_scatter_add_keeps_what_is_there(device) -> None:
     assert device.host(target).tolist() == [[5, 6], [1, 1], [3, 5], [1, 1]]
 
 
+@pytest.mark.parametrize("index", [np.array([[2, 0], [2, 2]]), (slice(0, 2), [1, 1]), 3])
+def test_scatter_add_of_any_index(device, index) -> None:
+    expected = rows((4, 3, 2), "d")
+    values = rows(expected[index].shape, "d", 1)
+    targets = [device.array(expected.copy()), device.array(expected.T.copy()).T]
+    np.add.at(expected, index, values)
+    there = device.array(index) if isinstance(index, np.ndarray) else index
+    for target in targets:
+        gpu.scatter_add(target, there, device.array(values))
+        np.testing.assert_allclose(device.host(target), expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dropout(device, dtype) -> None:
     x = rows((3, 50), dtype)
@@ -186,18 +198,50 @@ def test_adam(device, dtype, kind) -> None:
     p = Tensor(rows((3, 11), dtype), requires_grad=True)
     optimiser = kind([p], lr=0.1, weight_decay=0.3)
     ours, m, v = (device.array(a) for a in (p.data.copy(), np.zeros_like(p.data), 0 * p.data))
-    l2, decay = (0.0, 0.3) if kind is AdamW else (0.3, 0.0)
+    decay, l2 = (0.3, 0.0) if kind is AdamW else (0.0, 0.3)
     for t in range(1, 4):
         p.grad = rows(p.shape, dtype, t)
-        with reference(), no_grad():
+        with reference():
             optimiser.step()
-        gpu.adam_kernel(
-            ours, device.array(p.grad), m, v,
-            0.1, 0.9, 0.999, 1e-8, decay, l2, 1 - 0.9**t, 1 - 0.999**t,
-        )  # fmt: skip
-        np.testing.assert_allclose(
-            device.host(ours), p.data, rtol=tolerance(dtype), atol=tolerance(dtype)
-        )
+        numbers = [0.1, 0.9, 0.999, 1e-8, decay, l2, 1 - 0.9**t, 1 - 0.999**t]
+        arrays = [ours, device.array(p.grad), m, v]
+        gpu_optim.update(gpu_optim.adam_kernel, arrays, numbers)
+        close(device.host(ours), p.data, tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd(device, dtype, momentum: float) -> None:
+    p = Tensor(rows((3, 11), dtype), requires_grad=True)
+    optimiser = SGD([p], lr=0.1, momentum=momentum, weight_decay=0.3)
+    ours, b = device.array(p.data.copy()), device.array(np.zeros_like(p.data))
+    for t in range(1, 4):
+        p.grad = rows(p.shape, dtype, t)
+        with reference():
+            optimiser.step()
+        g = device.array(p.grad)
+        if momentum:
+            gpu_optim.update(gpu_optim.sgd_momentum_kernel, [ours, g, b], [0.1, 0.3, momentum])
+        else:
+            gpu_optim.update(gpu_optim.sgd_kernel, [ours, g], [0.1, 0.3])
+        close(device.host(ours), p.data, tolerance(dtype))
+
+
+def close(one, other, tolerance: float) -> None:
+    np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [0, 1, 3000])
+def test_sum_of_squares(device, monkeypatch, dtype, size: int) -> None:
+    monkeypatch.setattr(gpu_optim, "MOST_SUMS", 5)
+    x = rows((size, 2), dtype)
+    found = []
+    for seed in SEEDS:
+        device.reorder(seed)
+        found.append(device.host(gpu_optim.sum_of_squares(device.array(x))))
+    np.testing.assert_allclose(found[0], (x.astype(float) ** 2).sum(), rtol=1e-13)
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 def test_linear_is_the_libraries_product() -> None:

@@ -17,7 +17,11 @@ def score(device, z, mean, denominator, **options):
 
 
 def flags(device, z, mean, denominator, top):
-    return device.host(gpu_scale.flag_top(*(device.array(a) for a in (z, mean, denominator, top))))
+    return device.host(
+        gpu_scale.flags(
+            {"top": device.array(top)}, *(device.array(a) for a in (z, mean, denominator))
+        )
+    )
 
 
 def a_batch(shape, dtype, seed=0):

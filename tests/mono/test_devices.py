@@ -220,11 +220,11 @@ def test_moments_on_the_device_are_checked_when_asked(cuda: str) -> None:
         moments.check()
 
 
-def test_kernels_are_for_the_cpu(cuda: str) -> None:
-    from minimono.kernels import cpu_scale
+def test_each_device_has_its_kernels(cuda: str) -> None:
+    from minimono.kernels import cpu_scale, gpu_scale
 
     assert moments_file.kernels_for(Z) is cpu_scale
-    assert moments_file.kernels_for(to_device(Z, "cuda")) is None
+    assert moments_file.kernels_for(to_device(Z, "cuda")) is gpu_scale
     with mm.reference():
         assert moments_file.kernels_for(Z) is None
         assert moments_file.kernels_for(to_device(Z, "cuda")) is None

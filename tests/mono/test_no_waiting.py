@@ -9,13 +9,17 @@ import pytest
 
 import minimono as mm
 from minimono import backend
+from minimono.engine.functional import cross_entropy
+from minimono.engine.tensor import Tensor
 from minimono.mono import L2E, MEmeL, Moments, ScaleTracker, select_top_k
+from minimono.nn.models.gpt import GPT
+from minimono.nn.optim import AdamW, clip_grad_norm
 
 WAITS = ("get", "__bool__", "__int__", "__float__", "__index__")
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def waits(monkeypatch: pytest.MonkeyPatch, emulator_or_formulas: None) -> list[str]:
     """The names of the calls that would have waited, so far; the engine's stand-in for CuPy."""
     path = Path(__file__).parents[1] / "engine" / "conftest.py"
     spec = importlib.util.spec_from_file_location("stand_in_for_cupy", path)
@@ -89,6 +93,31 @@ def test_l2e(waits: list[str]) -> None:
             assert waits == []
         np.testing.assert_allclose(backend.to_host(moved.grad), z.grad, rtol=1e-6)
     np.testing.assert_allclose(float(there.penalty), float(here.penalty), rtol=1e-6)
+
+
+def test_a_training_step(waits: list[str]) -> None:
+    """GPT, dropout, clipping, AdamW: no wait, and the same numbers but for rounding."""
+    losses: dict[str, list[Tensor]] = {"cpu": [], "cuda": []}
+    for device, found in losses.items():
+        rng = np.random.default_rng(3)
+        model = GPT(
+            vocabulary=11, context=9, channels=8, heads=2, layers=1, rng=rng, dropout=0.1,
+            dtype=np.float64,
+        ).to(device)  # fmt: skip
+        optimiser = AdamW(model.parameters(), lr=0.1)
+        ids = np.random.default_rng(4).integers(0, 11, (3, 10))
+        waits.clear()
+        for _ in range(3):
+            loss = cross_entropy(model(ids[:, :-1]), ids[:, 1:])
+            optimiser.zero_grad()
+            loss.backward()
+            clip_grad_norm(optimiser.parameters, 0.5)
+            optimiser.step()
+            found.append(loss)
+        assert waits == []
+    here, there = ([loss.item() for loss in found] for found in losses.values())
+    assert here[2] < here[0]
+    np.testing.assert_allclose(there, here, rtol=1e-10)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

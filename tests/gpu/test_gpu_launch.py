@@ -1,0 +1,139 @@
+"""What needs neither CuPy nor a compiler: names and parameter lists, and that launches fit them."""
+
+import inspect
+import re
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from minimono.kernels import gpu, gpu_attention, gpu_launch, gpu_optim, gpu_scale
+from minimono.kernels.gpu_launch import SCALARS, Kernel
+
+MODULES = (gpu, gpu_attention, gpu_optim, gpu_scale)
+
+
+def kernels_of(module: ModuleType) -> list[Kernel]:
+    return [k for k in vars(module).values() if isinstance(k, Kernel)]
+
+
+KERNELS = [k for module in MODULES for k in kernels_of(module)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.name)
+def test_sources(kernel: Kernel) -> None:
+    for declared in kernel.parameters:
+        assert re.fullmatch(r"(const )?(real|double|long long|bool) \*\w+|[a-z ]+ \w+", declared)
+        kind = declared.removeprefix("const ").rpartition(" ")[0]
+        assert kind in SCALARS or kind == "real", declared
+    code = kernel.code("f", D=4)
+    assert code.startswith("typedef float real;\n#define D 4\n")
+    for brackets in ("()", "[]", "{}"):
+        assert code.count(brackets[0]) == code.count(brackets[1])
+
+
+def test_names_are_different() -> None:
+    assert len({k.name for k in KERNELS}) == len(KERNELS) > 20
+
+
+def call_of(function) -> list[tuple[str, object, object]]:
+    """Its parameters; what a backward pass calls that which was kept is its own affair."""
+    found = [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+    if function.__name__.endswith("_backward"):
+        found[3] = ("kept", *found[3][1:])
+    return found
+
+
+@pytest.mark.parametrize("file", ["", "_attention", "_optim", "_scale"])
+def test_names_and_signatures_of_the_cpu(file: str) -> None:
+    """What the engine and the metrics call there, they can call here."""
+    here, there = (
+        import_module(f"minimono.kernels.{device}{file}") for device in ("gpu", "cpu")
+    )
+    shared = [n for n in vars(there) if n.endswith(("_forward", "_backward"))]
+    if file == "_scale":
+        shared = ["batch_moments", "scale", "score", "merge", "flags", "sorted_top"]
+    if file == "_optim":
+        assert {n for n in vars(there) if n.endswith("_kernel")} <= set(vars(here))
+        shared = ["update", "sum_of_squares"]
+    assert shared
+    for name in shared:
+        assert call_of(getattr(here, name)) == call_of(getattr(there, name)), name
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that would have run, so far."""
+    names: list[str] = []
+
+    def compiled(code: str, name: str):
+        def start(blocks, threads, arguments) -> None:
+            assert np.prod(threads) <= gpu_launch.LARGEST_BLOCK
+            assert all(isinstance(a, np.ndarray | np.generic) for a in arguments)
+            names.append(name)
+
+        return start
+
+    monkeypatch.setattr(gpu_launch, "compiled", compiled)
+    monkeypatch.setattr(np, "empty", np.zeros)  # nothing is computed: nothing warns
+    return names
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
+    x, weight, ids = np.ones((4, 6), dtype), np.ones(6, dtype), np.array([0, 2, 1, 2])
+    x = x.T.copy().T  # with gaps
+    keep, g, needed = x > 0, np.ones((), dtype), (True, True, True)
+    for forward, backward, arguments in (
+        (gpu.relu_forward, gpu.relu_backward, (x,)),
+        (gpu.gelu_forward, gpu.gelu_backward, (x, "none")),
+        (gpu.gelu_forward, gpu.gelu_backward, (x, "tanh")),
+        (gpu.softmax_forward, gpu.softmax_backward, (x, 0)),
+        (gpu.layer_norm_forward, gpu.layer_norm_backward, (x, weight, weight)),
+        (gpu._rows_by_number_forward, gpu._rows_by_number_backward, (x, ids)),
+        (gpu._dropped_forward, gpu._dropped_backward, (x, keep, 2.0)),
+    ):
+        out, kept = forward(*arguments)
+        backward(needed, out, out, kept, *arguments)
+    out, kept = gpu._mean_cross_entropy_forward(x, ids)
+    assert out.shape == ()
+    gpu._mean_cross_entropy_backward(needed, g, out, kept, x, ids)
+    gpu_optim.update(gpu_optim.adam_kernel, [weight.copy() for _ in range(4)], (0.5,) * 8)
+    gpu_optim.update(gpu_optim.sgd_kernel, [weight, weight.copy()], (0.5,) * 2)
+    gpu_optim.update(gpu_optim.sgd_momentum_kernel, [weight.copy() for _ in range(3)], (0.5,) * 3)
+    gpu_optim.sum_of_squares(x)
+    qkv = np.ones((2, 3, 3, 2, 4), dtype)
+    for visible in (None, np.ones((2, 3), bool)):
+        out, kept = gpu_attention._packed_attention_forward(qkv, visible, True)
+        gpu_attention._packed_attention_backward(needed, out, out, kept, qkv, visible, True)
+    z, mean = np.ones((5, 3, 2), dtype), np.ones((3, 2))
+    gpu_scale.batch_moments(z)
+    found = gpu_scale.score(z, mean, mean, k=2, threshold=1.0, extremes=True, keep_phi=True)
+    gpu_scale.flags(found, z, mean, mean)
+    gpu_scale.scale(z, mean, mean)
+    gpu_scale.merge(1, mean, mean, 2, mean, mean)
+    assert {k.name for k in KERNELS} == set(launched)
+
+
+def test_arguments_that_do_not_fit_are_refused(launched: list[str]) -> None:
+    x = np.ones((3, 4), np.float32)
+    threads = gpu_launch.for_each(12)
+    with pytest.raises(TypeError, match=r"relu: got 2 arguments, expected 3: const real \*x, real"):
+        gpu.relu_kernel(np.float32, *threads, x, 12)
+    with pytest.raises(TypeError, match=r"relu: real \*out got float64 \(3, 4\), expected float32"):
+        gpu.relu_kernel(np.float32, *threads, x, x.astype(float), 12)
+    with pytest.raises(TypeError, match=r"relu: const real \*x got float32 \(4, 3\) with gaps"):
+        gpu.relu_kernel(np.float32, *threads, x.T, x, 12)
+    assert not launched
+
+
+def test_nothing_is_launched_for_no_elements(launched: list[str]) -> None:
+    out, _ = gpu.gelu_forward(np.zeros((0, 4)))
+    assert out.shape == (0, 4)
+    assert not launched
+
+
+def test_rows_get_whole_warps() -> None:
+    threads = [gpu_launch.for_rows(1, length)[1][0] for length in (1, 128, 129, 768, 10**6)]
+    assert threads == [32, 32, 64, 256, 1024]
