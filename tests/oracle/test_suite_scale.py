@@ -1,4 +1,4 @@
-"""Suite `scale`: its truth against Python's statistics and closed forms, its own, its mistakes."""
+"""Suite `scale`: its truth against Python's statistics and closed forms."""
 
 import statistics
 from fractions import Fraction
@@ -6,7 +6,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from minimono import kernels
 from minimono.oracle import runner
 from minimono.oracle.suites.scale import SUITE, mistaken_stream, stream
 
@@ -17,35 +16,6 @@ def report(call, function, dtype="float64"):
     chosen = [c for c in CASES if c.call == call and c.fits(dtype) and not c.extreme]
     outcomes = [runner.run(function, c, dtype=dtype) for c in chosen]
     return runner.finish(runner.Report(), outcomes, dtype=dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("call", SUITE.own)
-def test_own(call, dtype):
-    found = report(call, SUITE.own[call], dtype)
-    assert found.passed
-    assert not found.failures, str(found)
-
-
-@pytest.mark.parametrize("call", SUITE.own)
-def test_own_reading_versions(call):
-    def reading(*arguments, **options):
-        with kernels.reference():
-            return SUITE.own[call](*arguments, **options)
-
-    assert not report(call, reading).failures
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(
-    ("call", "name"), [(call, name) for call, names in SUITE.mistakes.items() for name in names]
-)
-def test_each_mistake_is_named(call, name):
-    failures = report(call, SUITE.mistakes[call][name]).failures
-    assert failures
-    made = {f.diagnosis for f in failures if f.diagnosis is not None}
-    assert made
-    assert all(f'"{name}"' in diagnosis and "to 15 digits" in diagnosis for diagnosis in made)
 
 
 def test_truth_with_statistics_given_by_hand():
