@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -25,11 +24,12 @@ from minimono.kernels.cpu_math import (
 )
 from minimono.kernels.memory import keep_freed_memory
 from minimono.kernels.parallel import in_parts
+from minimono.kernels.shared import Kept, Needed, check_layer_norm
+from minimono.kernels.shared import linear_backward as linear_backward
+from minimono.kernels.shared import linear_forward as linear_forward
 
 keep_freed_memory()
 
-Kept = Any  # what a forward pass keeps for its backward pass
-Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
 
 
 def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
@@ -51,30 +51,6 @@ def each(kernel: Callable[..., None], *arrays: Array) -> None:
     """Run a kernel over arrays (N,) of one size, large ones in parts."""
     size = arrays[0].size
     in_parts(lambda part: kernel(*(a[part] for a in arrays)), size, size)
-
-
-# ---- linear: BLAS does the work ----------------------------------------------------------------
-
-
-def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
-    out = x.reshape(-1, x.shape[-1]) @ weight.T  # (..., C) -> (N, C) @ (C, D)
-    if bias is not None:
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
-        out += bias
-    return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
-
-
-def linear_backward(
-    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
-    bias: Array | None = None,
-) -> tuple[Array | None, ...]:  # fmt: skip
-    g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
-    gx = (g @ weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
-    gweight = g.T @ x.reshape(-1, x.shape[-1]) if needed[1] else None  # (D, N) @ (N, C)
-    return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
 
 
 # ---- ReLU --------------------------------------------------------------------------------------
@@ -313,12 +289,7 @@ layer_norm_gradient_kernel = compiled(_layer_norm_gradient)
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter.shape != x.shape[-1:]:
-            raise ValueError(
-                f"layer_norm: {name} has shape {parameter.shape}, "
-                f"x has {x.shape[-1]} channels (axis -1)"
-            )
+    check_layer_norm(x, weight=weight, bias=bias)
     rows = rows_of(x)
     out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows), x.dtype)
     weight, bias = flat(weight), flat(bias)

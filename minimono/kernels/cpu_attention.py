@@ -22,9 +22,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import Kept, Needed, compiled
+from minimono.kernels.cpu import compiled
 from minimono.kernels.cpu_math import LANES, exp_nonpositive, largest, total
 from minimono.kernels.parallel import in_parts
+from minimono.kernels.shared import Kept, Needed
 
 BAND = 64  # queries: the fastest of 32, 64, 128 and 256 at T = 128 and 256
 

@@ -10,34 +10,9 @@ from typing import Any
 
 from minimono.backend import Array, array_module
 from minimono.kernels.gpu_launch import Kernel, for_each, for_rows, one_block, rows_of
-
-Kept = Any  # what a forward pass keeps for its backward pass
-Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
-
-
-# ---- linear: cuBLAS does the work --------------------------------------------------------------
-
-
-def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
-    out = x.reshape(-1, x.shape[-1]) @ weight.T  # (..., C) -> (N, C) @ (C, D)
-    if bias is not None:
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
-        out += bias
-    return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
-
-
-def linear_backward(
-    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
-    bias: Array | None = None,
-) -> tuple[Array | None, ...]:  # fmt: skip
-    g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
-    gx = (g @ weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
-    gweight = g.T @ x.reshape(-1, x.shape[-1]) if needed[1] else None  # (D, N) @ (N, C)
-    return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
-
+from minimono.kernels.shared import Kept, Needed, check_layer_norm
+from minimono.kernels.shared import linear_backward as linear_backward
+from minimono.kernels.shared import linear_forward as linear_forward
 
 # ---- ReLU: max(x, 0), nan stays nan ------------------------------------------------------------
 
@@ -325,12 +300,7 @@ ROWS_OF_PART = 256  # rows that one block of `layer_norm_parameters` adds up (ou
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter.shape != x.shape[-1:]:
-            raise ValueError(
-                f"layer_norm: {name} has shape {parameter.shape}, "
-                f"x has {x.shape[-1]} channels (axis -1)"
-            )
+    check_layer_norm(x, weight=weight, bias=bias)
     xp, rows = array_module(x, weight, bias), rows_of(x)
     out, mean, scale = _empty(rows), xp.empty(len(rows)), xp.empty(len(rows), x.dtype)
     layer_norm_kernel(

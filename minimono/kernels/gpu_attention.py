@@ -20,8 +20,8 @@ and so on.
 from __future__ import annotations
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu import Kept, Needed
 from minimono.kernels.gpu_launch import Kernel, for_each, one_block
+from minimono.kernels.shared import Kept, Needed
 
 # D and TILE are constants of the compiler, so that sums stay in registers.
 TILES = r"""

@@ -47,6 +47,25 @@ class Expected:
         return eps * self.linear + eps * eps * quadratic + TINY.get(eps, 2.0**-126)
 
 
+    def errors(self, got: Array) -> Array:
+        """How far each element is from the truth; infinite where a nan or a flag is wrong."""
+        want = np.asarray(self.value)
+        if want.dtype == np.float64:
+            return distance(got, want)
+        wrong = got != want
+        if self.either is not None:
+            wrong &= ~self.either
+        return np.where(wrong, np.inf, 0.0)
+
+
+def distance(a: Array, b: Array) -> Array:
+    """|a - b| element by element; 0 between equal infinities and between nans, else infinite."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.where(same, 0.0, abs(a - b))
+    return np.where(np.isnan(apart), np.inf, apart)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One call of one function.

@@ -9,7 +9,7 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.oracle.adapters import Reply, to_numpy
-from minimono.oracle.case import Case, Expected
+from minimono.oracle.case import Case, Expected, distance
 from minimono.oracle.suite import Suite
 
 Answers = Sequence[tuple[Case, list[Reply] | None]]
@@ -122,7 +122,7 @@ def agreement(
             if not _equal_but_either(reply.value, mistaken.value, truth):
                 return None
             continue
-        error = _distance(reply.value, mistaken.value)
+        error = distance(reply.value, mistaken.value)
         eps = max(reply.eps, FLOAT64)
         size = abs(np.nan_to_num(mistaken.value, posinf=1.0, neginf=1.0))
         allowed = 64 * eps * size
@@ -188,12 +188,13 @@ def _within(
             return False
         if (reply.value.dtype.kind == "f") != (want.dtype.kind == "f"):
             return False
-        if want.dtype.kind != "f" or reply.value.dtype.kind != "f":
-            if not _equal_but_either(reply.value, want, truth):
+        error = truth.errors(reply.value)
+        if want.dtype.kind != "f":
+            if error.any():
                 return False
             continue
         bound = allowed(truth, case.condition, reply.eps)
-        if not (_distance(reply.value, want) <= bound).all():
+        if not (error <= bound).all():
             return False
     return True
 
@@ -201,10 +202,3 @@ def _within(
 def _equal_but_either(got: Array, want: Array, truth: Expected) -> bool:
     same = got == want
     return bool((same if truth.either is None else same | truth.either).all())
-
-
-def _distance(a: Array, b: Array) -> Array:
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.where(same, 0.0, abs(a - b))
-    return np.where(np.isnan(distance), np.inf, distance)

@@ -119,6 +119,8 @@ def check(
     names = [suite] if suite is not None else sorted({suites.suite_of(f) for f in functions})
     cases = [c for name in names for c in vectors.load(name, folder) if c.superseded is None]
     report = Report()
+    library = functions_of(implementation)
+    missing = {} if library is None else library.missing
 
     def answer(case: Case) -> Outcome:
         return run(functions[case.call], case, dtype=dtype, convert=convert, timeout=timeout)
@@ -128,7 +130,7 @@ def check(
         if case.call in functions:
             reason = reason_to_skip(case, dtype, extreme)
         else:
-            reason = f"no function {case.call} was given"
+            reason = missing.get(case.call, f"no function {case.call} was given")
         if reason is None:
             chosen.append(case)
         else:
@@ -257,7 +259,7 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
         return f"has shape {got.shape}, expected {want.shape}"
     if (kind := _kind(want)) != _kind(got):
         return f"has dtype {reply.dtype}, expected {kind}"
-    error = errors(got, expected)
+    error = expected.errors(got)
     allowed = expected.allowed(reply.eps)
     bad = ~(error <= allowed)
     if not bad.any():
@@ -282,20 +284,6 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
             f"{reply.dtype})"
         )
     return "\n".join(lines)
-
-
-def errors(got: Array, expected: Expected) -> Array:
-    """How far each element is from the truth; infinite where nan, infinity or a flag is wrong."""
-    want = np.asarray(expected.value)
-    if want.dtype == np.float64:
-        same = (got == want) | (np.isnan(got) & np.isnan(want))
-        with np.errstate(invalid="ignore", over="ignore"):
-            distance = np.where(same, 0.0, abs(got - want))
-        return np.where(np.isnan(distance), np.inf, distance)
-    wrong = got != want
-    if expected.either is not None:
-        wrong &= ~expected.either
-    return np.where(wrong, np.inf, 0.0)
 
 
 def handed_over(value: Value, dtype: str, convert: Callable[[Array], Any] | None) -> Value:

@@ -17,6 +17,7 @@ from minimono.engine.tensor import Tensor
 from minimono.nn.module import Module
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suites.scale import Moments
 from minimono.oracle.suites.selection import top
 from minimono.oracle.truth import exact, float32, rounded
 
@@ -27,31 +28,6 @@ FLOAT32, FLOAT64 = 2.0**-23, 2.0**-52
 
 
 # ---- the truth, in Fractions ---------------------------------------------------------------------
-
-
-class Moments:
-    """Running mean and variance in Fractions, by either convention."""
-
-    def __init__(self, convention: str, forget_after: int):
-        self.convention, self.forget_after = convention, forget_after
-        self.seen, self.count, self.mean, self.variance = 0, 0, np.zeros(()), np.zeros(())
-
-    def update(self, batch: Array) -> None:
-        b = len(batch)
-        own_mean = batch.sum(axis=0) / b
-        m2 = ((batch - own_mean) ** 2).sum(axis=0)
-        self.seen += 1
-        if self.seen == 1:
-            self.count, self.mean, self.variance = b, own_mean, m2 / (b - 1)
-            return
-        if self.convention == "authors":
-            past = min(self.seen, self.forget_after) * b
-        else:
-            past = self.count if self.seen <= self.forget_after else self.forget_after * b
-        m2 = m2 + (past - 1) * self.variance + (self.mean - own_mean) ** 2 * past * b / (past + b)
-        self.mean = (past * self.mean + b * own_mean) / (past + b)
-        self.count = past + b
-        self.variance = m2 / (self.count - 1)
 
 
 def scores(batch: Array, mean: Array, variance: Array, settings: Settings) -> tuple[Array, Array]:

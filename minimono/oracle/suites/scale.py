@@ -31,31 +31,43 @@ def phi_given(z: Array, mean: Array, variance: Array, compensation: float) -> Ar
     return phi
 
 
+class Moments:
+    """Running mean and variance in Fractions, by either convention."""
+
+    def __init__(self, convention: str, forget_after: int):
+        self.convention, self.forget_after = convention, forget_after
+        self.seen, self.count, self.mean, self.variance = 0, 0, np.zeros(()), np.zeros(())
+
+    def update(self, batch: Array) -> None:
+        b = len(batch)
+        own_mean = batch.sum(axis=0) / b
+        m2 = ((batch - own_mean) ** 2).sum(axis=0)
+        self.seen += 1
+        if self.seen == 1:
+            self.count, self.mean, self.variance = b, own_mean, m2 / (b - 1)
+            return
+        if self.convention == "authors":
+            past = min(self.seen, self.forget_after) * b
+        else:
+            past = self.count if self.seen <= self.forget_after else self.forget_after * b
+        m2 = m2 + (past - 1) * self.variance + (self.mean - own_mean) ** 2 * past * b / (past + b)
+        self.mean = (past * self.mean + b * own_mean) / (past + b)
+        self.count = past + b
+        self.variance = m2 / (self.count - 1)
+
+
 def stream(
     batches: Sequence[Array], convention: str, forget_after: int, compensation: float
 ) -> list[Array | None]:
     """phi of each batch but the first, in Fractions: Algorithm 1, or the authors' code."""
-    count, mean, variance = 0, None, None
+    moments = Moments(convention, forget_after)
     scores: list[Array | None] = []
-    for number, batch in enumerate(map(exact, batches), start=1):
-        b = len(batch)
-        own_mean = batch.sum(axis=0) / b
-        own_m2 = ((batch - own_mean) ** 2).sum(axis=0)
-        if mean is None or variance is None:
-            count, mean, variance = b, own_mean, own_m2 / (b - 1)
-            scores.append(None)
-            continue
-        if convention == "paper":
-            scores.append(phi_given(batch, mean, variance, compensation))
-            past = count if number <= forget_after else forget_after * b
-        else:
-            past = min(number, forget_after) * b
-        m2 = (past - 1) * variance + own_m2 + (mean - own_mean) ** 2 * past * b / (past + b)
-        mean = (past * mean + b * own_mean) / (past + b)
-        count = past + b
-        variance = m2 / (count - 1)
-        if convention == "authors":
-            scores.append(phi_given(batch, mean, variance, compensation))
+    for batch in map(exact, batches):
+        before = moments.mean, moments.variance
+        first = moments.seen == 0
+        moments.update(batch)
+        used = before if convention == "paper" else (moments.mean, moments.variance)
+        scores.append(None if first else phi_given(batch, *used, compensation))
     return scores
 
 

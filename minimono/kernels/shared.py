@@ -1,0 +1,40 @@
+"""What the kernels of both devices share: the linear layer, which is BLAS's work, and checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimono.backend import Array
+
+Kept = Any  # what a forward pass keeps for its backward pass
+Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
+
+
+def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
+    out = x.reshape(-1, x.shape[-1]) @ weight.T  # (..., C) -> (N, C) @ (C, D)
+    if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
+        out += bias
+    return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
+
+
+def linear_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
+    bias: Array | None = None,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
+    gx = (g @ weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
+    gweight = g.T @ x.reshape(-1, x.shape[-1]) if needed[1] else None  # (D, N) @ (N, C)
+    return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
+
+
+def check_layer_norm(x: Array, **parameters: Array) -> None:
+    for name, parameter in parameters.items():
+        if parameter.shape != x.shape[-1:]:
+            raise ValueError(
+                f"layer_norm: {name} has shape {parameter.shape}, "
+                f"x has {x.shape[-1]} channels (axis -1)"
+            )
