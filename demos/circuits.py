@@ -22,8 +22,6 @@ import minimono as mm
 from minimono.comparison import interval
 from minimono.mono import circuits
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 PICTURES = Path("runs/circuits")
 COLOURS = "#0072b2", "#d55e00"

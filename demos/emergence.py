@@ -34,8 +34,6 @@ from minimono.mono.emergence import (
     relative_emergence,
 )
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 SEEDS = 2 if QUICK else 6
 STEPS = {"MLP": 150, "ConvNet": 100} if QUICK else {"MLP": 400, "ConvNet": 400}

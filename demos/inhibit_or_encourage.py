@@ -35,8 +35,6 @@ from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 SEEDS, TUNING_SEEDS = ((0, 1), (1000,)) if QUICK else ((0, 1, 2, 3, 4), (1000, 1001))
 STEPS, BATCH, WIDTH, PEAK = (60 if QUICK else 600), 32, 64, 5e-3

@@ -33,8 +33,6 @@ from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 PICTURES = Path("runs/l2e")
 COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"

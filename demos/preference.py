@@ -29,8 +29,6 @@ from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 SEEDS, CHANNELS, LAYERS = (2, 32, 3) if QUICK else (5, 48, 4)
 PRETRAINING, TUNING = (100, 30) if QUICK else (400, 100)  # steps

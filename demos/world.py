@@ -35,8 +35,6 @@ from minimono.mono.l2e import false_killing_rate, feature_scale
 from minimono.nn.optim import Adam
 from minimono.nn.training import train
 
-mm.backend.one_blas_thread()  # at these sizes two would wait for each other
-
 QUICK = "--quick" in sys.argv
 SEEDS, INPUTS, EACH, STEPS = (3, 5_000, 20, 1000) if QUICK else (20, 20_000, 20, 2000)
 LOOK = {  # Okabe and Ito's colours; the marker tells too

@@ -8,7 +8,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Tensor", "checkpoint", "data", "functional", "grad", "gradcheck", "models", "mono", "nn",
-    "no_grad", "optim", "oracle", "primitive", "reference", "tensor",
+    "no_grad", "optim", "oracle", "primitive", "reference", "set_num_threads", "tensor",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minimono.engine.tensor import Tensor, grad, no_grad, tensor
     from minimono.kernels import reference
     from minimono.nn import checkpoint, models, optim
+    from minimono.threads import set_num_threads
 else:  # the same, but each at its first use: pytest imports this package for its plugin's sake
     __getattr__, __dir__ = lazy.names(
         __name__,
@@ -39,6 +40,7 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "oracle": "minimono.oracle",
             "primitive": "minimono.engine.primitives:primitive",
             "reference": "minimono.kernels:reference",
+            "set_num_threads": "minimono.threads:set_num_threads",
             "tensor": "minimono.engine.tensor:tensor",
         },
     )

@@ -7,8 +7,8 @@ both libraries have, so the same line runs on either device.
 import ctypes
 import importlib
 import math
-import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -122,14 +122,33 @@ def scatter_add(target: Array, index: Any, values: Array) -> None:
     xp.add.at(target, index, values)
 
 
-def one_blas_thread() -> None:
-    """Let NumPy's own OpenBLAS use one thread, unless the environment says otherwise.
+# ---- BLAS: how many threads multiply matrices --------------------------------------------------
 
-    The matrices of demos are small: a second thread gains little on a quiet machine, and on a busy
-    one the two wait for each other. Measured on two busy cores: a step of `minimono demo` took
-    0.12 s instead of 0.5 s.
-    """
-    if {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys():
-        return
-    for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas64*"):
-        ctypes.CDLL(str(library)).scipy_openblas_set_num_threads64_(1)
+
+@cache
+def _openblas() -> ctypes.CDLL | None:
+    """The OpenBLAS that NumPy brings, if it brings one: already loaded, found again by its file."""
+    site = Path(np.__file__).parent
+    for folder in (site.parent / "numpy.libs", site / ".dylibs"):  # Linux and Windows; macOS
+        for file in folder.glob("libscipy_openblas64*"):
+            return ctypes.CDLL(str(file))
+    return None
+
+
+def blas_threads() -> int | None:
+    """How many threads NumPy's matrix products use; None if its BLAS is not one that we know."""
+    library = _openblas()
+    return None if library is None else int(library.scipy_openblas_get_num_threads64_())
+
+
+def blas_threads_by_default() -> int | None:
+    """How many `blas_threads` are if nobody says otherwise: one for each core."""
+    library = _openblas()
+    return None if library is None else int(library.scipy_openblas_get_num_procs64_())
+
+
+def set_blas_threads(count: int) -> None:
+    """Have NumPy's matrix products use `count` threads; nothing, if its BLAS is not known."""
+    library = _openblas()
+    if library is not None:
+        library.scipy_openblas_set_num_threads64_(count)

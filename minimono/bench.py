@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, kernels, mono, nn
+from minimono import kernels, mono, nn, threads
 from minimono.backend import Array
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
@@ -496,7 +496,7 @@ def peak_memory() -> Iterator[str]:
 def page(*, quick: bool = False) -> Iterator[str]:
     """The page, line by line, as it is measured."""
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    backend.one_blas_thread()
+    threads.set_num_threads(1)
     rounds, seconds = (5, 0.05) if quick else (15, 0.4)
     yield "# Performance\n"
     yield (

@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 import minimono
-from minimono import backend, kernels
+from minimono import backend, kernels, threads
 from minimono.experiment import (
     METHODS,
     QUICK,
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
             help=text if setting.default is None else f"{text} (default: {setting.default})",
         )  # fmt: skip
 
-    info_parser = commands.add_parser("info", help="versions, device, BLAS, kernels")
+    info_parser = commands.add_parser("info", help="versions, device, BLAS, kernels, threads")
     info_parser.set_defaults(command=info)
     oracle.add_commands(commands)
 
@@ -130,7 +130,6 @@ def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
             value = getattr(settings, setting.name)
             print(f"{setting.name} = {value}   (default: {setting.default})")
 
-    backend.one_blas_thread()
     began = time.perf_counter()
     corpus = Corpus(settings)
     experiment = Experiment(settings, corpus)
@@ -304,11 +303,12 @@ def bench(quick: bool, write: str | None) -> int:
 
 
 def info() -> int:
-    """Versions, device, BLAS, kernels: what to write into a bug report."""
+    """Versions, device, BLAS, kernels, threads: what to write into a bug report."""
     for name, value in _versions().items():
         print(f"{name:12} {value}")
     print(f"{'GPU':12} {'usable' if backend.is_available() else 'none that CuPy can use'}")
     print(f"{'kernels':12} {'on' if kernels.enabled() else 'off'}")
+    print(f"{'threads':12} {threads.described()}")
     return 0
 
 

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minimono.backend import one_blas_thread
 from minimono.comparison import (
     GRID,
     MEMEL,
@@ -270,7 +269,6 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         flush=True,
     )
     began = time.perf_counter()
-    one_blas_thread()
     with _bar(trainings) as done:
         found = compare(
             task, seeds=range(seeds), tuning_seeds=tuning_seeds, grid=grid, done=done

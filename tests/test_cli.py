@@ -113,7 +113,8 @@ def test_help_names_every_setting_its_default_and_an_example() -> None:
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info"]) == 0
     shown = capsys.readouterr().out
-    for word in ("minimono", "Python", "numpy", np.__version__, "BLAS", "GPU", "kernels"):
+    words = ("minimono", "Python", "numpy", np.__version__, "BLAS", "GPU", "kernels", "threads")
+    for word in words:
         assert word in shown
 
 

@@ -167,6 +167,10 @@ class Tensor:
         >>> x.grad
         array([2., 4.])
         """
+        accumulate(self.leaf_gradients(cotangent))
+
+    def leaf_gradients(self, cotangent: Array | None = None) -> list[tuple[Tensor, Array]]:
+        """What `backward` adds to the leaves, without adding it: pairs of a leaf and its share."""
         if not self.requires_grad:
             raise ValueError(
                 "backward: nothing that this tensor was made from has requires_grad=True"
@@ -176,12 +180,11 @@ class Tensor:
         with no_grad():
             on_the_way = {id(node) for node in tape}  # each leads to a leaf
             gradients = pull_back(tape, self, _cotangent_of(self, cotangent), leaves, on_the_way)
+        found = []
         for leaf in leaves:
             gradient = gradients.pop(id(leaf)) if id(leaf) in gradients else zeros_like(leaf)
-            if leaf.grad is None:
-                leaf.grad = _own_array(gradient)
-            else:
-                leaf.grad = (Tensor(leaf.grad) + gradient).data
+            found.append((leaf, _own_array(gradient)))
+        return found
 
     if TYPE_CHECKING:  # operators and methods: attached by primitives.py, where each rule stands
         # fmt: off
@@ -259,6 +262,12 @@ def tensor(
 def as_tensor(value: Operand | Sequence[Any]) -> Tensor:
     """A Tensor as it is; anything else as `tensor` makes it."""
     return value if isinstance(value, Tensor) else tensor(value)
+
+
+def accumulate(gradients: list[tuple[Tensor, Array]]) -> None:
+    """Add gradients, each an array of its own, to `.grad` of their leaves."""
+    for leaf, gradient in gradients:
+        leaf.grad = gradient if leaf.grad is None else (Tensor(leaf.grad) + Tensor(gradient)).data
 
 
 def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:

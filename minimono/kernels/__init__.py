@@ -19,12 +19,18 @@ from types import ModuleType
 
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
 
-_threads = 1
+_threads = 1  # see minimono/threads.py
 
 
 def threads() -> int:
     """How many threads a kernel of a network may use on large arrays; 1: only the caller's own."""
     return _threads
+
+
+def set_threads(count: int) -> None:
+    """What `threads` says from now on."""
+    global _threads
+    _threads = count
 
 
 def enabled() -> bool:

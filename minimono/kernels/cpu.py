@@ -15,7 +15,6 @@ from numba import njit
 
 from minimono.backend import Array
 from minimono.kernels.cpu_math import (
-    LANES,
     exp_nonpositive,
     largest,
     normal_below,
@@ -156,22 +155,20 @@ def gelu_backward(
 
 
 def _softmax(x: Array, out: Array) -> None:
-    lane, sums = np.empty(LANES, x.dtype), np.empty(LANES, np.float64)
     for i in range(x.shape[0]):
-        top = largest(x[i], lane)
+        top = largest(x[i])
         for j in range(x.shape[1]):
             out[i, j] = exp_nonpositive(x[i, j] - top)  # of a row with a nan, at least one is nan
-        share = x.dtype.type(1.0 / total(out[i], sums))
+        share = x.dtype.type(1.0 / total(out[i]))
         for j in range(x.shape[1]):
             out[i, j] *= share
 
 
 def _softmax_gradient(g: Array, out: Array, gx: Array) -> None:
-    sums = np.empty(LANES, np.float64)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             gx[i, j] = g[i, j] * out[i, j]
-        mean = out.dtype.type(total(gx[i], sums))
+        mean = out.dtype.type(total(gx[i]))
         for j in range(out.shape[1]):
             gx[i, j] = out[i, j] * (g[i, j] - mean)
 
@@ -201,12 +198,11 @@ def softmax_backward(
 
 
 def _cross_entropy(logits: Array, targets: Array, probability: Array, losses: Array) -> None:
-    lane, sums = np.empty(LANES, logits.dtype), np.empty(LANES, np.float64)
     for i in range(logits.shape[0]):
-        top = largest(logits[i], lane)
+        top = largest(logits[i])
         for j in range(logits.shape[1]):
             probability[i, j] = exp_nonpositive(logits[i, j] - top)
-        whole = total(probability[i], sums)
+        whole = total(probability[i])
         share = logits.dtype.type(1.0 / whole)
         for j in range(logits.shape[1]):
             probability[i, j] *= share
@@ -249,13 +245,12 @@ def _mean_cross_entropy_backward(
 def _layer_norm(
     x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, scale: Array
 ) -> None:
-    sums = np.empty(LANES, np.float64)
     channels = x.shape[1]
     for i in range(x.shape[0]):
-        mean[i] = total(x[i], sums) / channels
+        mean[i] = total(x[i]) / channels
         for j in range(channels):
             out[i, j] = x[i, j] - mean[i]
-        squares = total_of_products(out[i], out[i], sums)
+        squares = total_of_products(out[i], out[i])
         scale[i] = 1.0 / math.sqrt(squares / channels + eps)
         for j in range(channels):
             out[i, j] = out[i, j] * scale[i] * weight[j] + bias[j]
@@ -266,7 +261,6 @@ def _layer_norm_gradient(
     gx: Array, gweight: Array, gbias: Array,
 ) -> None:  # fmt: skip
     # With h = (x - mean) scale and d = g weight:  gx = scale (d - mean(d) - h mean(d h)).
-    sums = np.empty(LANES, np.float64)
     d, h = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     channels = x.shape[1]
     for i in range(x.shape[0]):
@@ -276,8 +270,8 @@ def _layer_norm_gradient(
         for j in range(channels):
             gweight[j] += g[i, j] * h[j]
             gbias[j] += g[i, j]
-        mean_d = x.dtype.type(total(d, sums) / channels)
-        mean_dh = x.dtype.type(total_of_products(d, h, sums) / channels)
+        mean_d = x.dtype.type(total(d) / channels)
+        mean_dh = x.dtype.type(total_of_products(d, h) / channels)
         for j in range(channels):
             gx[i, j] = scale[i] * (d[j] - mean_d - h[j] * mean_dh)
 

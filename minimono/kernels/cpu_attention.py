@@ -23,11 +23,18 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.cpu import compiled
-from minimono.kernels.cpu_math import LANES, exp_nonpositive, largest, total
+from minimono.kernels.cpu_math import exp_nonpositive, inlined, largest, total
 from minimono.kernels.parallel import in_parts
 from minimono.kernels.shared import Kept, Needed
 
+WHOLE = 32  # numbers: the rest of a row, one by one, would take as long as all the others
 BAND = 64  # queries: the fastest of 32, 64, 128 and 256 at T = 128 and 256
+
+
+@inlined
+def up_to_whole(seen: int, end: int) -> int:
+    """`seen` rounded up to a multiple of WHOLE, but not beyond `end`."""
+    return min((seen + WHOLE - 1) // WHOLE * WHOLE, end)
 
 
 def _weights(scores: Array, scale: float, hidden: Array, first: int, log_sum: Array) -> None:
@@ -35,24 +42,24 @@ def _weights(scores: Array, scale: float, hidden: Array, first: int, log_sum: Ar
 
     `first` < 0: not causal. `hidden` (S,) or (0,): True at positions that nobody may look at.
     """
-    lane, sums = np.empty(LANES, scores.dtype), np.empty(LANES, np.float64)
     for h in range(scores.shape[0]):
         for i in range(scores.shape[1]):
             seen = scores.shape[2] if first < 0 else first + i + 1
-            row = scores[h, i, :seen]
-            for j in range(seen):
-                row[j] *= scale
+            row = scores[h, i, : up_to_whole(seen, scores.shape[2])]
+            row[seen:] = -np.inf
             for j in range(min(seen, len(hidden))):
                 if hidden[j]:
                     row[j] = -np.inf
-            top = largest(row, lane)
-            for j in range(seen):
+            for j in range(len(row)):
+                row[j] *= scale
+            top = largest(row)
+            for j in range(len(row)):
                 row[j] = exp_nonpositive(row[j] - top)
-            whole = total(row, sums)
+            whole = total(row)
             share = scores.dtype.type(1.0 / whole)
-            for j in range(seen):
+            for j in range(len(row)):
                 row[j] *= share
-            scores[h, i, seen:] = 0.0
+            scores[h, i, len(row) :] = 0.0
             log_sum[h, i] = top + math.log(whole)
 
 
@@ -65,18 +72,21 @@ def _weights_again(
     for h in range(scores.shape[0]):
         for i in range(scores.shape[1]):
             seen = scores.shape[2] if first < 0 else first + i + 1
-            row, grow = scores[h, i, :seen], gweights[h, i, :seen]
+            width = up_to_whole(seen, scores.shape[2])
+            row, grow = scores[h, i, :width], gweights[h, i, :width]
             level, mean = log_sum[h, i], delta[h, i]
+            row[seen:] = -np.inf
+            grow[seen:] = 0.0
             for j in range(min(seen, len(hidden))):
                 if hidden[j]:
                     row[j] = -np.inf
-            for j in range(seen):
+            for j in range(width):
                 below = row[j] * scale - level
                 # Rounding may lift it above 0, where exp_nonpositive does not reach.
                 row[j] = exp_nonpositive(zero if below > zero else below)
                 grow[j] = row[j] * (grow[j] - mean) * scale
-            scores[h, i, seen:] = 0.0
-            gweights[h, i, seen:] = 0.0
+            scores[h, i, width:] = 0.0
+            gweights[h, i, width:] = 0.0
 
 
 weights_kernel, weights_again_kernel = compiled(_weights), compiled(_weights_again)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from minimono.backend import Array
 
@@ -32,6 +32,35 @@ SQRT_HALF = math.sqrt(0.5)
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """For functions that kernels call: compiled into them."""
     return njit(error_model="numpy", nogil=True)(function)
+
+
+# A product and a sum in one instruction, with one rounding: a third faster, and a little nearer.
+ONE_ROUNDING: Any = {"fastmath": {"contract"}}
+
+
+def in_any_order(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for sums that may be added in any order."""
+    return njit(error_model="numpy", nogil=True, fastmath={"reassoc"})(function)
+
+
+def larger(a: Any, b: Any) -> Any:
+    """a if a > b else b."""
+    return a if a > b else b
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _larger_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
+    """`larger`, with leave to ignore nan: without it, loops over it are not vectorised."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, y = arguments
+        is_larger = builder.fcmp_ordered(">", x, y, flags=("nnan", "nsz"))
+        return builder.select(is_larger, x, y, flags=("nnan", "nsz"))
+
+    return a(a, a), code
+
+
+overload(larger)(lambda a, b: lambda a, b: _larger_in_any_order(a, b))  # type: ignore[call-arg, unused-ignore]
 
 
 def _in_float32(*numbers: float) -> list[Any]:
@@ -67,7 +96,7 @@ def exp_nonpositive(x: Any) -> Any:
     return math.exp(x)
 
 
-@overload(exp_nonpositive)
+@overload(exp_nonpositive, jit_options=ONE_ROUNDING)
 def _exp_nonpositive_of(x: Any) -> Callable[[Any], Any]:
     return _exp_nonpositive_32 if x == types.float32 else exp_nonpositive
 
@@ -83,7 +112,7 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = _in_float32(
     0.05889871906937169,
 )  # fmt: skip
 
-_exp_inlined = inlined(_exp_nonpositive_32)
+_exp_inlined = njit(error_model="numpy", nogil=True, **ONE_ROUNDING)(_exp_nonpositive_32)
 
 
 def _normal_below_32(x: Any) -> Any:
@@ -99,61 +128,48 @@ def normal_below(x: Any) -> Any:
     return 0.5 * math.erfc(-x * SQRT_HALF)
 
 
-@overload(normal_below)
+@overload(normal_below, jit_options=ONE_ROUNDING)
 def _normal_below_of(x: Any) -> Callable[[Any], Any]:
     return _normal_below_32 if x == types.float32 else normal_below
 
 
 # ---- along a row -------------------------------------------------------------------------------
-# A sum in order is one chain of additions, each waiting for the last. Sixteen sums side by side,
-# the lanes, are vector instructions. `lane` is room for them, 16 numbers.
+# A sum in order is one chain of additions, each waiting for the last. Allowed to add in another
+# order ("reassoc"), the compiler makes many sums side by side of it: seven times as fast, and
+# always the same on one kind of processor. The largest is the same in any order, but for nan.
 
-LANES = 16
+
+@in_any_order
+def total(row: Array) -> Any:
+    """The sum of a row, in float64."""
+    result = 0.0
+    for j in range(len(row)):
+        result += np.float64(row[j])
+    return result
 
 
-@inlined
-def total(row: Array, lane: Array) -> Any:
-    """The sum of a row, in the dtype of `lane`."""
-    whole = len(row) // LANES * LANES
-    lane[:] = 0
-    for start in range(0, whole, LANES):
-        for i in range(LANES):
-            lane[i] += row[start + i]
-    for j in range(whole, len(row)):
-        lane[0] += row[j]
-    result = lane[0]
-    for i in range(1, LANES):
-        result += lane[i]
+@in_any_order
+def total_of_products(a: Array, b: Array) -> Any:
+    """The sum of a[j] b[j] over a row, in float64."""
+    result = 0.0
+    for j in range(len(a)):
+        result += np.float64(a[j] * b[j])
+    return result
+
+
+@in_any_order
+def total_of_squares(row: Array) -> Any:
+    """The sum of the squares of a row, each worked out in float64."""
+    result = 0.0
+    for j in range(len(row)):
+        result += np.float64(row[j]) * np.float64(row[j])
     return result
 
 
 @inlined
-def largest(row: Array, lane: Array) -> Any:
-    """The largest of a row, which may not be empty; of a row with a nan, any number."""
-    whole = len(row) // LANES * LANES
-    lane[:] = row[0]
-    for start in range(0, whole, LANES):
-        for i in range(LANES):
-            lane[i] = lane[i] if row[start + i] <= lane[i] else row[start + i]
-    for j in range(whole, len(row)):
-        lane[0] = lane[0] if row[j] <= lane[0] else row[j]
-    result = lane[0]
-    for i in range(1, LANES):
-        result = result if lane[i] <= result else lane[i]
-    return result
-
-
-@inlined
-def total_of_products(a: Array, b: Array, lane: Array) -> Any:
-    """The sum of a[j] b[j] over a row, in the dtype of `lane`."""
-    whole = len(a) // LANES * LANES
-    lane[:] = 0
-    for start in range(0, whole, LANES):
-        for i in range(LANES):
-            lane[i] += a[start + i] * b[start + i]
-    for j in range(whole, len(a)):
-        lane[0] += a[j] * b[j]
-    result = lane[0]
-    for i in range(1, LANES):
-        result += lane[i]
+def largest(row: Array) -> Any:
+    """The largest of a row, which may not be empty; of a row with a nan, any number or nan."""
+    result = row[0]
+    for j in range(len(row)):
+        result = larger(row[j], result)
     return result

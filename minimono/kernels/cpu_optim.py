@@ -14,11 +14,8 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.cpu import compiled, flat
+from minimono.kernels.cpu_math import total_of_squares
 from minimono.kernels.parallel import in_parts
-
-# Sums side by side: of the loop over 64 of them Numba makes vector instructions; one over 16 it
-# unrolls, and is four times slower.
-LANES = 64
 
 
 def _adam(
@@ -52,16 +49,7 @@ def _sgd_momentum(p: Array, g: Array, b: Array, rate: float, l2: float, momentum
 
 
 def _sum_of_squares(x: Array, out: Array) -> None:
-    lane = np.zeros(LANES, np.float64)
-    whole = x.size // LANES * LANES
-    for start in range(0, whole, LANES):
-        for i in range(LANES):
-            value = np.float64(x[start + i])
-            lane[i] += value * value
-    for j in range(whole, x.size):
-        value = np.float64(x[j])
-        lane[0] += value * value
-    out[0] = lane.sum()
+    out[0] = total_of_squares(x)
 
 
 adam_kernel = compiled(_adam)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimono.backend import Array
+from minimono.kernels.parallel import product
 
 Kept = Any  # what a forward pass keeps for its backward pass
 Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
@@ -13,11 +14,9 @@ Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass m
 def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
-    out = x.reshape(-1, x.shape[-1]) @ weight.T  # (..., C) -> (N, C) @ (C, D)
-    if bias is not None:
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
-        out += bias
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
+    out = product(x.reshape(-1, x.shape[-1]), weight.T, bias)  # (..., C) -> (N, C) @ (C, D)
     return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
 
 
@@ -26,8 +25,8 @@ def linear_backward(
     bias: Array | None = None,
 ) -> tuple[Array | None, ...]:  # fmt: skip
     g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
-    gx = (g @ weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
-    gweight = g.T @ x.reshape(-1, x.shape[-1]) if needed[1] else None  # (D, N) @ (N, C)
+    gx = product(g, weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
+    gweight = product(g.T, x.reshape(-1, x.shape[-1])) if needed[1] else None  # (D, N) @ (N, C)
     return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
 
 

@@ -2,6 +2,7 @@
 
 from minimono.nn import checkpoint, optim, taps, training
 from minimono.nn.convolution import AvgPool2d, Conv2d, ConvGRUCell, ConvTranspose2d, MaxPool2d
+from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.layers import (
     Activation,
     Dropout,
@@ -17,6 +18,6 @@ from minimono.nn.module import Module, Sequential, Tap
 __all__ = [
     "Activation", "AvgPool2d", "Conv2d", "ConvGRUCell", "ConvTranspose2d", "Dropout",
     "Embedding", "FeedForward", "LayerNorm", "Linear", "MaxPool2d", "Module",
-    "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "checkpoint", "optim", "taps",
-    "training",
+    "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "backward_in_parts",
+    "checkpoint", "optim", "taps", "training",
 ]  # fmt: skip

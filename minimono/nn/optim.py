@@ -49,16 +49,18 @@ class Optimiser:
     def step(self) -> None:
         """Change every parameter that has a gradient; if one does not fit, ValueError, and none."""
         for i, p in enumerate(self.parameters):
-            if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != p.dtype):
+            g = p.grad
+            if g is not None and (g.shape != p.data.shape or g.dtype != p.data.dtype):
                 raise ValueError(
                     f"{type(self).__name__}: parameter {i} is {p.dtype} {p.shape}, "
-                    f"its gradient {p.grad.dtype} {tuple(p.grad.shape)}"
+                    f"its gradient {g.dtype} {tuple(g.shape)}"
                 )
         for i, p in enumerate(self.parameters):
             if p.grad is None:
                 continue
             for arrays in self.slots.values():
-                arrays[i] = backend.to_device(arrays[i], p.device)  # the model may have moved
+                if type(arrays[i]) is not type(p.data):  # the model has moved
+                    arrays[i] = backend.to_device(arrays[i], p.device)
             self.updates[i] += 1
             self._update(p, p.grad, i)
 
@@ -146,7 +148,9 @@ class SGD(Optimiser):
         if self.weight_decay:
             g = g + self.weight_decay * p.data
         if self.momentum:
-            g = self.slots["momentum"][i] = self.momentum * self.slots["momentum"][i] + g
+            b = self.slots["momentum"][i]
+            b[...] = self.momentum * b + g
+            g = b
         p.data[...] = p.data - self.lr * g
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minimono.engine.tensor import Tensor
+from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
 
@@ -42,12 +43,14 @@ def train(
     start: int = 0,
     schedule: Callable[[int], float] | None = None,
     max_norm: float | None = None,
+    in_parts: bool = False,
 ) -> Iterator[Record]:
     """Train until `steps` updates are done, from `start` of them; yields a Record after each.
 
     A step takes the next of `batches`, runs `loss(model, *batch)` in training mode, and updates.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
-    `max_norm` clips the gradients' norm.
+    `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
+    mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.
 
     To resume, restore a checkpoint that was saved between two records, with `start` its step: the
     batches are not prefetched, so the state that their generator has then makes the next batch.
@@ -67,15 +70,21 @@ def train(
             optimiser.lr = schedule(step)
         model.train()  # each time: the caller may have evaluated in between
         optimiser.zero_grad()
-        output = loss(model, *batch)
-        if not isinstance(output, Tensor):
-            raise TypeError(f"train: loss returned {type(output).__name__}, expected a Tensor")
-        output.backward()
+        value: Any
+        if in_parts:
+            value = backward_in_parts(loss, model, batch)
+        else:
+            output = loss(model, *batch)
+            if not isinstance(output, Tensor):
+                raise TypeError(f"train: loss returned {type(output).__name__}, expected a Tensor")
+            output.backward()
+            value = output.data
+            del output  # with all that the tape holds
         if max_norm is None:
             norm = gradient_norm(optimiser.parameters)
         else:
             norm = clip_grad_norm(optimiser.parameters, max_norm)
-        record_loss, record_norm = output.item(), float(norm)  # here a GPU is waited for
+        record_loss, record_norm = float(value), float(norm)  # here a GPU is waited for
         _check_finite(step + 1, "loss", record_loss)
         _check_finite(step + 1, "gradient norm", record_norm)
         optimiser.step()

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimono as mm
+from minimono import kernels as switches
+from minimono.kernels import parallel
 from minimono.nn import optim
 from minimono.nn.optim import SGD, Adam, AdamW, clip_grad_norm, cosine_schedule, gradient_norm
 
@@ -84,8 +87,8 @@ def test_clipping_as_in_pytorch(max_norm: float) -> None:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(np.float32, 2e-6), (np.float64, 1e-14)], ids=["float32", "float64"]
 )
-@pytest.mark.parametrize(("kind", "settings"), CASES[3:], ids=ids[3:])
-def test_adams_kernel_agrees_with_its_reading_version(
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=ids)
+def test_kernels_agree_with_their_reading_versions(
     kind: Any, settings: dict[str, Any], dtype: Any, tolerance: float
 ) -> None:
     running, reading = kind(start(dtype), **settings), kind(start(dtype), **settings)
@@ -100,6 +103,42 @@ def test_adams_kernel_agrees_with_its_reading_version(
     for p, q in zip(running.parameters, reading.parameters, strict=True):
         assert p.dtype == q.dtype == dtype
         np.testing.assert_allclose(p.data, q.data, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=ids)
+def test_in_parts_kernels_give_the_same_bits(
+    kind: Any, settings: dict[str, Any], dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = kind(start(dtype), **settings), kind(start(dtype), **settings)
+    run(whole, 3)
+    monkeypatch.setattr(parallel, "LEAST", 2)
+    monkeypatch.setattr(switches, "_threads", 3)
+    run(parts, 3)
+    for p, q in zip(whole.parameters, parts.parameters, strict=True):
+        assert p.data.tobytes() == q.data.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernel", "reading version"])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 200])
+def test_the_norm_against_exact_arithmetic(size: int, kernels: bool, dtype: Any) -> None:
+    p = mm.tensor(np.zeros((2, size)), dtype=dtype, requires_grad=True)
+    values = np.random.default_rng(size).standard_normal((size, 2)).astype(dtype)
+    p.grad = values.T  # not in one block
+    exact = sum((Fraction(float(v)) ** 2 for v in values.ravel()), Fraction(0))
+    with nullcontext() if kernels else mm.reference():
+        norm = gradient_norm([p])
+    assert norm.dtype == np.float64
+    assert float(norm) == pytest.approx(math.sqrt(exact), rel=1e-15 * (1 + size))
+
+
+def test_a_norm_below_the_limit_leaves_gradients_as_they_are() -> None:
+    p = mm.tensor([0.0, 0.0], requires_grad=True)
+    p.grad = gradient = np.array([3.0, 4.0])
+    assert clip_grad_norm([p], 6.0) == 5.0
+    assert p.grad is gradient
+    assert gradient.tolist() == [3.0, 4.0]
 
 
 def test_adam_by_hand() -> None:
