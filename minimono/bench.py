@@ -83,7 +83,7 @@ def _step_of(model: nn.Module, x: Array, targets: Array) -> Step:
 
     def step() -> float:
         loss = F.cross_entropy(model(inputs), targets)
-        model.zero_grad()
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         return float(loss.data)

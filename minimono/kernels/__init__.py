@@ -14,6 +14,7 @@ They are imported on first use, because Numba takes half a second.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -38,6 +39,7 @@ def enabled() -> bool:
     return _enabled.get()
 
 
+@cache
 def of(device: str, part: str = "") -> ModuleType:
     """The running versions for "cpu" or "cuda": `cpu.py`, or of a part, say `gpu_scale.py`.
 

@@ -13,8 +13,10 @@ from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
+
 from minimono import kernels
-from minimono.backend import Array, array_module, device_of
+from minimono.backend import Array, device_of
 
 # Elements of a part. For less, waking a thread does not pay: on two busy cores parts of 2^16 made a
 # small GPT's step 10 % slower, parts of 2^18 no slower.
@@ -27,18 +29,21 @@ Result = TypeVar("Result")
 _is_inside: ContextVar[bool] = ContextVar("minimono_inside_a_part", default=False)
 
 
-def in_parts(work: Callable[[slice], Result], rows: int, elements: int) -> list[Result]:
-    """The results of `work(part)` for the parts of 0..rows, in order.
+def parts_for(rows: int, elements: int) -> int:
+    """How many parts pay: as many as threads, but fewer if one would have less than `LEAST`
+    elements, and one only inside `side_by_side`."""
+    if elements < 2 * LEAST or _is_inside.get():
+        return 1
+    return max(1, min(kernels.threads(), rows, elements // LEAST))
 
-    There are as many parts as threads, but fewer if a part would have less than `LEAST` elements,
-    and one only inside `side_by_side`.
-    """
-    parts = 1 if _is_inside.get() else max(1, min(kernels.threads(), rows, elements // LEAST))
-    return side_by_side(work, rows, parts)
+
+def in_parts(work: Callable[[slice], Result], rows: int, elements: int) -> list[Result]:
+    """The results of `work(part)` for the parts of 0..rows, in order."""
+    return side_by_side(work, rows, parts_for(rows, elements))
 
 
 def side_by_side(work: Callable[[slice], Result], rows: int, parts: int) -> list[Result]:
-    """The same in so many parts, each in a thread, the first in the caller's own."""
+    """The same in so many parts, each in a thread of its own, the first in the caller's."""
     if parts == 1:
         return [work(slice(0, rows))]
 
@@ -66,20 +71,21 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
     `plus`: of shape (columns,).
     """
     n, m = a.shape[0], b.shape[1]
-
-    def part_of(out: Array, a: Array, b: Array, plus: Array | None) -> None:
-        array_module(out).matmul(a, b, out=out)
+    parts = 1 if device_of(a) == "cuda" else parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
+    if parts == 1:
+        out = a @ b
         if plus is not None:
             out += plus
+        return out
+    out = np.empty((n, m), a.dtype)
 
-    out = array_module(a).empty((n, m), a.dtype)
-    work = 0 if device_of(a) == "cuda" else a.size * m // PRODUCTS_OF_ONE
-    if n >= m:
-        in_parts(lambda i: part_of(out[i], a[i], b, plus), n, work)
-    else:
-        in_parts(
-            lambda j: part_of(out[:, j], a, b[:, j], None if plus is None else plus[j]), m, work
-        )
+    def work(part: slice) -> None:
+        i, j = (part, slice(None)) if n >= m else (slice(None), part)
+        np.matmul(a[i], b[:, j], out=out[i, j])
+        if plus is not None:
+            out[i, j] += plus[j]
+
+    side_by_side(work, max(n, m), parts)
     return out
 
 

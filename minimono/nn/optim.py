@@ -295,7 +295,7 @@ def _in_one_block(p: Tensor) -> Array:
     """The parameter's array as kernels want it, to be written to: itself, if it is like that."""
     if p.device == "cuda":
         p.data = backend.array_module(p.data).ascontiguousarray(p.data)
-    else:
+    elif not p.data.flags.carray:
         p.data = np.require(p.data, requirements=["C", "W"])
     return p.data
 
