@@ -16,8 +16,7 @@ demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); en
 	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
 
 demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures go to runs/
-	@# One BLAS thread unless told otherwise: at these sizes two of them wait for each other.
-	@export OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1}; for demo in demos/*.py; do \
+	@for demo in demos/*.py; do \
 	    echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
 
 test: .venv/.with-test ## all tests but those that need PyTorch
@@ -44,8 +43,8 @@ lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 
-bench: .venv/.with-core ## how fast it is, beside the libraries that are installed
-	@$(BIN)/minimono bench
+bench: .venv/.with-bench ## speed beside other frameworks (a large download); writes the page, with QUICK=1 only prints
+	@$(BIN)/minimono bench $(if $(QUICK),--quick,--write docs/performance.md)
 
 clean: ## remove all that these commands made, except your results in runs/
 	rm -rf .venv docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache

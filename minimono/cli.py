@@ -104,11 +104,20 @@ def _parser() -> argparse.ArgumentParser:
 
     bench_parser = commands.add_parser(
         "bench", allow_abbrev=False,
-        help="how fast it is, beside the other libraries that are installed (minutes)",
+        help="training steps beside other frameworks', and beside the machine's limits",
+        description=(
+            "Time training steps of minimono and of PyTorch, JAX, MyGrad, HIPS autograd and plain "
+            "NumPy, where installed, and print ratios; memory, metrics, imports and growth too."
+        ),
     )  # fmt: skip
     bench_parser.set_defaults(command=bench)
-    bench_parser.add_argument("--quick", action="store_true", help="less of it, in about a minute")
-    bench_parser.add_argument("--write", metavar="FILE", help="write the page to FILE too")
+    bench_parser.add_argument(
+        "--quick", action="store_true", help="a minute or two: three networks, few rounds"
+    )
+    bench_parser.add_argument("--rounds", type=int, metavar="N", help="(default: 21; 3 if quick)")
+    bench_parser.add_argument(
+        "--write", metavar="FILE", help="write the page there too, and pictures/ beside it"
+    )
     return parser
 
 
@@ -286,16 +295,18 @@ def _report(folder: Path, records: list[Json], text: Json) -> None:
 # ---- minimono bench ----------------------------------------------------------------------------
 
 
-def bench(quick: bool, write: str | None) -> int:
-    """Measure, and print the page while it grows."""
-    from minimono.bench import page  # here, because `minimono --help` should not wait for it
+def bench(quick: bool, rounds: int | None, write: str | None) -> int:
+    """Measure speed, beside others' where they are installed."""
+    from minimono.bench import page, run  # here, because few need them
 
-    lines = []
-    for line in page(quick=quick):
-        print(line, flush=True)
-        lines.append(line)
+    count = (3 if quick else 21) if rounds is None else rounds
+    if count < 1:
+        raise ValueError(f"rounds: got {rounds}, expected 1 or more")
+    results = run.run(quick, count, lambda line: print(line, flush=True))
+    print("\n" + page.page(results, None))
     if write is not None:
-        Path(write).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        page.draw(results, Path(write).parent / "pictures")
+        Path(write).write_text(page.page(results, "pictures"), encoding="utf-8")
     return 0
 
 
