@@ -21,7 +21,15 @@ import pytest
 
 from minimono import kernels
 from minimono.backend import array_module, is_available
-from minimono.kernels import gpu, gpu_attention, gpu_launch, gpu_optim, gpu_scale
+from minimono.kernels import (
+    gpu,
+    gpu_attention,
+    gpu_convolution,
+    gpu_gru,
+    gpu_launch,
+    gpu_optim,
+    gpu_scale,
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +49,7 @@ def kernels_of(module: ModuleType) -> list[gpu_launch.Kernel]:
     return [k for k in vars(module).values() if isinstance(k, gpu_launch.Kernel)]
 
 
-MODULES = (gpu, gpu_attention, gpu_optim, gpu_scale)
+MODULES = (gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim, gpu_scale)
 
 
 def compiled_together(code: str, name: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, array_module, to_device
+from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import matmul, pad, primitive, where
 from minimono.engine.tensor import Tensor
 
@@ -80,9 +81,16 @@ def conv2d(
     """
     _check_weight("conv2d", x, weight, bias, inputs=1, outputs=0)
     stride, padding = _pair("conv2d: stride", stride, 1), _pair("conv2d: padding", padding, 0)
+    _check_fits("conv2d", _with_padding(x, padding), weight.shape[2:])
+    return _convolved(*_as_floats(x, weight, bias), stride, padding)
+
+
+@has_kernel("convolution")
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+) -> Tensor:
     O, size = weight.shape[0], weight.shape[2:]  # noqa: E741
     x = _padded(x, padding)
-    _check_fits("conv2d", x.shape, size)
     patches = windows(x, size, stride)  # (B, C, Y, X) -> (B, C, K, y, x)
     B, C, K, rows, columns = patches.shape
     kernels = weight.reshape(O, C * K)  # (O, C, *size) -> (O, C K)
@@ -114,12 +122,19 @@ def conv_transpose2d(
     _check_weight("conv_transpose2d", x, weight, bias, inputs=0, outputs=1)
     stride = _pair("conv_transpose2d: stride", stride, 1)
     padding = _pair("conv_transpose2d: padding", padding, 0)
+    full = _full_size(x, weight, stride)
+    if any(n <= 2 * p for n, p in zip(full, padding, strict=True)):
+        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of {full}")
+    return _laid_down(*_as_floats(x, weight, bias), stride, padding)
+
+
+@has_kernel("convolution")
+def _laid_down(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+) -> Tensor:
     B, C, rows, columns = x.shape
     O, size = weight.shape[1], weight.shape[2:]  # noqa: E741
-    full = [(n - 1) * s + k for n, s, k in zip((rows, columns), stride, size, strict=True)]
-    if any(n <= 2 * p for n, p in zip(full, padding, strict=True)):
-        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of {tuple(full)}")
-    K = math.prod(size)
+    full, K = _full_size(x, weight, stride), math.prod(size)
     kernels = weight.reshape(C, O * K).T  # (C, O, *size) -> (O K, C)
     patches = matmul(kernels, x.reshape(B, C, rows * columns))  # -> (B, O K, y x)
     patches = patches.reshape(B, O, K, rows, columns)  # (B, O K, y x) -> (B, O, K, y, x)
@@ -182,6 +197,29 @@ def _padded(x: Tensor, padding: Pair) -> Tensor:
     return pad(x, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
 
 
+def _as_floats(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Whole numbers, say an image's bytes, as the floats that a product with the others gives."""
+    dtype = np.result_type(*(t.dtype for t in (x, weight, bias) if t is not None))
+
+    def as_float(t: Tensor) -> Tensor:
+        return t if t.dtype.kind in "fc" else t.astype(dtype)
+
+    return as_float(x), as_float(weight), None if bias is None else as_float(bias)
+
+
+def _with_padding(x: Tensor, padding: Pair) -> Pair:
+    """The size of the image with its padding."""
+    return x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]
+
+
+def _full_size(x: Tensor, weight: Tensor, stride: Pair) -> Pair:
+    """The size of the image that the windows `x` cover, padding included."""
+    (rows, columns), (height, width) = x.shape[2:], weight.shape[2:]
+    return (rows - 1) * stride[0] + height, (columns - 1) * stride[1] + width
+
+
 def _outside(x: Tensor, padding: Pair) -> Tensor | float:
     """-inf on the padding, 0 inside: added to zeros of padding, so that none is the largest."""
     if padding == (0, 0):
@@ -203,7 +241,7 @@ def _pooling(
     around = _pair(f"{name}: padding", padding, 0)
     if any(2 * p > k for p, k in zip(around, size, strict=True)):
         raise ValueError(f"{name}: padding is {around}, expected at most half of the window {size}")
-    _check_fits(name, [n + 2 * p for n, p in zip(x.shape[2:], around, strict=True)], size)
+    _check_fits(name, _with_padding(x, around), size)
     return size, step, around
 
 
@@ -241,8 +279,7 @@ def _check_weight(
         )
 
 
-def _check_fits(name: str, shape: Sequence[int], size: Sequence[int]) -> None:
-    image = tuple(shape[-2:])
+def _check_fits(name: str, image: Pair, size: Sequence[int]) -> None:
     if any(k > n for n, k in zip(image, size, strict=True)):
         raise ValueError(
             f"{name}: the window {tuple(size)} is larger than the image {image} with its padding"

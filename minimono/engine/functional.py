@@ -35,6 +35,7 @@ def relu(x: Tensor) -> Tensor:
     return where(x.detach() <= 0.0, 0.0, x)
 
 
+@has_kernel()
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, negative_slope x elsewhere (Maas et al. 2013), as in PyTorch.
 

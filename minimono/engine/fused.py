@@ -1,6 +1,6 @@
 """The seam between a reading version and its running version.
 
-`@has_kernel()` above a function in `functional.py` says: this is the formula, and there are
+`@has_kernel()` above a function, say in `functional.py`, says: this is the formula, and there are
 kernels of the same name in `kernels/cpu.py` and `gpu.py`. Outside `minimono.reference()` a call
 goes to the kernel of the arrays' device, forward and backward, as one operation on the tape. A
 second derivative goes through the formula.

@@ -82,6 +82,39 @@ def relu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) ->
     return (gx,)
 
 
+def _leaky_relu(x: Array, slope: float, out: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.size):
+        out[i] = x[i] if x[i] > zero else slope * x[i]
+
+
+def _leaky_relu_gradient(g: Array, x: Array, slope: float, gx: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.size):
+        gx[i] = g[i] if x[i] > zero else slope * g[i]
+
+
+leaky_relu_kernel = compiled(_leaky_relu)
+leaky_relu_gradient_kernel = compiled(_leaky_relu_gradient)
+
+
+def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Kept]:
+    out, slope = np.empty(x.shape, x.dtype), x.dtype.type(negative_slope)
+    each(lambda x, out: leaky_relu_kernel(x, slope, out), flat(x), out.reshape(-1))
+    return out, None
+
+
+def leaky_relu_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, negative_slope: float = 0.01
+) -> tuple[Array, ...]:
+    gx, slope = np.empty(x.shape, x.dtype), x.dtype.type(negative_slope)
+    each(
+        lambda g, x, gx: leaky_relu_gradient_kernel(g, x, slope, gx), flat(g), flat(x),
+        gx.reshape(-1),
+    )  # fmt: skip
+    return (gx,)
+
+
 # ---- GELU --------------------------------------------------------------------------------------
 
 INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)

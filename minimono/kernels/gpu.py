@@ -42,6 +42,36 @@ def relu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) ->
     return (gx,)
 
 
+leaky_relu_kernel = Kernel(r"""
+extern "C" __global__ void leaky_relu(const real *x, double slope, real *out, long long size) {
+    EACH_ELEMENT(i, size) out[i] = x[i] > 0 ? x[i] : (real)slope * x[i];
+}
+""")
+
+leaky_relu_gradient_kernel = Kernel(r"""
+extern "C" __global__ void leaky_relu_gradient(
+    const real *g, const real *x, double slope, real *gx, long long size) {
+    EACH_ELEMENT(i, size) gx[i] = x[i] > 0 ? g[i] : (real)slope * g[i];
+}
+""")
+
+
+def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Kept]:
+    out = _empty(x)
+    leaky_relu_kernel(x.dtype, *for_each(x.size), one_block(x), negative_slope, out, x.size)
+    return out, None
+
+
+def leaky_relu_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, negative_slope: float = 0.01
+) -> tuple[Array, ...]:
+    gx = _empty(x)
+    leaky_relu_gradient_kernel(
+        x.dtype, *for_each(x.size), one_block(g), one_block(x), negative_slope, gx, x.size
+    )
+    return (gx,)
+
+
 # ---- GELU: x P(N(0, 1) <= x) -------------------------------------------------------------------
 # P = erfc(-x / sqrt 2) / 2, and dP/dx = exp(-x^2 / 2) / sqrt(2 pi).
 

@@ -13,6 +13,8 @@ import numpy as np
 from minimono.backend import Array, array_module
 from minimono.engine import functional as F
 from minimono.engine.convolution import Pair
+from minimono.engine.fused import has_kernel
+from minimono.engine.primitives import stack
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import parameter
 from minimono.nn.module import Module, Tap
@@ -119,17 +121,9 @@ class ConvGRUCell(Module):
 
     def forward(self, x: Tensor | None, state: Tensor | None = None) -> Tensor:
         state = self._checked(x, state)
-        r_x, z_x, h_x = self._thirds(self.from_input(x)) if x is not None else (0.0, 0.0, 0.0)
-        r_h, z_h, h_h = self._thirds(self.from_state(state))
-        reset = F.sigmoid(r_x + r_h)
-        update = F.sigmoid(z_x + z_h)
-        candidate = self.candidate(F.leaky_relu(h_x + reset * h_h, 0.2))
-        return (1.0 - update) * candidate + update * state
-
-    def _thirds(self, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3 C, Y, X) -> three times (B, C, Y, X)."""
-        C = self.channels
-        return gates[:, :C], gates[:, C : 2 * C], gates[:, 2 * C :]
+        from_input = None if x is None else self.from_input(x)
+        memory, update = _memory_and_update(from_input, self.from_state(state), 0.2)
+        return _new_state(update, self.candidate(memory), state)
 
     def _checked(self, x: Tensor | None, state: Tensor | None) -> Tensor:
         if (x is None) != (self.in_channels == 0):
@@ -146,6 +140,29 @@ class ConvGRUCell(Module):
                 f"ConvGRUCell: state has shape {state.shape}, expected {(B, self.channels, Y, X)}"
             )
         return state
+
+
+# What of a cell is done element by element. Two functions, because the tap lies between them.
+
+
+@has_kernel("gru")
+def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: float) -> Tensor:
+    """H~ and Z, (2, B, C, Y, X), of the terms in W and U, each (B, 3 C, Y, X)."""
+    r_x, z_x, h_x = _thirds(from_input) if from_input is not None else (0.0, 0.0, 0.0)
+    r_h, z_h, h_h = _thirds(from_state)
+    reset, update = F.sigmoid(r_x + r_h), F.sigmoid(z_x + z_h)
+    return stack([F.leaky_relu(h_x + reset * h_h, slope), update])
+
+
+@has_kernel("gru")
+def _new_state(update: Tensor, memory: Tensor, state: Tensor) -> Tensor:
+    return (1.0 - update) * memory + update * state
+
+
+def _thirds(terms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 3 C, Y, X) -> three times (B, C, Y, X)."""
+    C = terms.shape[1] // 3
+    return terms[:, :C], terms[:, C : 2 * C], terms[:, 2 * C :]
 
 
 def _size(kernel_size: int | Pair) -> Pair:

@@ -1,6 +1,10 @@
 """Convolution and pooling: against loops that follow the definition, adjoints, PyTorch."""
 
 import math
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -11,10 +15,14 @@ from hypothesis import strategies as st
 
 import minimono as mm
 from minimono import functional as F
+from minimono import kernels
 from minimono.backend import to_host
 from minimono.engine.convolution import add_windows, windows
-from minimono.engine.tensor import Tensor, tensor
+from minimono.engine.fused import Fused
+from minimono.engine.tensor import Tensor, tape_of, tensor
 from minimono.gradcheck import check_grads
+from minimono.kernels import parallel
+from minimono.nn import ConvGRUCell
 
 Pair = tuple[int, int]
 
@@ -73,8 +81,11 @@ def test_conv2d_is_its_definition(
     rng, (B, C, O) = np.random.default_rng(seed), counts  # noqa: E741
     x = whole(rng, B, C, size[0] + extra[0] - 1, size[1] + extra[1] - 1)
     weight, bias = whole(rng, O, C, *size), whole(rng, O)
-    out = F.conv2d(tensor(x), tensor(weight), tensor(bias), stride=stride, padding=padding)
-    np.testing.assert_array_equal(out.data, conv2d_by_loops(x, weight, bias, stride, padding))
+    expected = conv2d_by_loops(x, weight, bias, stride, padding)
+    for which in (nullcontext(), mm.reference()):
+        with which:
+            out = F.conv2d(tensor(x), tensor(weight), tensor(bias), stride=stride, padding=padding)
+        np.testing.assert_array_equal(out.data, expected)
 
 
 @given(sizes, sizes, paddings, st.tuples(*[st.integers(1, 3)] * 3), sizes, seeds)
@@ -84,10 +95,12 @@ def test_conv_transpose2d_is_its_definition(
     padding = (min(padding[0], (size[0] - 1) // 2), min(padding[1], (size[1] - 1) // 2))
     rng, (B, C, O) = np.random.default_rng(seed), counts  # noqa: E741
     x, weight, bias = whole(rng, B, C, *image), whole(rng, C, O, *size), whole(rng, O)
-    arguments = map(tensor, (x, weight, bias))
-    out = F.conv_transpose2d(*arguments, stride=stride, padding=padding)
     expected = conv_transpose2d_by_loops(x, weight, bias, stride, padding)
-    np.testing.assert_array_equal(out.data, expected)
+    for which in (nullcontext(), mm.reference()):
+        with which:
+            arguments = map(tensor, (x, weight, bias))
+            out = F.conv_transpose2d(*arguments, stride=stride, padding=padding)
+        np.testing.assert_array_equal(out.data, expected)
 
 
 @given(sizes, sizes, paddings, sizes, seeds)
@@ -130,6 +143,140 @@ def test_numbers_and_pairs_mean_the_same(rng: np.random.Generator) -> None:
         (F.avg_pool2d(x, 3, **numbers), F.avg_pool2d(x, (3, 3), **pairs)),
     ):
         np.testing.assert_array_equal(one.data, two.data)
+
+
+# ---- the running version -----------------------------------------------------------------------
+
+
+def kernels_on_tape(out: Tensor) -> int:
+    operations = [node.origin.operation for node in tape_of(out) if node.origin]
+    assert len(operations) > 0
+    return sum(isinstance(operation, Fused) for operation in operations)
+
+
+def held_to_reading(f: Any, arrays: list[Any], dtype: str, needed: tuple[bool, ...]) -> None:
+    """Values and gradients of the two versions; the terms of the sums are a few units large."""
+    found = []
+    for which in (mm.reference(), nullcontext()):
+        with which:
+            # `Tensor`, not `tensor`, which would copy into one block of memory.
+            values = [a.astype(dtype, order="K") for a in arrays]
+            given = [Tensor(v, requires_grad=n) for v, n in zip(values, needed, strict=True)]
+            out = f(*given)
+            out.backward(np.linspace(-1.0, 2.0, out.size).reshape(out.shape))
+            found.append([out.data, *(a.grad for a in given)])
+    assert kernels_on_tape(out) == 1
+    for truth, ours, needs in zip(*found, (True, *needed), strict=True):
+        assert (ours is not None) == needs
+        if needs:
+            assert ours.dtype == truth.dtype == np.dtype(dtype)
+            tolerance = 40 * np.finfo(dtype).eps
+            atol = tolerance * np.abs(truth).max(initial=1.0)
+            np.testing.assert_allclose(ours, truth, rtol=tolerance, atol=atol)
+
+
+RUNNING: list[tuple[Any, ...]] = [  # x, weight of conv2d, stride, padding
+    ((1, 1, 1, 1), (1, 1, 1, 1), 1, 0),
+    ((4, 16, 8, 8), (48, 16, 3, 3), 1, 1),  # as wide as the image
+    ((2, 3, 7, 5), (4, 3, 3, 1), 1, (1, 0)),
+    ((2, 3, 5, 7), (4, 3, 5, 5), 1, 2),
+    ((2, 3, 4, 1), (4, 3, 3, 7), 1, (1, 3)),  # narrower than the window
+    ((2, 3, 6, 7), (4, 3, 3, 3), 1, 0),  # narrower than the image
+    ((2, 3, 6, 7), (4, 3, 2, 2), 1, (0, 2)),  # wider
+    ((3, 2, 8, 8), (5, 2, 4, 4), 2, 1),
+    ((3, 2, 9, 7), (5, 2, 3, 3), 2, 1),
+    ((3, 2, 9, 8), (5, 2, 2, 3), (3, 2), (2, 0)),
+    ((1, 2, 5, 9), (2, 2, 1, 2), (2, 4), (0, 1)),  # pixels that no window holds
+    ((0, 2, 5, 5), (3, 2, 3, 3), 1, 1),
+    ((2, 0, 5, 5), (3, 0, 3, 3), 2, 1),
+    ((2, 2, 5, 5), (0, 2, 3, 3), 1, 0),
+    ((3, 16, 30, 30), (2, 16, 3, 3), 1, 1),  # in groups of one sample
+    ((3, 16, 20, 20), (2, 16, 3, 3), 1, 1),  # of two, and a rest
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("shape", "size", "stride", "padding"), RUNNING)
+def test_kernels_agree_with_the_reading_version(
+    shape: Any, size: Any, stride: Any, padding: Any, dtype: str, rng: np.random.Generator
+) -> None:
+    def down(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, stride=stride, padding=padding)
+
+    def up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, weight, bias, stride=stride, padding=padding)
+
+    everything = (True, True, True)
+    x, weight, bias = (rng.standard_normal(s) for s in (shape, size, size[:1]))
+    held_to_reading(down, [x, weight, bias], dtype, everything)
+    small = down(tensor(x), tensor(weight), tensor(bias)).data
+    held_to_reading(up, [small, weight, rng.standard_normal(size[1])], dtype, everything)
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True)])
+def test_kernels_of_any_layout_and_of_what_is_needed(
+    needed: tuple[bool, bool], rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((7, 6, 3, 2)).T[:, :, ::-1]  # (2, 3, 6, 7)
+    weight = rng.standard_normal((3, 3, 4, 3)).T[::-1]  # (3, 4, 3, 3)
+    for stride in (1, 2):
+        held_to_reading(
+            lambda x, w, s=stride: F.conv2d(x, w, stride=s, padding=1),
+            [x, weight.swapaxes(0, 1)], "float64", needed,
+        )  # fmt: skip
+        held_to_reading(
+            lambda x, w, s=stride: F.conv_transpose2d(x, w, stride=s, padding=1),
+            [x, weight], "float64", needed,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtypes", ["Bfd", "Bff", "lff", "dld", "?ff", "lll", "fdf", "ddl"])
+def test_whole_numbers_and_mixtures_give_the_same(dtypes: str, rng: np.random.Generator) -> None:
+    x, weight, bias = (
+        tensor(np.abs(whole(rng, *shape)).astype(dtype))
+        for shape, dtype in zip(((2, 2, 4, 4), (2, 2, 3, 3), (2,)), dtypes, strict=True)
+    )
+    for f in (F.conv2d, F.conv_transpose2d):
+        ours = f(x, weight, bias, padding=1)
+        with mm.reference():
+            truth = f(x, weight, bias, padding=1)
+        assert ours.dtype == truth.dtype == np.result_type(*dtypes)
+        np.testing.assert_array_equal(ours.data, truth.data)
+
+
+def test_kernels_in_threads_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(parallel, "LEAST", 4)
+    x, weight, bias = (rng.standard_normal(s) for s in ((2, 5, 6, 7), (4, 5, 3, 3), (4,)))
+    held_to_reading(lambda *a: F.conv2d(*a, padding=1), [x, weight, bias], "float64", (True,) * 3)
+
+
+def test_kernels_run_without_numba() -> None:
+    """Each is plain Python: NUMBA_DISABLE_JIT=1 lets a debugger step through it."""
+    code = (
+        "import numpy as np, minimono as mm\n"
+        "x, w = np.arange(30.0).reshape(1, 1, 5, 6), np.arange(9.0).reshape(1, 1, 3, 3)\n"
+        "found = []\n"
+        "for stride, padding in ((1, 1), (1, 0), (1, 7), (2, 1), (3, 2)):\n"
+        "    t = mm.tensor(x, requires_grad=True)\n"
+        "    out = mm.functional.conv2d(t, mm.tensor(w), stride=stride, padding=padding)\n"
+        "    out.sum().backward()\n"
+        "    found.append(t.grad.tolist())\n"
+    )
+    script = code + (
+        "from minimono.kernels import cpu_convolution\n"
+        "assert not hasattr(cpu_convolution.windows_kernel, 'py_func')\n"
+        "print(found)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=True,
+    )  # fmt: skip
+    here: dict[str, Any] = {}
+    exec(code, here)
+    assert eval(result.stdout) == here["found"]
 
 
 # ---- gradients ---------------------------------------------------------------------------------
@@ -235,6 +382,23 @@ def test_nothing_on_a_gpu_touches_the_host(cuda: str, rng: np.random.Generator) 
     values = whole(rng, 2, 2, 5, 5), whole(rng, 3, 2, 3, 3)
     for here, there in zip(run("cpu"), run(cuda), strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-12)
+
+
+def test_a_recurrent_cell_on_a_gpu(cuda: str) -> None:
+    def run(device: str) -> list[Any]:
+        found = []
+        for channels in (2, 0):
+            rng = np.random.default_rng(3)
+            cell = ConvGRUCell(channels, 3, rng=rng, dtype=np.float64).to(device)
+            state = tensor(rng.standard_normal((2, 3, 4, 5)), device=device, requires_grad=True)
+            x = tensor(rng.standard_normal((2, 2, 4, 5)), device=device) if channels else None
+            out = cell(x, state)
+            (out * out).sum().backward()
+            found += [to_host(a) for a in (out.data, state.grad, cell.from_state.weight.grad)]
+        return found
+
+    for here, there in zip(run("cpu"), run(cuda), strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-11, atol=1e-14)
 
 
 # ---- bad input ---------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         table[f"linear {shape}"] = (F.linear, [normal(*shape), normal(3, 4), normal(3)])
         table[f"linear, no bias {shape}"] = (F.linear, [normal(*shape), normal(3, 4)])
         table[f"relu {shape}"] = (F.relu, [normal(*shape)])
+        table[f"leaky_relu {shape}"] = (lambda x: F.leaky_relu(x, 0.2), [normal(*shape)])
         table[f"dropout {shape}"] = (dropped, [normal(*shape)])
     for ids in (2, [3, 0, 3, 3], [[1, 1, 0], [2, 3, 1]], np.zeros((0,), int)):
         table[f"embedding {ids}"] = (lambda w, i=ids: F.embedding(np.array(i), w), [normal(4, 3)])
@@ -257,13 +258,14 @@ def test_backward_through_a_gradient_of_a_kernel() -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["gelu", "gelu tanh", "relu", "layer_norm", "self_attention", "linear"]
+    "what", ["gelu", "gelu tanh", "relu", "leaky_relu", "layer_norm", "self_attention", "linear"]
 )
 def test_parts_in_threads_give_the_same(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     f, arrays = {
         "gelu": (F.gelu, [normal(7, 5)]),
         "gelu tanh": (lambda x: F.gelu(x, "tanh"), [normal(7, 5)]),
         "relu": (F.relu, [normal(7, 5)]),
+        "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), [normal(7, 5)]),
         "layer_norm": (F.layer_norm, [normal(7, 5), normal(5), normal(5)]),
         "self_attention": (F.self_attention, [normal(5, 6, 3, 2, 4)]),
         "linear": (F.linear, [normal(7, 5), normal(6, 5), normal(6)]),

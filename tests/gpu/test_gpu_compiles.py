@@ -5,7 +5,14 @@ from types import ModuleType
 
 import pytest
 
-from minimono.kernels import gpu, gpu_attention, gpu_optim, gpu_scale
+from minimono.kernels import (
+    gpu,
+    gpu_attention,
+    gpu_convolution,
+    gpu_gru,
+    gpu_optim,
+    gpu_scale,
+)
 from minimono.kernels.gpu_launch import Kernel
 
 
@@ -33,7 +40,7 @@ def machine_code(nvrtc: ModuleType, code: str, name: str) -> tuple[bytes, str]:
 
 def variants() -> list[tuple[Kernel, str, dict[str, int]]]:
     found: list[tuple[Kernel, str, dict[str, int]]] = []
-    for module in (gpu, gpu_optim, gpu_scale):
+    for module in (gpu, gpu_convolution, gpu_gru, gpu_optim, gpu_scale):
         for kernel in vars(module).values():
             if isinstance(kernel, Kernel):
                 found += [(kernel, "f", {}), (kernel, "d", {})]

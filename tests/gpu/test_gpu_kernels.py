@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from minimono import reference
+from minimono.engine import convolution
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, grad
-from minimono.kernels import gpu, gpu_attention, gpu_optim
+from minimono.kernels import gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim
+from minimono.nn.convolution import _memory_and_update, _new_state
 from minimono.nn.optim import SGD, Adam, AdamW
 
 DTYPES = [np.float32, np.float64]
@@ -73,6 +75,17 @@ def test_relu(device, dtype) -> None:
     np.testing.assert_array_equal(device.host(out), np.maximum(x.T, 0))
     (gx,) = gpu.relu_backward((True,), device.array(np.ones((3, 2), dtype)), out, kept, there)
     np.testing.assert_array_equal(device.host(gx).T, [[0, 0, 1], [1, 0, 1]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_leaky_relu(device, dtype) -> None:
+    x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
+    there, slope = device.array(x).T, dtype(0.2)
+    out, kept = gpu.leaky_relu_forward(there, 0.2)
+    np.testing.assert_array_equal(device.host(out), np.where(x > 0, x, slope * x).T)
+    ones = device.array(np.ones((3, 2), dtype))
+    (gx,) = gpu.leaky_relu_backward((True,), ones, out, kept, there, 0.2)
+    np.testing.assert_array_equal(device.host(gx).T, np.where(x > 0, dtype(1), slope))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -188,6 +201,65 @@ def test_dropout(device, dtype) -> None:
     keep = np.random.default_rng(4).random(x.shape) < 0.7
     held_to_reading(
         device, gpu._dropped_forward, gpu._dropped_backward, F._dropped, [x], keep, 1.0 / 0.7,
+        rtol=tolerance(dtype),
+    )  # fmt: skip
+
+
+CONVOLUTIONS = [  # x, weight, stride, padding
+    ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0)),
+    ((2, 3, 7, 5), (4, 3, 3, 3), (1, 1), (1, 1)),
+    ((3, 2, 9, 8), (5, 2, 4, 3), (2, 3), (1, 0)),
+    ((1, 2, 5, 9), (2, 2, 1, 2), (2, 4), (0, 1)),  # pixels that no window holds
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "size", "stride", "padding"), CONVOLUTIONS)
+def test_convolution(device, dtype, shape, size, stride, padding) -> None:
+    arrays = [rows(shape, dtype), rows(size, dtype, 1), rows(size[:1], dtype, 2)]
+    rtol = 2 * tolerance(dtype)
+    held_to_reading(
+        device, gpu_convolution._convolved_forward, gpu_convolution._convolved_backward,
+        convolution._convolved, arrays, stride, padding, rtol=rtol,
+    )  # fmt: skip
+    small = convolution.conv2d(*map(Tensor, arrays), stride=stride, padding=padding).data
+    held_to_reading(
+        device, gpu_convolution._laid_down_forward, gpu_convolution._laid_down_backward,
+        convolution._laid_down, [small, arrays[1], rows(size[1:2], dtype, 3)], stride, padding,
+        rtol=rtol,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 6, 5, 7), (0, 3, 2, 2)])
+def test_gates_of_a_recurrent_cell(device, dtype, shape) -> None:
+    forward, backward = gpu_gru._memory_and_update_forward, gpu_gru._memory_and_update_backward
+    terms = [rows(shape, dtype), rows(shape, dtype, 1)]
+    rtol = tolerance(dtype)
+    held_to_reading(device, forward, backward, _memory_and_update, terms, 0.2, rtol=rtol)
+    held_to_reading(
+        device,
+        lambda h, slope: forward(None, h, slope),
+        lambda needed, g, out, kept, h, slope: backward(
+            (False, *needed), g, out, kept, None, h, slope
+        )[1:],
+        lambda h, slope: _memory_and_update(None, h, slope), terms[1:], 0.2, rtol=rtol,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gates_far_out(device, dtype) -> None:
+    terms = np.zeros((1, 3, 1, 5), dtype)
+    terms[0, 1, 0] = [-np.inf, -1e30, 1e30, np.inf, np.nan]
+    out, _ = gpu_gru._memory_and_update_forward(None, device.array(terms), 0.2)
+    np.testing.assert_array_equal(device.host(out)[1, 0, 0, 0], [0, 0, 1, 1, np.nan])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_new_state_of_a_recurrent_cell(device, dtype) -> None:
+    arrays = [rows((3, 2, 5, 7), dtype, seed) for seed in range(3)]
+    held_to_reading(
+        device, gpu_gru._new_state_forward, gpu_gru._new_state_backward, _new_state, arrays,
         rtol=tolerance(dtype),
     )  # fmt: skip
 

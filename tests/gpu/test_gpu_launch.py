@@ -8,10 +8,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from minimono.kernels import gpu, gpu_attention, gpu_launch, gpu_optim, gpu_scale
+from minimono.kernels import (
+    gpu,
+    gpu_attention,
+    gpu_convolution,
+    gpu_gru,
+    gpu_launch,
+    gpu_optim,
+    gpu_scale,
+)
 from minimono.kernels.gpu_launch import SCALARS, Kernel
 
-MODULES = (gpu, gpu_attention, gpu_optim, gpu_scale)
+MODULES = (gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim, gpu_scale)
 
 
 def kernels_of(module: ModuleType) -> list[Kernel]:
@@ -45,7 +53,7 @@ def call_of(function) -> list[tuple[str, object, object]]:
     return found
 
 
-@pytest.mark.parametrize("file", ["", "_attention", "_optim", "_scale"])
+@pytest.mark.parametrize("file", ["", "_attention", "_convolution", "_gru", "_optim", "_scale"])
 def test_names_and_signatures_of_the_cpu(file: str) -> None:
     """What the engine and the metrics call there, they can call here."""
     here, there = (
@@ -87,6 +95,7 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     keep, g, needed = x > 0, np.ones((), dtype), (True, True, True)
     for forward, backward, arguments in (
         (gpu.relu_forward, gpu.relu_backward, (x,)),
+        (gpu.leaky_relu_forward, gpu.leaky_relu_backward, (x, 0.2)),
         (gpu.gelu_forward, gpu.gelu_backward, (x, "none")),
         (gpu.gelu_forward, gpu.gelu_backward, (x, "tanh")),
         (gpu.softmax_forward, gpu.softmax_backward, (x, 0)),
@@ -107,6 +116,19 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     for visible in (None, np.ones((2, 3), bool)):
         out, kept = gpu_attention._packed_attention_forward(qkv, visible, True)
         gpu_attention._packed_attention_backward(needed, out, out, kept, qkv, visible, True)
+    image, kernels = np.ones((2, 3, 4, 5), dtype), np.ones((3, 3, 2, 2), dtype)
+    for forward, backward in (
+        (gpu_convolution._convolved_forward, gpu_convolution._convolved_backward),
+        (gpu_convolution._laid_down_forward, gpu_convolution._laid_down_backward),
+    ):
+        out, kept = forward(image, kernels, None, (1, 2), (1, 0))
+        backward(needed, out, out, kept, image, kernels, None, (1, 2), (1, 0))
+    for from_input in (image, None):
+        out, kept = gpu_gru._memory_and_update_forward(from_input, image, 0.2)
+        gpu_gru._memory_and_update_backward(needed, out, out, kept, from_input, image, 0.2)
+    update, memory = out
+    out, kept = gpu_gru._new_state_forward(update, memory, update)
+    gpu_gru._new_state_backward(needed, out, out, kept, update, memory, update)
     z, mean = np.ones((5, 3, 2), dtype), np.ones((3, 2))
     gpu_scale.batch_moments(z)
     found = gpu_scale.score(z, mean, mean, k=2, threshold=1.0, extremes=True, keep_phi=True)
