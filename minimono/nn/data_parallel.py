@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minimono import kernels
-from minimono.backend import Array
+from minimono.backend import Array, array_module
 from minimono.engine.tensor import Tensor, accumulate
 from minimono.kernels.parallel import side_by_side
 from minimono.nn.module import Module, Tap
@@ -26,12 +24,14 @@ def backward_in_parts(
 ) -> float:
     """Add the gradients of `loss(model, *batch)` to the parameters' `.grad`; returns the loss.
 
-    loss: a mean over samples.   batch: arrays or tensors, axis 0 for samples, on the CPU.
+    loss: a mean over samples.   batch: arrays or tensors, axis 0 for samples.
 
-    There are as many parts as threads (`minimono.set_num_threads`); the last bits depend on it.
+    There are as many parts as threads (`minimono.set_num_threads`), one on a GPU; the last bits
+    depend on it. Each part holds gradients of all parameters until all are done.
     Raises ValueError for a model with state that a forward pass changes (dropout, MEmeL, L2E) or
     with readers on its taps: they would see the parts of a batch in any order.
 
+    >>> import numpy as np
     >>> import minimono as mm
     >>> model = mm.nn.Linear(3, 1, rng=np.random.default_rng(0))
     >>> x, y = mm.tensor(np.ones((4, 3), np.float32)), mm.tensor(np.zeros((4, 1), np.float32))
@@ -49,10 +49,11 @@ def backward_in_parts(
                 f"backward_in_parts: loss returned {type(output).__name__}, expected a Tensor"
             )
         share = (part.stop - part.start) / samples
-        gradients = output.leaf_gradients(np.asarray(share, output.dtype))
+        gradients = output.leaf_gradients(array_module(output.data).asarray(share, output.dtype))
         return share * output.item(), gradients
 
-    found = side_by_side(work, samples, min(kernels.threads(), samples))
+    on_gpu = any(p.device == "cuda" for p in model.parameters())
+    found = side_by_side(work, samples, 1 if on_gpu else min(kernels.threads(), samples))
     sums: dict[int, tuple[Tensor, Array]] = {}
     for _, gradients in found:  # in the order of the parts: the same bits each time
         for leaf, gradient in gradients:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import backend
+from minimono import backend, kernels
 from minimono.engine import functional as F
 from minimono.engine.tensor import tensor
 from minimono.gradcheck import check_grads
@@ -121,3 +121,19 @@ def test_arrays_of_two_devices_have_no_module(cuda: str) -> None:
     assert backend.array_module(there, 1.0).__name__ == "cupy"
     with pytest.raises(ValueError, match=r"cpu \(2,\) and cuda \(3,\)"):
         backend.array_module(here, there)
+
+
+def test_on_a_gpu_a_batch_has_one_part(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_threads", 3)
+
+    def loss(model: mm.nn.Module, x: mm.Tensor, y: mm.Tensor) -> mm.Tensor:
+        assert len(x) == 6
+        return ((model(x) - y) ** 2.0).mean()
+
+    model = mm.nn.Linear(3, 2, rng=np.random.default_rng(0), dtype=np.float64).to(cuda)
+    batch = tensor(np.ones((6, 3)), device=cuda), tensor(np.zeros((6, 2)), device=cuda)
+    expected = loss(model, *batch)
+    expected.backward()
+    once = backend.to_host(model.weight.grad)
+    assert mm.nn.backward_in_parts(loss, model, batch) == pytest.approx(expected.item(), rel=1e-14)
+    np.testing.assert_allclose(backend.to_host(model.weight.grad), 2.0 * once, rtol=1e-14)
