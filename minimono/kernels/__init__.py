@@ -6,8 +6,9 @@ reading version by tests. `with reference():` switches every kernel off, so that
 through the mathematics in a debugger.
 
 Files: `cpu.py` and `cpu_attention.py` kernels of networks, `cpu_math.py` what they are made of,
-`cpu_scale.py` kernels of metrics (float64 accumulators), `parallel.py` threads, `memory.py` what
-becomes of freed arrays. `gpu...py` are the same in CUDA.
+`cpu_scale.py`, with `cpu_moments.py` and `cpu_selection.py`, kernels of metrics (float64
+accumulators), `parallel.py` threads, `memory.py` what becomes of freed arrays. `gpu...py` are the
+same in CUDA.
 They are imported on first use, because Numba takes half a second.
 """
 
