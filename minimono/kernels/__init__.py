@@ -6,9 +6,10 @@ reading version by tests. `with reference():` switches every kernel off, so that
 through the mathematics in a debugger.
 
 Files: `cpu.py` and, for what fills a file, `cpu_attention.py`, `cpu_convolution.py`, `cpu_gru.py`,
-`cpu_optim.py`: kernels of networks; `cpu_math.py` what they are made of; `cpu_scale.py` kernels of
-metrics (float64 accumulators); `parallel.py` threads; `memory.py` what becomes of freed arrays.
-`gpu...py` are the same in CUDA, `shared...py` what the kernels of both devices share.
+`cpu_optim.py`: kernels of networks; `cpu_math.py` what they are made of; `cpu_scale.py`, with
+`cpu_moments.py` and `cpu_selection.py`: kernels of metrics (float64 accumulators); `parallel.py`
+threads; `memory.py` what becomes of freed arrays. `gpu...py` are the same in CUDA, `shared...py`
+what the kernels of both devices share.
 They are imported on first use, because Numba takes half a second.
 """
 

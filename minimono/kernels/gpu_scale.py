@@ -149,13 +149,15 @@ def score(
     threshold: float = np.nan,
     extremes: bool = False,
     keep_phi: bool = False,
+    flag: bool = False,
 ) -> dict[str, Array]:
     """What a batch (B, *neurons) holds, by name.
 
     "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
     "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
-    ones the first first; where there are fewer, nan and -1. (`cpu_scale.score` gives "places" and
-    "scores", as many as there are ties: how many, a GPU would have to be asked.)
+    ones the first first; where there are fewer, nan and -1. "flags" if `flag`, booleans
+    (B, *neurons): the k highest with all that equal the k-th. (`cpu_scale.score` also flags those
+    that reach a threshold. Here the threshold is on the device, and is not waited for.)
     """
     xp = array_module(z)
     flat = one_block(z).reshape(len(z), -1)  # (B, n)
@@ -185,6 +187,8 @@ def score(
             flat.dtype, *for_rows(samples, neurons), flat, *columns, found["top"],
             found["top_index"], neurons, k,
         )  # fmt: skip
+        if flag:
+            found["flags"] = _flags(flat, *columns, found["top"]).reshape(z.shape)
     return found
 
 
@@ -277,22 +281,13 @@ extern "C" __global__ void flag(
 """)
 
 
-def sorted_top(
-    found: dict[str, Array], samples: int, neurons: int, k: int
-) -> tuple[Array | None, Array | None]:
-    """(B, k) scores and indices of the k highest of each sample, from what `score` found."""
-    return found.get("top"), found.get("top_index")
-
-
-def flags(found: dict[str, Array], z: Array, mean: Array, denominator: Array) -> Array:
-    """`select_top_k`, ties included, from what `score` found: booleans of z's shape."""
-    flat = one_block(z).reshape(len(z), -1)  # (B, n)
-    flagged, top = array_module(z).empty(flat.shape, bool), found["top"]
+def _flags(z: Array, mean: Array, denominator: Array, top: Array) -> Array:
+    """`select_top_k`, ties included, from each sample's k highest: booleans (B, n)."""
+    flagged = array_module(z).empty(z.shape, bool)
     flag_kernel(
-        z.dtype, *_over(*flat.shape), flat, _column(mean), _column(denominator), top, flagged,
-        *flat.shape, top.shape[1],
-    )  # fmt: skip
-    return flagged.reshape(z.shape)
+        z.dtype, *_over(*z.shape), z, mean, denominator, top, flagged, *z.shape, top.shape[1]
+    )
+    return flagged
 
 
 # ---- φ -----------------------------------------------------------------------------------------

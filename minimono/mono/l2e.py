@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -222,6 +224,11 @@ class MovingThreshold:
         """τ, a float64 array without axes; nan before the first scores."""
         return np.array(np.nan) if self._value is None else self._value
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a τ."""
+        return self._value is not None
+
     def select(self, phi: Array) -> Array:
         """Flag the scores (B, *neurons) that are at least τ, then move τ."""
         phi = as_activations(phi, "MovingThreshold: phi")
@@ -234,10 +241,21 @@ class MovingThreshold:
             return phi >= self._value
         tau = to_device(self._value, device_of(phi))
         selected = phi >= tau  # in float64: τ is an array, which NumPy does not round to float32
-        share = selected.sum() / phi.size
-        with np.errstate(over="ignore"):
-            self._value = _normal(tau * (1.0 + self.rate * (share / self.fraction - 1.0)))
+        self._value = tau
+        self.move(selected.sum(), phi.size)
         return selected
+
+    def move(self, selected: int, scores: int) -> None:
+        """Move τ, given how many of so many scores are at least τ.
+
+        For those who have their scores compared where they are made, as `ScaleTracker.flag_above`
+        does. Raises RuntimeError before the first `select`.
+        """
+        if self._value is None:
+            raise RuntimeError("MovingThreshold.move: no τ yet; the first scores go to select")
+        share = selected / scores
+        with np.errstate(over="ignore"):
+            self._value = _normal(self._value * (1.0 + self.rate * (share / self.fraction - 1.0)))
 
     def state_dict(self) -> dict[str, Array]:
         """τ as a NumPy array, nan before the first scores. The settings are not in it."""
@@ -331,13 +349,32 @@ def log_distance_penalty(
     return penalty.astype(z.dtype)
 
 
-class Penalised(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Penalised:
     """What an L2E module did in its last call."""
 
     penalty: Tensor  # on the tape; the constant 0 in eval() and while it does not penalise yet
-    scale: Array | None  # φ of each activation, (B, *neurons); None in eval()
-    flagged: Array | None  # which were penalised, booleans (B, *neurons); None while none can be
-    mean: Array | None  # the means they were measured from, (*neurons)
+    flagged: Array | None = None  # which were penalised, (B, *neurons); None while none can be
+    activations: Array | None = None  # what came in, (B, *neurons); None in eval()
+    moments: Moments | None = None  # what they were scored with; None in the first call
+    compensation: float = 0.0
+
+    @property
+    def mean(self) -> Array | None:
+        """The means the penalised were measured from, (*neurons); None while none can be."""
+        return None if self.flagged is None or self.moments is None else self.moments.mean
+
+    @cached_property
+    def scale(self) -> Array | None:
+        """φ of each activation, (B, *neurons): worked out when asked for, training needs no φ."""
+        if self.activations is None:
+            return None
+        if self.moments is None:
+            return array_module(self.activations).full_like(self.activations, np.nan)
+        return monosemantic_scale(
+            self.activations, self.moments.mean, self.moments.variance(),
+            compensation=self.compensation,
+        )  # fmt: skip
 
 
 class L2E(Module):
@@ -399,21 +436,29 @@ class L2E(Module):
     def forward(self, z: Tensor) -> Tensor:
         nothing = Tensor(array_module(z.data).zeros((), dtype=z.dtype))
         if not self.training:
-            self.last = Penalised(nothing, None, None, None)
+            self.last = Penalised(nothing)
             return z
         if z.dtype.kind != "f":
             raise TypeError(f"L2E: activations have dtype {z.dtype}, expected floats")
-        already_seen = self.tracker.batches_seen
-        mean = self.tracker.mean if already_seen else None
-        scale = self.tracker.score(z.data)
-        if already_seen < self.start_after or mean is None:
-            self.last = Penalised(nothing, scale, None, None)
+        seen = self.tracker.batches_seen
+        before = self.tracker.moments.to(z.device) if seen else None  # the model may have moved
+        scored = (z.data, before, self.tracker.compensation)
+        if before is None or seen < self.start_after:
+            self.tracker.score(z.data)
+            self.last = Penalised(nothing, None, *scored)
             return z
-        mean = to_device(mean, z.device)  # the model may have moved since the last call
-        flagged = self.threshold.select(scale)
-        penalty = log_distance_penalty(z, flagged, mean, reduction="mean")
-        self.last = Penalised(penalty, scale, flagged, mean)
+        flagged = self._flag(z.data)
+        penalty = log_distance_penalty(z, flagged, before.mean, reduction="mean")
+        self.last = Penalised(penalty, flagged, *scored)
         return z
+
+    def _flag(self, z: Array) -> Array:
+        """The activations whose φ is at least τ. On the CPU φ is compared where it is made."""
+        if device_of(z) != "cpu" or not self.threshold.started:
+            return self.threshold.select(self.tracker.score(z))
+        flagged, count = self.tracker.flag_above(z, float(to_host(self.threshold.value)))
+        self.threshold.move(count, flagged.size)
+        return flagged
 
     def extra_state(self) -> dict[str, Array]:
         return self.tracker.state_dict() | {"threshold": self.threshold.state_dict()["value"]}

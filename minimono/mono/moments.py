@@ -116,7 +116,7 @@ class Moments:
         >>> Moments.of(np.array([0.1, 0.1, 0.1])).m2        # a constant neuron: exactly zero
         array(0.)
         """
-        z = as_activations(batch)
+        z = for_kernels(batch)
         return cls._made(z.shape[0], *_batch_moments(z))
 
     def to(self, device: Device) -> Self:
@@ -215,6 +215,19 @@ def as_activations(z: Array, name: str = "activations") -> Array:
     """Check that `z` can be activations of shape (B, *neurons); float32 and float64 stay as they
     are, float16, integers and bools become float64. Does not look at the values.
     """
+    z = check_activations(z, name)
+    xp = array_module(z)
+    return z if z.dtype in (xp.float32, xp.float64) else z.astype(xp.float64)
+
+
+def for_kernels(z: Array, name: str = "activations") -> Array:
+    """`as_activations`, but for a kernel on the CPU, which converts block by block, as it is."""
+    z = check_activations(z, name)
+    return z if kernels.enabled() and device_of(z) == "cpu" else as_activations(z, name)
+
+
+def check_activations(z: Array, name: str) -> Array:
+    """Raise if `z` cannot be activations of shape (B, *neurons)."""
     if isinstance(z, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array; select the unmasked samples first")
     z = as_array(z)
@@ -227,8 +240,7 @@ def as_activations(z: Array, name: str = "activations") -> Array:
         raise ValueError(f"{name}: got a single number, expected shape (B, *neurons)")
     if z.size == 0:
         raise ValueError(f"{name}: got shape {z.shape}, expected a sample and a neuron at least")
-    xp = array_module(z)
-    return z if z.dtype in (xp.float32, xp.float64) else z.astype(xp.float64)
+    return z
 
 
 def check_finite(z: Array, name: str = "activations") -> None:

@@ -10,7 +10,7 @@ refused there but come out as nan or infinity, and for good stay in the moments,
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from minimono.mono.moments import (
     check_batch,
     check_entries,
     check_finite,
+    for_kernels,
     kernels_for,
 )
-from minimono.mono.selection import select_top_k
+from minimono.mono.selection import select_above, select_top_k
 
 Convention: TypeAlias = Literal["paper", "authors"]
 
@@ -56,7 +57,6 @@ def monosemantic_scale(
            [ 0., nan]])
     """
     z = as_activations(z, "monosemantic_scale: z")
-    check_finite(z, "monosemantic_scale: z")
     mean = _statistic(mean, "mean", z)
     variance = _statistic(variance, "variance", z)
     xp = array_module(z, mean, variance)  # names the devices if they differ
@@ -67,7 +67,15 @@ def monosemantic_scale(
         "monosemantic_scale: variance must be finite and not negative",
     )
     compensation = _compensation(compensation, "monosemantic_scale")
-    return _scale(z, mean, _denominator(variance, compensation))
+    denominator = _denominator(variance, compensation)
+    running = kernels_for(z)
+    if running is None or device_of(z) != "cpu":
+        check_finite(z, "monosemantic_scale: z")
+        return _scale(z, mean, denominator)
+    phi, finite = running.scale_and_check(z, mean, denominator)  # z is read once
+    if not finite:
+        check_finite(z, "monosemantic_scale: z")
+    return phi
 
 
 class BatchScores(NamedTuple):
@@ -114,7 +122,7 @@ def score_batch(
     >>> scores.top.ravel(), scores.top_index.ravel()
     (array([ 2., 18.]), array([0, 1]))
     """
-    z = as_activations(z, "score_batch: z")
+    z = for_kernels(z, "score_batch: z")
     if moments.mean.shape != z.shape[1:]:
         raise ValueError(
             f"score_batch: moments are of neurons of shape {moments.mean.shape}, z has "
@@ -124,9 +132,7 @@ def score_batch(
     k = whole_number(top_k, "score_batch: top_k", least=0)
     if k > neurons:
         raise ValueError(f"score_batch: top_k is {k}, but a sample has only {neurons} scores")
-    tau = None if threshold is None else real_number(threshold, "score_batch: threshold")
-    if tau is not None and math.isnan(tau):
-        raise ValueError("score_batch: threshold is nan, expected a number")
+    tau = None if threshold is None else _threshold(threshold, "score_batch")
     history = moments.to(device_of(z))
     compensation = _compensation(compensation, "score_batch")
     denominator = _denominator(history.variance(), compensation)
@@ -141,13 +147,12 @@ def score_batch(
     batch = Moments._made(len(z), found["mean"], found["m2"])
     # φ grows with the distance from the mean, so a neuron's highest is at one of its extremes.
     ends = array_module(z).stack([found["low"], found["high"]])
-    top, index = running.sorted_top(found, len(z), neurons, k)
     return BatchScores(
         maximum=_scale(ends, history.mean, denominator).max(axis=0),
         mean=_mean_scale(batch, history.mean, denominator),
         count_above=None if tau is None else found["counts"],
-        top=top,
-        top_index=index,
+        top=found.get("top"),
+        top_index=found.get("top_index"),
         phi=found["phi"],
         batch=batch,
     )
@@ -269,13 +274,15 @@ class ScaleTracker:
             moments = Moments.of(z)
             phi = array_module(z).full_like(z, np.nan)
         elif self.convention == "paper":
+            if kernels_for(z) is not None:
+                return self._pass(z, old, self._denominator(old), keep_phi=True)["phi"]
             this = Moments.of(z)
-            phi = self._scale(z, old)
+            phi = _scale(z, old.mean, self._denominator(old))
             moments = self._weighed(old, this.count).merge(this)
         else:
             this = Moments.of(z)
             moments = self._weighed(old, this.count).merge(this)
-            phi = self._scale(z, moments)
+            phi = _scale(z, moments.mean, self._denominator(moments))
         self._moments = moments
         self.batches_seen += 1
         return phi
@@ -288,23 +295,49 @@ class ScaleTracker:
         """
         z = as_activations(batch)
         old = self._past(z)
-        running = kernels_for(z)
-        if old is None or self.convention == "authors" or running is None:
+        if old is None or self.convention == "authors" or kernels_for(z) is None:
             phi = self.score(z)
             scored_by = self._moments if self.convention == "authors" else old
             if not constant and scored_by is not None:
                 phi = array_module(phi).where(scored_by.m2 > 0.0, phi, np.nan)
             return select_top_k(phi, k)
-        variance = old.variance()
-        denominator = _denominator(variance, self.compensation)
-        if not constant and (device_of(z) != "cpu" or variance.min() == 0.0):
-            denominator = array_module(z).where(variance > 0.0, denominator, np.nan)
-        found = running.score(z, old.mean, denominator, k=k)
+        denominator = self._denominator(old)
+        if not constant and (device_of(z) != "cpu" or old.m2.min() == 0.0):
+            denominator = array_module(z).where(old.m2 > 0.0, denominator, np.nan)
+        return self._pass(z, old, denominator, k=k, flag=True)["flags"]
+
+    def flag_above(self, batch: Array, threshold: float) -> tuple[Array, int]:
+        """`select_above` of the batch's φ, how many are flagged, and the moments updated with it.
+
+        As `flag_top_k`: on the CPU the published convention takes one pass and stores no φ.
+
+        >>> import numpy as np
+        >>> tracker = ScaleTracker()
+        >>> _ = tracker.score(np.array([[1.0], [3.0]]))         # mean 2, variance 2
+        >>> tracker.flag_above(np.array([[6.0], [2.0]]), 8.0)
+        (array([[ True],
+               [False]]), 1)
+        """
+        z = as_activations(batch)
+        tau = _threshold(threshold, "ScaleTracker.flag_above")
+        old = self._past(z)
+        one_pass = device_of(z) == "cpu" and kernels_for(z) is not None
+        if old is None or self.convention == "authors" or not one_pass:
+            flags = select_above(self.score(z), tau)
+            return flags, int(flags.sum())
+        found = self._pass(z, old, self._denominator(old), threshold=tau, flag=True)
+        return found["flags"], int(found["counts"].sum())
+
+    def _pass(self, z: Array, old: Moments, denominator: Array, **asked: Any) -> dict[str, Array]:
+        """What a kernel finds in a batch that it scores by `old`, which the batch then joins."""
+        running = kernels_for(z)
+        assert running is not None  # the callers saw to it
+        found: dict[str, Array] = running.score(z, old.mean, denominator, **asked)
         check_batch(z, found["m2"])
         this = Moments._made(len(z), found["mean"], found["m2"])
         self._moments = self._weighed(old, this.count).merge(this)
         self.batches_seen += 1
-        return running.flags(found, z, old.mean, denominator)
+        return found
 
     def _past(self, z: Array) -> Moments | None:
         """The moments before this batch, on its device, if the two fit."""
@@ -378,8 +411,8 @@ class ScaleTracker:
             moments = Moments(count, mean, m2)
         self.batches_seen, self._moments = batches_seen, moments
 
-    def _scale(self, z: Array, moments: Moments) -> Array:
-        return _scale(z, moments.mean, _denominator(moments.variance(), self.compensation))
+    def _denominator(self, moments: Moments) -> Array:
+        return _denominator(moments.variance(), self.compensation)
 
     def _seen(self, name: str) -> Moments:
         if self._moments is None:
@@ -432,6 +465,13 @@ def _statistic(values: Array, name: str, z: Array) -> Array:
             f"monosemantic_scale: {name} has shape {values.shape}, activations have {have} ({axes})"
         )
     return values.reshape(neurons).astype(np.float64, copy=False)
+
+
+def _threshold(value: float, name: str) -> float:
+    number = real_number(value, f"{name}: threshold")
+    if math.isnan(number):
+        raise ValueError(f"{name}: threshold is nan, expected a number")
+    return number
 
 
 def _compensation(value: float, name: str) -> float:

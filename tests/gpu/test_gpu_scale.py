@@ -16,14 +16,6 @@ def score(device, z, mean, denominator, **options):
     return {name: None if a is None else device.host(a) for name, a in found.items()}
 
 
-def flags(device, z, mean, denominator, top):
-    return device.host(
-        gpu_scale.flags(
-            {"top": device.array(top)}, *(device.array(a) for a in (z, mean, denominator))
-        )
-    )
-
-
 def a_batch(shape, dtype, seed=0):
     """A batch, and mean and variance of a history; one neuron undefined, one constant."""
     rng = np.random.default_rng(seed)
@@ -43,7 +35,7 @@ def test_one_pass(device, monkeypatch, shape, dtype) -> None:
         monkeypatch.setattr(gpu_scale, "MOST_PARTS", 3)
     z, mean, variance, denominator = a_batch(shape, dtype)
     k = min(3, z[0].size)
-    options = {"k": k, "threshold": 2.5, "extremes": True, "keep_phi": True}
+    options = {"k": k, "threshold": 2.5, "extremes": True, "keep_phi": True, "flag": True}
     found = score(device, z, mean, denominator, **options)
     with reference():
         phi = monosemantic_scale(z, mean, variance)
@@ -60,9 +52,7 @@ def test_one_pass(device, monkeypatch, shape, dtype) -> None:
     top = np.take_along_axis(flat, order, axis=1)
     np.testing.assert_array_equal(found["top"], top)
     np.testing.assert_array_equal(found["top_index"], np.where(np.isnan(top), -1, order))
-    np.testing.assert_array_equal(
-        flags(device, z, mean, denominator, found["top"]), select_top_k(phi, k)
-    )
+    np.testing.assert_array_equal(found["flags"], select_top_k(phi, k))
     again = gpu_scale.scale(*(device.array(a) for a in (z, mean, denominator)))
     np.testing.assert_array_equal(device.host(again), phi)
     alone = gpu_scale.batch_moments(device.array(z))
@@ -102,15 +92,13 @@ def test_ties(device, dtype, k: int) -> None:
     mean, variance = rng.integers(0, 3, 70).astype(float), np.ones(70)
     variance[::2] = 0.0
     denominator = np.where(variance > 0, variance, np.nan)
-    top = score(device, z, mean, denominator, k=k)
+    top = score(device, z, mean, denominator, k=k, flag=True)
     phi = monosemantic_scale(z, mean, variance)
     order = np.argsort(-phi, axis=1, kind="stable")[:, :k]
     expected = np.take_along_axis(phi, order, axis=1)
     np.testing.assert_array_equal(top["top"], expected)
     np.testing.assert_array_equal(top["top_index"], np.where(np.isnan(expected), -1, order))
-    np.testing.assert_array_equal(
-        flags(device, z, mean, denominator, top["top"]), select_top_k(phi, k)
-    )
+    np.testing.assert_array_equal(top["flags"], select_top_k(phi, k))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

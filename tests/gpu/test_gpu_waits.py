@@ -79,8 +79,8 @@ def test_metrics() -> None:
     mean = z[0].copy()
 
     def score() -> None:
-        found = gpu_scale.score(z, mean, mean, k=3, threshold=1.0, extremes=True, keep_phi=True)
-        gpu_scale.flags(found, z, mean, mean)
+        asked = {"k": 3, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
+        gpu_scale.score(z, mean, mean, **asked)
         gpu_scale.scale(z, mean, mean)
         gpu_scale.merge(3, mean, mean, 4, *gpu_scale.batch_moments(z))
 

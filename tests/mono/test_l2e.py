@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import minimono as mm
 from minimono import backend
 from minimono.gradcheck import check_grads
+from minimono.kernels import cpu_scale
 from minimono.mono import l2e
 from minimono.mono.l2e import (
     L2E,
@@ -856,3 +857,49 @@ def test_the_penalty_has_the_dtype_of_the_activations_before_there_is_one() -> N
     assert module.penalty.dtype == np.float32
     module.eval()(z)
     assert module.penalty.dtype == np.float32
+
+
+def test_a_threshold_moved_by_a_count_is_one_that_compared_itself() -> None:
+    counted, compared = MovingThreshold(0.1), MovingThreshold(0.1)
+    with pytest.raises(RuntimeError, match=r"move: no τ yet; the first scores go to select"):
+        counted.move(1, 10)
+    assert not counted.started
+    rng = np.random.default_rng(40)
+    for number in range(20):
+        phi = rng.exponential(size=(7, 30)).astype(np.float32)
+        if number:
+            counted.move(int((phi >= counted.value).sum()), phi.size)
+            compared.select(phi)
+        else:
+            for threshold in (counted, compared):
+                threshold.select(phi)
+        assert counted.value.tobytes() == compared.value.tobytes()
+    assert counted.started
+
+
+def test_training_stores_no_scores_and_flags_what_they_would_have_flagged(monkeypatch) -> None:
+    """On the CPU φ is compared with τ where it is made: bit for bit as if it had been stored."""
+    asked = []
+    score = cpu_scale.score
+
+    def watched(*arguments, **options):
+        asked.append(options)
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(cpu_scale, "score", watched)
+    module, tracker, threshold = L2E(0.1, start_after=1), ScaleTracker(compensation=0.01), None
+    rng = np.random.default_rng(41)
+    for number in range(6):
+        z = np.round(rng.standard_t(3, size=(150, 6, 50)), 2).astype(np.float32)
+        asked.clear()
+        module(mm.tensor(z))
+        if number >= 2:  # before that there is no τ
+            assert [list(options) for options in asked] == [["threshold", "flag"]]
+        phi = tracker.score(z)
+        if number:
+            threshold = threshold or MovingThreshold(0.1)
+            np.testing.assert_array_equal(module.last.flagged, threshold.select(phi))
+            assert module.threshold.value.tobytes() == threshold.value.tobytes()
+        np.testing.assert_array_equal(module.last.scale, phi)
+        for name, value in tracker.state_dict().items():
+            assert module.tracker.state_dict()[name].tobytes() == value.tobytes()

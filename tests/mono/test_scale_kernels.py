@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.kernels import cpu_scale
+from minimono.kernels import cpu_moments, cpu_scale, cpu_selection
 from minimono.mono.moments import Moments
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
 
@@ -163,35 +163,49 @@ def test_inputs_are_not_written_to() -> None:
 
 def test_reference_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    for name in ("batch_moments", "scale"):
+    for name in ("batch_moments", "score"):
         kernel = getattr(cpu_scale, name)
 
-        def watched(*arguments, name=name, kernel=kernel):
+        def watched(*arguments, name=name, kernel=kernel, **asked):
             used.append(name)
-            return kernel(*arguments)
+            return kernel(*arguments, **asked)
 
         monkeypatch.setattr(cpu_scale, name, watched)
     tracker = ScaleTracker()
     for _ in range(2):
         tracker.score(data((4, 3), np.float32))
-    assert used == ["batch_moments", "batch_moments", "scale"]
+    assert used == ["batch_moments", "score", "score"]  # the first scores nothing
     with kernels.reference():
         tracker.score(data((4, 3), np.float32))
     assert len(used) == 3
 
 
-def test_compiled_code_is_the_python_beside_it() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_code_is_the_python_beside_it(monkeypatch: pytest.MonkeyPatch, dtype) -> None:
     """The functions as written, run by Python: what a reader steps through is what runs."""
-    functions = ["find_centre", "add_deviations", "merge_tile", "add_tile", "moments", "scale_row"]
-    functions += ["extend", "invert", "screen_row", "screen_scores", "kth_highest", "highest"]
-    for function in functions:
-        assert getattr(cpu_scale, function).py_func is getattr(cpu_scale, f"{function}_py")
-    z = data((cpu_scale.SAMPLES + 3, 4), np.float64)
-    mean, m2 = np.empty(4), np.empty(4)
-    cpu_scale.moments_py(z, mean, m2)
-    running = cpu_scale.batch_moments(z)
-    np.testing.assert_array_equal(running[0], mean)
-    np.testing.assert_allclose(running[1], m2, rtol=4 * EPS)
+    z = data((cpu_scale.FIRST + 13, 9), dtype)
+    mean, denominator = z[0].astype(np.float64), np.linspace(1.0, 2.0, 9)
+    denominator[4] = np.nan
+    asked = [{"extremes": True, "keep_phi": True, "threshold": 1.5}, {"k": 2}]
+    options = [a | {"flag": True} for a in asked]
+    compiled = [cpu_scale.score(z, mean, denominator, **o) for o in options]
+    modules, written = (cpu_moments, cpu_selection, cpu_scale), {}
+    for module in modules:
+        for name in [n for n in vars(module) if n.endswith("_py")]:
+            written[name.removesuffix("_py")] = getattr(module, name)
+    written["score_rows"] = written.pop("score")
+    for name, function in written.items():
+        for module in modules:
+            if hasattr(module, name):
+                assert getattr(module, name).py_func is function
+                monkeypatch.setattr(module, name, function)
+    for option, found in zip(options, compiled, strict=True):
+        by_python = cpu_scale.score(z, mean, denominator, **option)
+        assert found.keys() == by_python.keys()
+        for name in found.keys() - {"mean", "m2"}:
+            np.testing.assert_array_equal(found[name], by_python[name])
+        for name in ("mean", "m2"):  # a b + c may be rounded once
+            np.testing.assert_allclose(found[name], by_python[name], rtol=4 * EPS, atol=4 * EPS)
 
 
 def test_numba_is_imported_on_first_use_only() -> None:

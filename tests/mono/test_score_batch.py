@@ -1,5 +1,6 @@
 """`score_batch` and `ScaleTracker.flag_top_k`: one pass gives what the formula gives."""
 
+import tracemalloc
 from contextlib import nullcontext
 from fractions import Fraction
 
@@ -9,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.kernels import cpu_scale
-from minimono.mono import Moments, ScaleTracker, monosemantic_scale, score_batch, select_top_k
+from minimono.kernels import cpu_moments, cpu_scale, cpu_selection
+from minimono.mono import (
+    Moments,
+    ScaleTracker,
+    monosemantic_scale,
+    score_batch,
+    select_above,
+    select_top_k,
+)
 
 SHAPES = [
     (1, 1),
@@ -28,7 +36,7 @@ def history(shape, rng) -> Moments:
     return Moments.of(rng.normal(1.0, 2.0, size=(9, *shape)))
 
 
-def assert_is_the_truth(z, moments, **options) -> None:
+def assert_is_the_truth(z, moments, mean: float = 1e-12, **options) -> None:
     """Against φ as `monosemantic_scale` gives it, and against the reading version."""
     scores = score_batch(z, moments, **options)
     with kernels.reference():
@@ -38,7 +46,7 @@ def assert_is_the_truth(z, moments, **options) -> None:
     np.testing.assert_array_equal(scores.maximum, phi.max(axis=0))
     with np.errstate(over="ignore"):
         np.testing.assert_allclose(scores.mean, phi.mean(axis=0, dtype=np.float64), rtol=1e-6)
-    np.testing.assert_allclose(scores.mean, reading.mean, rtol=1e-12)
+    np.testing.assert_allclose(scores.mean, reading.mean, rtol=mean)
     np.testing.assert_allclose(scores.batch.mean, reading.batch.mean, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(scores.batch.m2, reading.batch.m2, rtol=1e-12)
     for name in ("maximum", "top", "phi"):
@@ -200,18 +208,34 @@ def test_a_stream_is_one_batch() -> None:
         assert abs(moments.m2[j] - m2) <= 1e-13 * m2
 
 
-@pytest.mark.parametrize("samples", [9, cpu_scale.SAMPLES, 200])
-def test_the_worst_centre_costs_three_bits(samples: int) -> None:
-    """A tile's sums are about the mean of its first rows; here that is as far off as it can be."""
-    z = np.full((samples, 2), 1.0)
-    z[: cpu_scale.ROWS] = 1e6 / 3
+def assert_m2_is_exact(z: np.ndarray) -> None:
+    """Within the roundings that a centre three bits off allows."""
     exact = []
-    for j in range(2):
+    for j in range(z.shape[1]):
         column = [Fraction(float(v)) for v in z[:, j]]
-        mean = sum(column) / samples
+        mean = sum(column) / len(z)
         exact.append(float(sum((c - mean) ** 2 for c in column)))
     _, m2 = cpu_scale.batch_moments(z)
     np.testing.assert_allclose(m2, exact, rtol=2e-15)
+
+
+@pytest.mark.parametrize("samples", [9, cpu_scale.FIRST, cpu_scale.SAMPLES, 300])
+def test_the_worst_centre_costs_three_bits(samples: int) -> None:
+    """A tile's sums are about the mean of the rows read first: as far off as it can be."""
+    step = min(samples, cpu_scale.FIRST) // cpu_scale.ROWS
+    for rows in (slice(0, cpu_scale.ROWS * step, step), slice(0, cpu_scale.ROWS)):
+        z = np.full((samples, 2), 1.0)
+        z[rows] = 1e6 / 3
+        assert_m2_is_exact(z)
+
+
+@pytest.mark.parametrize("offset", [1.0, 1e6 / 3, 1e12 / 3])
+def test_a_mean_that_moves_between_tiles_costs_no_digit(offset: float) -> None:
+    """Later tiles' sums are about the mean of all rows above."""
+    steps = np.random.default_rng(7).integers(-4096, 4096, (3 * cpu_scale.SAMPLES, 3)) / 1024.0
+    rows = np.arange(len(steps))[:, None]
+    for start in (cpu_scale.FIRST, cpu_scale.FIRST + cpu_scale.SAMPLES):
+        assert_m2_is_exact(np.where(rows < start, steps, steps + round(offset)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -269,20 +293,123 @@ def test_flags_are_those_of_the_stored_scores(convention, constant: bool) -> Non
 def test_compiled_choices_are_the_python_beside_them() -> None:
     """Written plainly for a reader, one instruction for Numba: the same numbers, nan included."""
     rng = np.random.default_rng(6)
-    z = rng.normal(size=(cpu_scale.ROWS + 1, 4 * cpu_scale.LANES + 3)).astype(np.float32)
-    mean, inverse = rng.normal(size=z.shape[1]), rng.uniform(size=z.shape[1])
-    inverse[::5] = np.nan
+    z = rng.normal(size=(cpu_moments.ROWS + 1, 5 * cpu_selection.LANES + 3)).astype(np.float32)
+    z[0, ::7] = np.nan
+    roots = np.stack([rng.normal(size=z.shape[1]), rng.uniform(size=z.shape[1])]).astype(z.dtype)
+    roots[1, ::5] = np.nan
     results = []
-    for kernel in ("extend", "extend_py"):
+    for suffix in ("", "_py"):
         low, high = np.full(9, np.inf, z.dtype), np.full(9, -np.inf, z.dtype)
-        getattr(cpu_scale, kernel)(z, 0, len(z), 3, 12, low, high)
-        results.append((low, high))
-    for kernel in ("screen_row", "screen_row_py"):
-        lanes = np.full(cpu_scale.LANES, -1.0)
-        getattr(cpu_scale, kernel)(z[0], mean, inverse, lanes)
-        results.append(lanes)
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[2], results[3])
-    for k in (1, 3, 40):
-        assert cpu_scale.kth_highest(z[0], k) == cpu_scale.kth_highest_py(z[0], k)
-        assert cpu_scale.kth_highest(z[0], k) == np.sort(z[0])[-k]
+        getattr(cpu_moments, "extend" + suffix)(z, 1, 1, cpu_moments.ROWS, 3, 12, low, high)
+        getattr(cpu_moments, "extend" + suffix)(z, 0, 1, 1, 3, 12, low, high)
+        lanes = np.full(cpu_selection.LANES, -1, z.dtype)
+        getattr(cpu_selection, "screen_row" + suffix)(z[0], roots, 0, lanes)
+        results.append((low, high, lanes))
+    for compiled, written in zip(*results, strict=True):
+        np.testing.assert_array_equal(compiled, written)
+    assert cpu_moments.multiply_add(0.1, 3.0, 0.7) == 0.1 * 3.0 + 0.7
+
+
+def test_the_bound_of_the_highest_lanes_is_below_k_of_them() -> None:
+    rng = np.random.default_rng(8)
+    for width in (1, 5, 64, cpu_selection.LANES):
+        lanes = rng.uniform(size=width).astype(np.float32)
+        lanes[rng.random(width) < 0.1] = np.inf
+        lanes[0] = -1.0
+        finite = np.sort(lanes[lanes < np.inf])[::-1]
+        for k in (1, 2, 10, width):
+            best, fold = np.empty(k, np.float32), np.empty(2 * width, np.float32)
+            bound = cpu_selection.kth_highest(lanes, best, fold)
+            assert bound == cpu_selection.kth_highest_py(lanes, best, fold)
+            assert (finite >= bound).sum() >= k or bound == -1.0
+            assert k > 1 or bound == finite[0]
+
+
+def far_means(rng: np.random.Generator, neurons: int, dtype) -> tuple[np.ndarray, Moments]:
+    """Activations whose means are up to 1e9 standard deviations from 0, and a history."""
+    spread = 10.0 ** rng.uniform(-9, 0, neurons)
+    mean = rng.normal(size=neurons)
+    z = (mean + spread * rng.normal(size=(70, neurons))).astype(dtype)
+    return z, Moments(9, mean, 8.0 * spread**2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_means_far_beyond_the_spread_leave_nothing_out(dtype) -> None:
+    """There float32 says little about |z - mean|: the screens have to leave more to φ itself."""
+    rng = np.random.default_rng(9)
+    z, moments = far_means(rng, 3 * cpu_selection.LANES + 5, dtype)
+    for k in (1, 4, 30):  # mean φ suffers from the last digit of the means
+        assert_is_the_truth(z, moments, mean=1e-6, top_k=k, threshold=4.0)
+    near_only, history_of_near = z[:, :200], Moments(9, moments.mean[:200], np.full(200, 8e-3))
+    assert_is_the_truth(near_only, history_of_near, mean=1e-6, top_k=3, threshold=0.3)
+
+
+@given(st.data())
+def test_thresholds_that_scores_equal_or_miss_by_a_rounding(data) -> None:
+    """φ >= threshold is found without φ: it matters most where the two are next to each other."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    z, moments = far_means(rng, 40, dtype)
+    phi = monosemantic_scale(z, moments.mean, moments.variance())
+    some = float(phi.reshape(-1)[data.draw(st.integers(0, phi.size - 1))])
+    threshold = data.draw(
+        st.sampled_from([some, np.nextafter(some, np.inf), np.nextafter(some, 0.0), some * 2])
+        | st.sampled_from([-1.0, 0.0, 5e-324, 1e-300, 1e-40, 1e37, 1e300, np.inf, -np.inf])
+    )
+    scores = score_batch(z, moments, threshold=threshold)
+    np.testing.assert_array_equal(scores.count_above, (phi >= np.float64(threshold)).sum(axis=0))
+    found = cpu_scale.score(
+        z, moments.mean, moments.variance(), threshold=threshold, flag=True, keep_phi=True
+    )
+    np.testing.assert_array_equal(found["flags"], phi >= np.float64(threshold))
+    np.testing.assert_array_equal(found["phi"], phi)
+
+
+@pytest.mark.parametrize("convention", ["paper", "authors"])
+@pytest.mark.parametrize("reading", [False, True])
+def test_flags_above_are_those_of_the_stored_scores(convention, reading: bool) -> None:
+    fast, slow = (
+        ScaleTracker(convention=convention, forget_after=2, compensation=0.01) for _ in range(2)
+    )
+    rng = np.random.default_rng(10)
+    with kernels.reference() if reading else nullcontext():
+        for size in (150, 3, 9, 2):
+            z = np.round(rng.normal(size=(size, 6, 400)), 1).astype(np.float32)
+            flags, count = fast.flag_above(z, 2.25)
+            phi = slow.score(z)
+            np.testing.assert_array_equal(flags, select_above(phi, 2.25))
+            assert count == flags.sum()
+            for name, value in fast.state_dict().items():
+                np.testing.assert_array_equal(value, slow.state_dict()[name])
+    before = fast.state_dict()
+    for bad, message in ((np.full((2, 6, 400), np.inf), "must be finite"), (z[:, :5], "use one")):
+        with pytest.raises(ValueError, match=message):
+            fast.flag_above(bad, 2.25)
+    with pytest.raises(ValueError, match="flag_above: threshold is nan"):
+        fast.flag_above(z, np.nan)
+    for name, value in fast.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_what_is_scattered_in_memory_is_not_copied_whole() -> None:
+    wide = np.random.default_rng(11).normal(size=(4096, 256)).astype(np.float32)
+    for z in (
+        wide[:, ::2],
+        wide.reshape(4096, 128, 2).transpose(0, 2, 1),
+        wide.astype(">f4"),
+        wide.astype(np.float16),
+    ):
+        history, converted = Moments.of(z[:5]), 8 * z.size
+        score_batch(z[:300], history)
+        tracemalloc.start()
+        scores = score_batch(z, history, threshold=1.0, top_k=1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < converted / 4
+        dtype = np.float32 if z.dtype == np.float32 else np.float64
+        whole = score_batch(np.ascontiguousarray(z, dtype), history, threshold=1.0, top_k=1)
+        for one, other in zip(scores[:5], whole[:5], strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(scores.batch.m2, whole.batch.m2)
+        assert Moments.of(z).m2.tobytes() == whole.batch.m2.tobytes()
