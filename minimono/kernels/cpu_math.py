@@ -43,14 +43,14 @@ def in_any_order(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(error_model="numpy", nogil=True, fastmath={"reassoc"})(function)
 
 
-def larger(a: Any, b: Any) -> Any:
-    """a if a > b else b."""
+def larger_but_for_nan(a: Any, b: Any) -> Any:
+    """The larger of two; of a nan and a number, either."""
     return a if a > b else b
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _larger_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
-    """`larger`, with leave to ignore nan: without it, loops over it are not vectorised."""
+def _larger_but_for_nan(typing_context: Any, a: Any, b: Any) -> Any:
+    """With leave to ignore nan: without it, loops over it are not vectorised."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, y = arguments
@@ -60,7 +60,7 @@ def _larger_in_any_order(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, a), code
 
 
-overload(larger)(lambda a, b: lambda a, b: _larger_in_any_order(a, b))  # type: ignore[call-arg, unused-ignore]
+overload(larger_but_for_nan)(lambda a, b: lambda a, b: _larger_but_for_nan(a, b))  # type: ignore[call-arg, unused-ignore]
 
 
 def _in_float32(*numbers: float) -> list[Any]:
@@ -171,5 +171,5 @@ def largest(row: Array) -> Any:
     """The largest of a row, which may not be empty; of a row with a nan, any number or nan."""
     result = row[0]
     for j in range(len(row)):
-        result = larger(row[j], result)
+        result = larger_but_for_nan(row[j], result)
     return result
