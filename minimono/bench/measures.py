@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, kernels
 from minimono.bench import ours
 from minimono.bench.rounds import interleaved
 from minimono.bench.tasks import TASKS, Perceptron, Task, Transformer
+from minimono.kernels.parallel import in_parts
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale, score_batch
 
-READ, COPY = "read", "copy"
+READ, COPY = "read, one thread", "copy, one thread"
 
 Result = TypeVar("Result")
 
@@ -78,11 +79,33 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
         phi = (z - mean) ** 2 / variance
         return phi.max(axis=0), z.mean(axis=0, dtype=np.float64), z.var(axis=0, dtype=np.float64)
 
+    def alone(function: Callable[[], Any]) -> Callable[[], Any]:
+        """With one thread."""
+
+        def run() -> Any:
+            kernels.set_threads(1)
+            try:
+                return function()
+            finally:
+                kernels.set_threads(threads)
+
+        return run
+
+    def moments() -> Any:
+        return history.update(z)
+
+    def score() -> Any:
+        return score_batch(z, history)
+
+    threads, words = kernels.threads(), z.view(np.int64)
     contestants: dict[str, Callable[[], Any]] = {
-        READ: lambda: read(z.view(np.int64)),
+        READ: lambda: read(words),
+        "read, all threads": lambda: in_parts(lambda part: read(words[part]), rows, z.size),
         COPY: lambda: np.copyto(copy, z),
-        "`Moments.update`": lambda: history.update(z),
-        "`score_batch`: maximum, mean, moments": lambda: score_batch(z, history),
+        "`Moments.update`, one thread": alone(moments),
+        "`Moments.update`": moments,
+        "`score_batch`: maximum, mean, moments; one thread": alone(score),
+        "`score_batch`: maximum, mean, moments": score,
         "... and a count above a threshold": lambda: score_batch(z, history, threshold=9.0),
         "... and the top 1 of each sample": lambda: score_batch(z, history, top_k=1),
         "... and phi itself": lambda: score_batch(z, history, keep_phi=True),

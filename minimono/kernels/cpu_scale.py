@@ -10,6 +10,8 @@ where it sees memory read in order.
 * Which activations are selected, without working out φ: `cpu_selection.py`.
 * φ itself, if it is to be stored: below.
 
+Several threads have a part of the neurons each.
+
 Each `*_py` function is plain Python; wrapped by a call below it, so that it can be stepped through.
 """
 
@@ -45,6 +47,7 @@ from minimono.kernels.cpu_selection import (
     screen_row,
     settle_flags,
 )
+from minimono.kernels.parallel import in_parts
 
 
 def scale_row_py(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
@@ -68,13 +71,15 @@ def scale_rows_py(z: Array, mean: Array, denominator: Array, phi: Array) -> bool
 
 
 def score_py(
-    z: Array, before: int, centre: Array, rest: Array, m2: Array, low: Array, high: Array,
+    z: Array, before: int, start: int, stop: int,
+    centre: Array, rest: Array, m2: Array, low: Array, high: Array,
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
     phi: Array, counts: Array, flags: Array, top: Array, index: Array,
 ) -> None:  # fmt: skip
     """Everything about rows z, shape (b, n), of a batch of which `before` rows came before.
 
-    An array without entries is not asked for. The mean is centre + rest.
+    Of neurons `start` to `stop`: all, if the highest of samples are asked for. An array without
+    entries is not asked for. The mean is centre + rest.
     """
     samples, neurons, k, count = z.shape[0], z.shape[1], top.shape[1], counts.shape[0] > 0
     work = np.zeros((2, NEURONS))
@@ -96,8 +101,8 @@ def score_py(
         for i in range(SAMPLES):
             for lane in range(lanes.shape[1]):
                 lanes[i, lane] = NOTHING
-        for left in range(0, neurons, NEURONS):
-            right = min(left + NEURONS, neurons)
+        for left in range(start, stop, NEURONS):
+            right = min(left + NEURONS, stop)
             mean, divisor = old_mean[left:right], denominator[left:right]
             total, squares = work[0, : right - left], work[1, : right - left]
             if before + first == 0:
@@ -140,9 +145,10 @@ def score_py(
                         flags[i, j] = above[i - first, j - left]
 
 
-scale_row = njit(cache=True, error_model="numpy")(scale_row_py)
-scale_rows = njit(cache=True, error_model="numpy")(scale_rows_py)
-score_rows = njit(cache=True, error_model="numpy")(score_py)
+# nogil: other threads go on meanwhile.
+scale_row = njit(cache=True, error_model="numpy", nogil=True)(scale_row_py)
+scale_rows = njit(cache=True, error_model="numpy", nogil=True)(scale_rows_py)
+score_rows = njit(cache=True, error_model="numpy", nogil=True)(score_py)
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
@@ -162,8 +168,17 @@ def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, b
     phi, finite = np.empty(z.shape, _dtype(z)), True
     flat = phi.reshape(len(z), -1)  # (B, n)
     mean, denominator = _column(mean), _column(denominator)
-    for rows, first in _parts(z):
-        finite &= scale_rows(rows, mean, denominator, flat[first : first + len(rows)])
+
+    def of_block(rows: Array, out: Array) -> bool:
+        return all(
+            in_parts(
+                lambda part: scale_rows(rows[part], mean, denominator, out[part]),
+                len(rows), rows.size,
+            )
+        )  # fmt: skip
+
+    for rows, first in _blocks(z):
+        finite &= of_block(rows, flat[first : first + len(rows)])
     return phi, finite
 
 
@@ -196,12 +211,22 @@ def score(
     top, index = np.empty((samples, few), dtype), np.empty((samples, few), np.int64)
     limits = limits_of(dtype)
     old_mean, denominator = _column(mean), _column(denominator)
-    for rows, first in _parts(z):
+
+    def of_block(rows: Array, first: int) -> None:
         here = slice(first, first + len(rows))
-        score_rows(
-            rows, first, centre, rest, m2, low, high, old_mean, denominator, threshold, limits,
-            phi[here], counts, flags[here], top[here], index[here],
-        )  # fmt: skip
+
+        def run(part: slice) -> None:
+            score_rows(
+                rows, first, part.start, part.stop, centre, rest, m2, low, high,
+                old_mean, denominator, threshold, limits,
+                phi[here], counts, flags[here], top[here], index[here],
+            )  # fmt: skip
+
+        # No neuron's digits depend on others. The highest of a sample need all neurons at once.
+        in_parts(run, neurons, 0 if few else rows.size)
+
+    for rows, first in _blocks(z):
+        of_block(rows, first)
     if k > few:
         top, index = _sorted_top(z, old_mean, denominator, k, flags)
     of_neuron = {"mean": centre, "m2": m2}  # rest is less than the mean's last digit
@@ -250,7 +275,7 @@ def _dtype(z: Array) -> np.dtype[Any]:
     return z.dtype if known else np.dtype(np.float64)
 
 
-def _parts(z: Array) -> Iterator[tuple[Array, int]]:
+def _blocks(z: Array) -> Iterator[tuple[Array, int]]:
     """(B, *neurons) as blocks of rows (b, n), each with its first sample: the whole if it can be.
 
     What is of another dtype, or scattered in memory, is copied block by block.

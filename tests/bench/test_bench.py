@@ -123,7 +123,7 @@ def made_up(with_torch: bool = True) -> Results:
         arrangements={"MLP small": {"default": times(1.0), "other": times(4.0)}},
         memel={"minimono": times(1.0), "with MEmeL": times(1.0)},
         peak_memory={"minimono": 100 * 2.0**20}, product_rate={"1": 5e10, "2": 1e11},
-        metric={"read": times(0.1), "copy": times(0.2), "score_batch": times(0.3)},
+        metric={measures.READ: times(0.1), measures.COPY: times(0.2), "score": times(0.3)},
         imports={"": times(0.1), "minimono": times(0.2)},
         growth={f"curve {i}": ([1, 2, 4], [1.0, 2.0, 4.0]) for i in range(6)},
         left_out=["jax (not installed)"],
@@ -158,7 +158,7 @@ def test_nearness_is_the_floor_over_the_time() -> None:
     results = made_up()
     operations, moved = measures.necessary(TASKS["MLP 784"])
     rows, neurons = results.metric_shape
-    floor = operations / 1e11 + moved * min(results.metric["copy"]) / (8.0 * rows * neurons)
+    floor = operations / 1e11 + moved * min(results.metric[measures.COPY]) / (8.0 * rows * neurons)
     expected = floor / np.median(results.training["MLP 784"]["minimono"])
     assert nearness(results, "MLP 784", "minimono") == pytest.approx(expected)
 

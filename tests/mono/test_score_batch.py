@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.kernels import cpu_moments, cpu_scale, cpu_selection
+from minimono.kernels import cpu_moments, cpu_scale, cpu_selection, parallel
 from minimono.mono import (
     Moments,
     ScaleTracker,
@@ -236,6 +236,30 @@ def test_a_mean_that_moves_between_tiles_costs_no_digit(offset: float) -> None:
     rows = np.arange(len(steps))[:, None]
     for start in (cpu_scale.FIRST, cpu_scale.FIRST + cpu_scale.SAMPLES):
         assert_m2_is_exact(np.where(rows < start, steps, steps + round(offset)))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 2), (140, 37), (20, 7, 9)])
+def test_digits_do_not_depend_on_threads(
+    shape, dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    z, moments = rng.normal(1.0, 2.0, size=shape).astype(dtype), history(shape[1:], rng)
+
+    def everything() -> list[np.ndarray]:
+        found = [monosemantic_scale(z, moments.mean, moments.variance())]
+        for options in ({"threshold": 1.0, "keep_phi": True}, {"top_k": 2}):
+            scores = score_batch(z, moments, **options)
+            found += [a for a in scores[:-1] if a is not None]
+            found += [scores.batch.mean, scores.batch.m2]
+        return found
+
+    alone = everything()
+    monkeypatch.setattr(kernels, "_threads", threads)
+    monkeypatch.setattr(parallel, "LEAST", 1)
+    for one, other in zip(alone, everything(), strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
