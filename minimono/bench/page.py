@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minimono.bench.measures import READ, slope
-from minimono.bench.ours import MINIMONO, WITH_MEMEL
+from minimono.bench.ours import IN_PARTS, MINIMONO, WITH_MEMEL
 from minimono.bench.rounds import quartiles_of_ratios
 from minimono.bench.run import EAGER, Results, nearness, tape_overhead
 
@@ -182,7 +182,7 @@ def draw(results: Results, folder: Path) -> None:
             names = [*times][::-1]
             found = [quartiles_of_ratios(times[n], times[results.base]) for n in names]
             low, median, high = np.array(found).T
-            colours = [BLUE if name == MINIMONO else GREY for name in names]
+            colours = [BLUE if name in (MINIMONO, IN_PARTS) else GREY for name in names]
             ax.barh(names, median, color=colours, height=0.6)
             ax.errorbar(
                 median, names, xerr=[median - low, high - median], fmt="none", ecolor=ORANGE, lw=1
@@ -197,8 +197,11 @@ def draw(results: Results, folder: Path) -> None:
         for ax, (name, (sizes, times_)) in zip(
             figure.subplots(2, 3).ravel(), results.growth.items(), strict=True
         ):
-            ax.loglog(sizes, np.multiply(times_, 1e3), "o-", color=BLUE)
+            milliseconds = np.multiply(times_, 1e3)
+            ax.loglog(sizes, milliseconds, "o-", color=BLUE)
             ax.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
+            ends = [milliseconds.min(), milliseconds.max()]
+            ax.set_yticks(ends, [f"{end:.2g}" for end in ends], fontsize=8)
             ax.minorticks_off()
             ax.set_title(f"{name}: slope {slope((sizes, times_)):.2f}")
         figure.supylabel("ms", fontsize=9)

@@ -9,10 +9,9 @@ import platform
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ PEERS = (
 
 @dataclass
 class Results:
-    """Everything that was measured. JSON can hold it."""
+    """Everything that was measured."""
 
     quick: bool
     date: str
@@ -63,9 +62,6 @@ class Results:
     def base(self) -> str:
         """What times are divided by."""
         return EAGER if EAGER in next(iter(self.training.values())) else NUMPY
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(quick: bool, count: int, say: Say) -> Results:
