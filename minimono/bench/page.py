@@ -201,7 +201,7 @@ def draw(results: Results, folder: Path) -> None:
             ax.loglog(sizes, milliseconds, "o-", color=BLUE)
             ax.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
             ends = [milliseconds.min(), milliseconds.max()]
-            ax.set_yticks(ends, [f"{end:.2g}" for end in ends], fontsize=8)
+            ax.set_yticks(ends, [f"{end:.3g}" for end in ends], fontsize=8)
             ax.minorticks_off()
             ax.set_title(f"{name}: slope {slope((sizes, times_)):.2f}")
         figure.supylabel("ms", fontsize=9)
