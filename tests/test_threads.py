@@ -53,6 +53,17 @@ def test_a_number_of_threads_that_is_none_is_refused(text: str) -> None:
         chosen({"MINIMONO_NUM_THREADS": text}, 4, 4, 4)
 
 
+def test_the_command_says_so_in_a_line() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "minimono", "info"], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"MINIMONO_NUM_THREADS": "two"},
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr == (
+        "minimono: MINIMONO_NUM_THREADS: got 'two', expected a whole number, 1 or more\n"
+    )
+
+
 @pytest.mark.usefixtures("as_before")
 def test_set_num_threads() -> None:
     mm.set_num_threads(3)
