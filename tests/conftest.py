@@ -7,11 +7,14 @@ and whatever a GPU does otherwise (its exp and log, memory that other threads se
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,15 +24,7 @@ import pytest
 
 from minimono import kernels
 from minimono.backend import array_module, is_available
-from minimono.kernels import (
-    gpu,
-    gpu_attention,
-    gpu_convolution,
-    gpu_gru,
-    gpu_launch,
-    gpu_optim,
-    gpu_scale,
-)
+from minimono.kernels import gpu_launch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +32,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if on_gpu and not is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device, or CuPy is not installed"))
+
+
+@pytest.fixture
+def with_and_without_numba() -> Callable[[str, str], tuple[Any, Any]]:
+    """What a script leaves in `found`: here, and in a process in which Numba compiles nothing.
+
+    (script, kernel): the second process makes sure that `kernel`, "file.name", is plain Python.
+    """
+
+    def run(script: str, kernel: str) -> tuple[Any, Any]:
+        here: dict[str, Any] = {}
+        exec(script, here)
+        file, _, name = kernel.partition(".")
+        there = subprocess.run(
+            [
+                sys.executable, "-W", "error", "-c",
+                f"{script}\nfrom minimono.kernels import {file}\n"
+                f"assert not hasattr({file}.{name}, 'py_func')\nprint(repr(found))",
+            ],
+            env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+        return here["found"], eval(there.stdout)
+
+    return run
 
 
 # ---- an emulator -------------------------------------------------------------------------------
@@ -49,7 +69,9 @@ def kernels_of(module: ModuleType) -> list[gpu_launch.Kernel]:
     return [k for k in vars(module).values() if isinstance(k, gpu_launch.Kernel)]
 
 
-MODULES = (gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim, gpu_scale)
+FILES = sorted(Path(str(kernels.__file__)).parent.glob("gpu*.py"))
+# `gpu_launch` starts kernels and has none.
+MODULES = [import_module(f"minimono.kernels.{f.stem}") for f in FILES if f.stem != "gpu_launch"]
 
 
 def compiled_together(code: str, name: str) -> dict[str, str]:

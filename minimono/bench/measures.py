@@ -19,12 +19,13 @@ import numpy as np
 
 from minimono import backend, kernels
 from minimono.bench import ours
-from minimono.bench.rounds import interleaved
+from minimono.bench.rounds import interleaved, seconds
 from minimono.bench.tasks import TASKS, Perceptron, Task, Transformer
 from minimono.kernels.parallel import in_parts
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale, score_batch
 
+SHORT = 0.02  # seconds of a turn
 READ, COPY = "read, one thread", "copy, one thread"
 
 Result = TypeVar("Result")
@@ -36,17 +37,6 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
         return pool.submit(function, *arguments).result()
 
 
-def seconds(function: Callable[[], Any], least: float = 0.02) -> float:
-    """Of a call, on average over as many as fit into `least` seconds."""
-    count, began = 0, time.perf_counter()
-    while True:
-        function()
-        count += 1
-        elapsed = time.perf_counter() - began
-        if elapsed >= least:
-            return elapsed / count
-
-
 # ---- the machine's limits, and the metric pass beside them -------------------------------------
 
 
@@ -54,7 +44,7 @@ def matrix_products(rounds: int) -> dict[int, float]:
     """The most float32 operations in a second in products of 1536 x 1536, by number of threads."""
     a, b = (np.random.default_rng(i).random((1536, 1536), dtype=np.float32) for i in range(2))
     out = np.empty_like(a)
-    threads = [1] if backend.blas_threads_by_default() in (None, 1) else [1, 2]
+    threads = sorted({1, backend.blas_threads_by_default() or 1})
 
     def product(count: int) -> float:
         backend.set_blas_threads(count)
@@ -79,8 +69,7 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
         phi = (z - mean) ** 2 / variance
         return phi.max(axis=0), z.mean(axis=0, dtype=np.float64), z.var(axis=0, dtype=np.float64)
 
-    def alone(function: Callable[[], Any]) -> Callable[[], Any]:
-        """With one thread."""
+    def with_one_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
         def run() -> Any:
             kernels.set_threads(1)
@@ -102,9 +91,9 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
         READ: lambda: read(words),
         "read, all threads": lambda: in_parts(lambda part: read(words[part]), rows, z.size),
         COPY: lambda: np.copyto(copy, z),
-        "`Moments.update`, one thread": alone(moments),
+        "`Moments.update`, one thread": with_one_thread(moments),
         "`Moments.update`": moments,
-        "`score_batch`: maximum, mean, moments; one thread": alone(score),
+        "`score_batch`: maximum, mean, moments; one thread": with_one_thread(score),
         "`score_batch`: maximum, mean, moments": score,
         "... and a count above a threshold": lambda: score_batch(z, history, threshold=9.0),
         "... and the top 1 of each sample": lambda: score_batch(z, history, top_k=1),
@@ -114,7 +103,7 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
     }
     for function in contestants.values():
         function()
-    timed = {name: partial(seconds, function) for name, function in contestants.items()}
+    timed = {name: partial(seconds, function, SHORT) for name, function in contestants.items()}
     return interleaved(timed, rounds, random.Random(0))
 
 
@@ -223,7 +212,7 @@ def growth(rounds: int) -> dict[str, Curve]:
             function()
         for _ in range(rounds):
             for n, function in functions.items():
-                times[n].append(seconds(function))
+                times[n].append(seconds(function, SHORT))
         found[name] = list(times), [min(t) for t in times.values()]
     return found
 

@@ -14,6 +14,7 @@ from minimono.bench.tasks import Task, Transformer, adam_on_numpy, weights
 
 real = np.float32  # beside a plain number MyGrad turns float32 into float64
 
+
 def mlp_loss(W: dict[str, Any], x: Any, y: Any) -> Any:
     for i in range(2):
         layer = f"hidden.{i}.linear."

@@ -25,21 +25,20 @@ from minimono.bench.tasks import TASKS
 LEAST_SECONDS = 0.05  # of one turn: as many steps as fit, at least one
 PAUSE = 0.03  # before a turn, in which the threads of the last one go to sleep
 
+
 class Peer:
     """A process that has built training steps, and runs them when told.
 
     `file` is one of this folder, `function` one in it that makes steps.
     """
 
-    def __init__(
-        self, file: str, function: str = "steps", environment: Mapping[str, str] | None = None
-    ):
+    def __init__(self, file: str, function: str, environment: Mapping[str, str]):
         here, there = get_context("spawn").Pipe()
         self.file, self.connection = file, here
         self.process = get_context("spawn").Process(
             target=_serve, args=(there, file, function), daemon=True
         )
-        with patched(environment or {}):  # the process inherits it
+        with patched(environment):  # the process inherits it
             self.process.start()
 
     def ask(self, *request: Any) -> Any:
@@ -88,12 +87,17 @@ def _serve(connection: Connection, file: str, function: str) -> None:
 
 def _turn(step: Callable[[], float]) -> float:
     step()  # not counted: it brings the caches back
+    return seconds(step, LEAST_SECONDS)
+
+
+def seconds(function: Callable[[], Any], least: float) -> float:
+    """Of a call, on average over as many as fit into `least` seconds, at least one."""
     count, began = 0, time.perf_counter()
     while True:
-        step()
+        function()
         count += 1
         elapsed = time.perf_counter() - began
-        if elapsed >= LEAST_SECONDS:
+        if elapsed >= least:
             return elapsed / count
 
 
@@ -110,10 +114,16 @@ def patched(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def peers(wanted: Sequence[tuple[str, str]]) -> Iterator[list[Peer]]:
+def peers(
+    wanted: Sequence[tuple[str, str]], environments: Sequence[Mapping[str, str]] | None = None
+) -> Iterator[list[Peer]]:
     """A process for each file and function, stopped after the block."""
-    started = [Peer(file, function) for file, function in wanted]
+    started: list[Peer] = []
     try:
+        for (file, function), changes in zip(
+            wanted, environments or [{}] * len(wanted), strict=True
+        ):
+            started.append(Peer(file, function, changes))
         yield started
     finally:
         for peer in started:

@@ -139,20 +139,14 @@ def _arrange_threads(results: Results, count: int, say: Say) -> None:
     if rounds.is_installed("torch"):
         wanted[f"{EAGER}, all cores"] = ("torch_peer", {}, EAGER)
         wanted[f"{EAGER}, one thread"] = ("torch_peer", {"OMP_NUM_THREADS": "1"}, EAGER)
-    peers = {
-        name: rounds.Peer(file, environment=environment)
-        for name, (file, environment, _) in wanted.items()
-    }
-    try:
+    files = [(file, "steps") for file, _, _ in wanted.values()]
+    with rounds.peers(files, [changes for _, changes, _ in wanted.values()]) as peers:
         for task in TASKS:
             contestants: dict[str, Callable[[], float]] = {}
-            for name, (_, _, variant) in wanted.items():
-                peers[name].first_losses(task)
-                contestants[name] = partial(peers[name].seconds, variant)
+            for peer, (name, (_, _, variant)) in zip(peers, wanted.items(), strict=True):
+                peer.first_losses(task)
+                contestants[name] = partial(peer.seconds, variant)
             results.arrangements[task] = rounds.interleaved(contestants, count, random.Random(0))
-    finally:
-        for peer in peers.values():
-            peer.stop()
 
 
 def _memel(task: str, count: int) -> Times:

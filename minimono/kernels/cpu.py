@@ -30,7 +30,6 @@ from minimono.kernels.shared import linear_forward as linear_forward
 keep_freed_memory()
 
 
-
 def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call for each dtype, and keep the machine code on disk."""
     return njit(cache=True, error_model="numpy", nogil=True)(kernel)

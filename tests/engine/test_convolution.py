@@ -1,9 +1,6 @@
 """Convolution and pooling: against loops that follow the definition, adjoints, PyTorch."""
 
 import math
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from itertools import product
 from typing import Any
@@ -253,9 +250,9 @@ def test_kernels_in_threads_give_the_same(
     held_to_reading(lambda *a: F.conv2d(*a, padding=1), [x, weight, bias], "float64", (True,) * 3)
 
 
-def test_kernels_run_without_numba() -> None:
+def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
     """Each is plain Python: NUMBA_DISABLE_JIT=1 lets a debugger step through it."""
-    code = (
+    script = (
         "import numpy as np, minimono as mm\n"
         "x, w = np.arange(30.0).reshape(1, 1, 5, 6), np.arange(9.0).reshape(1, 1, 3, 3)\n"
         "found = []\n"
@@ -265,18 +262,8 @@ def test_kernels_run_without_numba() -> None:
         "    out.sum().backward()\n"
         "    found.append(t.grad.tolist())\n"
     )
-    script = code + (
-        "from minimono.kernels import cpu_convolution\n"
-        "assert not hasattr(cpu_convolution.windows_kernel, 'py_func')\n"
-        "print(found)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=True,
-    )  # fmt: skip
-    here: dict[str, Any] = {}
-    exec(code, here)
-    assert eval(result.stdout) == here["found"]
+    here, there = with_and_without_numba(script, "cpu_convolution.windows_kernel")
+    assert there == here
 
 
 # ---- gradients ---------------------------------------------------------------------------------

@@ -343,29 +343,19 @@ def test_reference_is_of_one_thread() -> None:
     assert seen == {"reader": False, "beside": True, "reader, after": True}
 
 
-def test_kernels_run_without_numba() -> None:
+def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
     """Each is plain Python: NUMBA_DISABLE_JIT=1 lets a debugger step through it."""
     script = (
-        "import numpy as np, numba, minimono as mm; F = mm.functional\n"
-        "from minimono.kernels import cpu\n"
-        "assert not hasattr(cpu.softmax_kernel, 'py_func')\n"
+        "import minimono as mm; F = mm.functional\n"
         "x = mm.tensor([[0.5, -1.0], [2.0, 0.1]], requires_grad=True)\n"
         "hidden = F.gelu(F.gelu(F.layer_norm(F.softmax(x), x[0], x[1])), 'tanh')\n"
         "y = F.cross_entropy(hidden, [0, 1])\n"
-        "y.backward(); print(repr([y.item(), x.grad.tolist()]))"
+        "y.backward()\n"
+        "found = y.item(), x.grad.tolist()\n"
     )
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    command = [sys.executable, "-W", "error", "-c", script]
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    x = tensor([[0.5, -1.0], [2.0, 0.1]], requires_grad=True)
-    hidden = F.gelu(F.gelu(F.layer_norm(F.softmax(x), x[0], x[1])), "tanh")
-    y = F.cross_entropy(hidden, [0, 1])
-    y.backward()
-    loss, gradient = eval(result.stdout)
-    np.testing.assert_allclose(loss, y.item(), rtol=1e-15)
-    np.testing.assert_allclose(gradient, x.grad, rtol=1e-13, atol=1e-16)
+    (loss, gradient), there = with_and_without_numba(script, "cpu.softmax_kernel")
+    np.testing.assert_allclose(there[0], loss, rtol=1e-15)
+    np.testing.assert_allclose(there[1], gradient, rtol=1e-13, atol=1e-16)
 
 
 # ---- against mpmath ----------------------------------------------------------------------------

@@ -1,9 +1,6 @@
 """The pointwise part of the ConvGRU cell: running against reading version, mpmath, differences."""
 
 import math
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -201,8 +198,8 @@ def test_what_a_tap_returns_may_be_smaller() -> None:
         cell(x, state)
 
 
-def test_kernels_run_without_numba() -> None:
-    code = (
+def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
+    script = (
         "import numpy as np, minimono as mm\n"
         "from minimono.nn.convolution import _memory_and_update, _new_state\n"
         "terms = mm.tensor(np.linspace(-3.0, 2.0, 24).reshape(2, 3, 2, 2), requires_grad=True)\n"
@@ -210,15 +207,5 @@ def test_kernels_run_without_numba() -> None:
         "_new_state(update, memory, memory * 2.0).sum().backward()\n"
         "found = terms.grad.tolist()\n"
     )
-    script = code + (
-        "from minimono.kernels import cpu_gru\n"
-        "assert not hasattr(cpu_gru.gates_kernel, 'py_func')\n"
-        "print(found)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=True,
-    )  # fmt: skip
-    here: dict[str, Any] = {}
-    exec(code, here)
-    np.testing.assert_allclose(eval(result.stdout), here["found"], rtol=1e-14)
+    here, there = with_and_without_numba(script, "cpu_gru.gates_kernel")
+    np.testing.assert_allclose(there, here, rtol=1e-14)
