@@ -114,7 +114,7 @@ def erfc(x: Array) -> Array:
     """
     if device_of(x) == "cuda":
         return importlib.import_module("cupyx.scipy.special").erfc(x)
-    return np.asarray(_erfc_of_one(x)).astype(x.dtype)
+    return np.asarray(_erfc_of_one(x)).astype(np.result_type(x, 0.0))
 
 
 def scatter_add(target: Array, index: Any, values: Array) -> None:

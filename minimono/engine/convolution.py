@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, array_module, to_device
+from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import matmul, pad, primitive, where
 from minimono.engine.tensor import Tensor
@@ -36,6 +37,7 @@ def windows(x: Array, size: Pair, stride: Pair) -> Array:
     return array_module(x).stack([x[place] for place in _places(x.shape, size, stride)], axis=2)
 
 
+@arithmetic(numbers=1)
 @primitive
 def add_windows(values: Array, size: Pair, stride: Pair, shape: tuple[int, ...]) -> Array:
     """Windows (B, C, K, y, x) laid back on zeros of `shape`; where they overlap they add up."""
@@ -82,9 +84,10 @@ def conv2d(
     _check_weight("conv2d", x, weight, bias, inputs=1, outputs=0)
     stride, padding = _pair("conv2d: stride", stride, 1), _pair("conv2d: padding", padding, 0)
     _check_fits("conv2d", _with_padding(x, padding), weight.shape[2:])
-    return _convolved(*_as_floats(x, weight, bias), stride, padding)
+    return _convolved(x, weight, bias, stride, padding)
 
 
+@real()
 @has_kernel("convolution")
 def _convolved(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
@@ -125,9 +128,10 @@ def conv_transpose2d(
     full = _full_size(x, weight, stride)
     if any(n <= 2 * p for n, p in zip(full, padding, strict=True)):
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of {full}")
-    return _laid_down(*_as_floats(x, weight, bias), stride, padding)
+    return _laid_down(x, weight, bias, stride, padding)
 
 
+@real()
 @has_kernel("convolution")
 def _laid_down(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
@@ -162,14 +166,15 @@ def max_pool2d(
     tensor([[[[3., 2.]]]])
     """
     size, step, padding = _pooling("max_pool2d", x, kernel_size, stride, padding)
-    edge = _outside(x, padding)
-    patches = windows(_padded(x, padding) + edge, size, step)  # (B, C, K, y, x)
+    patches = windows(_padded(x, padding) + _outside(x, padding), size, step)  # (B, C, K, y, x)
     xp = array_module(patches.data)
     places = xp.arange(patches.shape[2]).reshape(-1, 1, 1)  # (K,) -> (K, 1, 1)
     first_largest = places == xp.expand_dims(patches.data.argmax(axis=2), 2)  # (B, C, K, y, x)
-    return where(first_largest, patches, 0.0).sum(axis=2)
+    largest = where(first_largest, patches, 0).sum(axis=2)
+    return largest if x.dtype.kind in "fc" else largest.astype(x.dtype)  # sums of bytes are longer
 
 
+@real()
 def avg_pool2d(
     x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
     padding: int | Pair = 0,
@@ -197,18 +202,6 @@ def _padded(x: Tensor, padding: Pair) -> Tensor:
     return pad(x, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
 
 
-def _as_floats(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Whole numbers, say an image's bytes, as the floats that a product with the others gives."""
-    dtype = np.result_type(*(t.dtype for t in (x, weight, bias) if t is not None))
-
-    def as_float(t: Tensor) -> Tensor:
-        return t if t.dtype.kind in "fc" else t.astype(dtype)
-
-    return as_float(x), as_float(weight), None if bias is None else as_float(bias)
-
-
 def _with_padding(x: Tensor, padding: Pair) -> Pair:
     """The size of the image with its padding."""
     return x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]
@@ -220,14 +213,15 @@ def _full_size(x: Tensor, weight: Tensor, stride: Pair) -> Pair:
     return (rows - 1) * stride[0] + height, (columns - 1) * stride[1] + width
 
 
-def _outside(x: Tensor, padding: Pair) -> Tensor | float:
-    """-inf on the padding, 0 inside: added to zeros of padding, so that none is the largest."""
+def _outside(x: Tensor, padding: Pair) -> Tensor | bool:
+    """The least number of its dtype on the padding, 0 inside: added to zeros of padding."""
     if padding == (0, 0):
-        return 0.0
+        return False  # which, added to x, changes no dtype
     (rows, columns) = padding
+    least = {"i": np.iinfo(x.dtype).min if x.dtype.kind == "i" else 0, "u": 0, "b": 0}
     edge = np.pad(
         np.zeros(x.shape[2:], x.dtype), ((rows, rows), (columns, columns)),
-        constant_values=-math.inf,
+        constant_values=least.get(x.dtype.kind, -math.inf),
     )  # fmt: skip
     return Tensor(to_device(edge, x.device))
 

@@ -14,6 +14,7 @@ import numpy as np
 from minimono import backend
 from minimono.backend import Array
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
+from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import erfc, exp, log, matmul, sigmoid, sqrt, tanh, where
 from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (tensor: for the examples)
@@ -25,6 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@real()
 @has_kernel()
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), element by element; slope 0 at 0, as in PyTorch; nan stays nan.
@@ -35,6 +37,7 @@ def relu(x: Tensor) -> Tensor:
     return where(x.detach() <= 0.0, 0.0, x)
 
 
+@real()
 @has_kernel()
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, negative_slope x elsewhere (Maas et al. 2013), as in PyTorch.
@@ -45,11 +48,13 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     return where(x.detach() > 0.0, x, negative_slope * x)
 
 
+@real()
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), element by element."""
     return x * sigmoid(x)
 
 
+@real()
 @has_kernel()
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
@@ -68,6 +73,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
 
 
+@real()
 @has_kernel()
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
@@ -75,12 +81,17 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     >>> softmax(tensor([0.0, 0.0]))
     tensor([0.5, 0.5])
     """
+    if not x.size:
+        return x + x.sum(axis=axis, keepdims=True)  # as empty; an axis must exist all the same
     e = exp(x - x.detach().max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
+@real()
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log sum exp(x) along an axis."""
+    if not x.size:
+        return x + x.sum(axis=axis, keepdims=True)
     shifted = x - x.detach().max(axis=axis, keepdims=True)
     return shifted - log(exp(shifted).sum(axis=axis, keepdims=True))
 
@@ -108,12 +119,14 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     return _mean_cross_entropy(logits, index.reshape(-1).astype(np.int64, copy=False))
 
 
+@real(numbers=1)
 @has_kernel()
 def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
     rows = backend.array_module(logits.data).arange(logits.shape[0])
     return -log_softmax(logits)[rows, targets].mean()
 
 
+@real()
 @has_kernel()
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, over the last axis.
@@ -125,23 +138,30 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     tensor([[-1.,  1.]])
     """
     _check_channels("layer_norm", x, weight=weight, bias=bias)
+    if not x.shape[-1]:
+        return x * weight + bias  # empty, though it has no mean
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / sqrt(variance + eps) * weight + bias
 
 
+@real()
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019)."""
     _check_channels("rms_norm", x, weight=weight)
+    if not x.shape[-1]:
+        return x * weight  # empty, though it has no mean
     return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
 
 
+@real()
 @has_kernel()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
-    out = matmul(x.reshape(-1, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
+    rows = math.prod(x.shape[:-1])
+    out = matmul(x.reshape(rows, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
     if bias is not None:
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
@@ -158,11 +178,13 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
     return _rows_by_number(weight, index.astype(np.int64, copy=False))
 
 
+@arithmetic(numbers=1)
 @has_kernel()
 def _rows_by_number(weight: Tensor, ids: Array) -> Tensor:
     return weight[ids]
 
 
+@real()
 def scaled_dot_product_attention(
     q: Tensor,
     k: Tensor,
@@ -213,6 +235,7 @@ def self_attention(
     return _packed_attention(qkv, mask, is_causal)
 
 
+@real(numbers=1)
 @has_kernel("attention")
 def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
@@ -221,6 +244,7 @@ def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tenso
     return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
 
 
+@real()
 def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from minimono import kernels
 from minimono.backend import Device, device_of
+from minimono.engine import dtypes
 from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
 
@@ -38,24 +39,29 @@ class Fused(Generic[Parameters]):
     def __init__(self, reading: Callable[Parameters, Tensor], part: str):
         self.reading, self.part = reading, part
         self.name = reading.__name__
+        self.names = signature(reading)
+        self.dtype_rule = dtypes.EXACT
+        self.numbers = dtypes.ALL
         update_wrapper(self, reading)
 
     def __call__(self, *arguments: Parameters.args, **options: Parameters.kwargs) -> Tensor:
-        if options and any(isinstance(o, Tensor) for o in options.values()):
-            # The tape looks for tensors among those passed by position.
-            bound = signature(self.reading).bind(*arguments, **options)
-            return self(*bound.args, **bound.kwargs)
-        arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        positional: tuple[Any, ...] = arguments
+        named: dict[str, Any] = options
+        if options:
+            positional, named = dtypes.by_position(self.names, arguments, options)
+        positional, arrays, answer = self.dtype_rule.settled(positional, self.numbers)
         try:
             device = _device_with_kernels(arrays) if kernels.enabled() else None
             if device is None:
-                return self.reading(*arguments, **options)
-            output, kept = _kernel(device, self.part, self.name + "_forward")(*arrays, **options)
+                output = self.reading(*positional, **named)
+            else:
+                forward = _kernel(device, self.part, self.name + "_forward")
+                output = made_by(self, positional, named, *forward(*arrays, **named))
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
                 raise
             raise explained(error, self.name, arrays) from error
-        return made_by(self, arguments, options, output, kept)
+        return output if answer is None else dtypes.rounded(output, answer)
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
@@ -101,7 +107,10 @@ def _kernel(device: Device, part: str, name: str) -> Callable[..., Any]:
 
 
 def _device_with_kernels(arguments: list[Any]) -> Device | None:
-    """Kernels take arrays of one device and one float dtype, float32 or float64."""
+    """Kernels take arrays of one device and one float dtype, float32 or float64.
+
+    What an empty array gives, if anything, the formula says.
+    """
     found, device = None, None
     for a in arguments:
         if type(a) is np.ndarray:
@@ -115,6 +124,8 @@ def _device_with_kernels(arguments: list[Any]) -> Device | None:
         if device not in (None, here):
             return None
         device = here
+        if not a.size:
+            return None
         dtype = a.dtype
         if dtype.kind in "fc":
             if dtype not in _WITH_KERNELS or found not in (None, dtype):

@@ -16,6 +16,8 @@ import numpy as np
 
 from minimono import backend, kernels
 from minimono.backend import Array, array_module
+from minimono.engine import dtypes
+from minimono.engine.dtypes import arithmetic, exact, real
 from minimono.engine.tensor import Axis, Operand, Origin, Tensor, as_tensor, is_recording
 
 Rule = Callable[..., Tensor]
@@ -30,6 +32,8 @@ class Primitive:
         self.__doc__ = forward.__doc__
         self.rules: tuple[Rule | None, ...] = ()
         self.rule_of_all: Callable[..., Iterable[Tensor | None]] | None = None
+        self.dtype_rule: dtypes.Rule | None = None
+        self.numbers = dtypes.ALL
 
     def vjp(self, *rules: Rule | None) -> None:
         """Give the vector-Jacobian products, one per argument; None for one without gradient."""
@@ -40,14 +44,19 @@ class Primitive:
         self.rule_of_all = rule
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
-        data = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        answer = None
+        if self.dtype_rule is None:
+            data = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        else:
+            arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
         if options and any(isinstance(o, Tensor) for o in options.values()):
             raise TypeError(f"{self.name}: pass tensors by position, not by name")
         try:
             output = self.forward(*data, **options)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise explained(error, self.name, data) from error
-        return made_by(self, arguments, options, output)
+        made = made_by(self, arguments, options, output)
+        return made if answer is None else dtypes.rounded(made, answer)
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
@@ -111,7 +120,8 @@ def explained(error: Exception, name: str, data: list[Any]) -> Exception:
         for a in data
     )
     # Not type(error): some of NumPy's own kinds of TypeError cannot be made from a message.
-    kind = next(k for k in (ValueError, TypeError, IndexError) if isinstance(error, k))
+    kinds = (ValueError, TypeError, IndexError, OverflowError)
+    kind = next(k for k in kinds if isinstance(error, k))
     return kind(f"{name}({shapes}): {error}")
 
 
@@ -122,6 +132,7 @@ def constant(array: Array) -> Tensor:
 # ---- arithmetic --------------------------------------------------------------------------------
 
 
+@arithmetic()
 @primitive
 def add(x: Array, y: Array) -> Array:
     return x + y
@@ -130,6 +141,7 @@ def add(x: Array, y: Array) -> Array:
 add.vjp(lambda g, out, x, y: g, lambda g, out, x, y: g)
 
 
+@arithmetic()
 @primitive
 def subtract(x: Array, y: Array) -> Array:
     return x - y
@@ -138,6 +150,7 @@ def subtract(x: Array, y: Array) -> Array:
 subtract.vjp(lambda g, out, x, y: g, lambda g, out, x, y: -g)
 
 
+@arithmetic()
 @primitive
 def multiply(x: Array, y: Array) -> Array:
     return x * y
@@ -146,6 +159,7 @@ def multiply(x: Array, y: Array) -> Array:
 multiply.vjp(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
 
 
+@real()
 @primitive
 def divide(x: Array, y: Array) -> Array:
     return x / y
@@ -154,6 +168,7 @@ def divide(x: Array, y: Array) -> Array:
 divide.vjp(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
 
 
+@dtypes.negation()
 @primitive
 def negative(x: Array) -> Array:
     return -x
@@ -162,6 +177,7 @@ def negative(x: Array) -> Array:
 negative.vjp(lambda g, out, x: -g)
 
 
+@dtypes.real_power()
 @primitive
 def power(x: Array, y: Array) -> Array:
     return x**y
@@ -184,6 +200,7 @@ def _power_exponent_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tens
 power.vjp(_power_base_rule, _power_exponent_rule)
 
 
+@real()
 @primitive
 def matmul(x: Array, y: Array) -> Array:
     if getattr(x, "ndim", 0) < 2 or getattr(y, "ndim", 0) < 2:
@@ -202,6 +219,7 @@ matmul.vjp(
 # ---- functions of one number -------------------------------------------------------------------
 
 
+@real()
 @primitive
 def exp(x: Array) -> Array:
     return array_module(x).exp(x)
@@ -210,6 +228,7 @@ def exp(x: Array) -> Array:
 exp.vjp(lambda g, out, x: g * out)
 
 
+@real()
 @primitive
 def log(x: Array) -> Array:
     return array_module(x).log(x)
@@ -218,6 +237,7 @@ def log(x: Array) -> Array:
 log.vjp(lambda g, out, x: g / x)
 
 
+@real()
 @primitive
 def expm1(x: Array) -> Array:
     return array_module(x).expm1(x)
@@ -226,6 +246,7 @@ def expm1(x: Array) -> Array:
 expm1.vjp(lambda g, out, x: g * (out + 1.0))
 
 
+@real()
 @primitive
 def log1p(x: Array) -> Array:
     return array_module(x).log1p(x)
@@ -234,6 +255,7 @@ def log1p(x: Array) -> Array:
 log1p.vjp(lambda g, out, x: g / (1.0 + x))
 
 
+@real()
 @primitive
 def sqrt(x: Array) -> Array:
     return array_module(x).sqrt(x)
@@ -242,11 +264,13 @@ def sqrt(x: Array) -> Array:
 sqrt.vjp(lambda g, out, x: 0.5 * g / out)
 
 
+@real()
 @primitive
 def sin(x: Array) -> Array:
     return array_module(x).sin(x)
 
 
+@real()
 @primitive
 def cos(x: Array) -> Array:
     return array_module(x).cos(x)
@@ -256,6 +280,7 @@ sin.vjp(lambda g, out, x: g * cos(x))
 cos.vjp(lambda g, out, x: -g * sin(x))
 
 
+@real()
 @primitive
 def tanh(x: Array) -> Array:
     return array_module(x).tanh(x)
@@ -264,6 +289,7 @@ def tanh(x: Array) -> Array:
 tanh.vjp(lambda g, out, x: g * (1.0 - out * out))
 
 
+@real()
 @primitive
 def sigmoid(x: Array) -> Array:
     # 1 / (1 + exp(-x)), written so that no exponential overflows and small values keep all digits.
@@ -275,6 +301,7 @@ def sigmoid(x: Array) -> Array:
 sigmoid.vjp(lambda g, out, x: g * out * (1.0 - out))
 
 
+@real()
 @primitive
 def erfc(x: Array) -> Array:
     return backend.erfc(x)
@@ -283,6 +310,7 @@ def erfc(x: Array) -> Array:
 erfc.vjp(lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x))
 
 
+@dtypes.size()
 @primitive
 def absolute(x: Array) -> Array:
     return x * array_module(x).sign(x.real)  # of complex x too, for the complex step
@@ -293,6 +321,7 @@ absolute.vjp(lambda g, out, x: g * _signs(x))
 # ---- choices -----------------------------------------------------------------------------------
 
 
+@exact()
 @primitive
 def where(condition: Array, x: Array, y: Array) -> Array:
     """`x` where the condition holds, `y` elsewhere; the gradient goes where the value came from."""
@@ -306,6 +335,7 @@ where.vjp(
 )
 
 
+@exact()
 @primitive
 def maximum(x: Array, y: Array) -> Array:
     """The larger; at a tie each argument gets half of the gradient."""
@@ -318,6 +348,7 @@ maximum.vjp(
 )
 
 
+@exact()
 @primitive
 def minimum(x: Array, y: Array) -> Array:
     """The smaller; at a tie each argument gets half of the gradient."""
@@ -347,6 +378,7 @@ def _share_of_larger(x: Array, y: Array) -> Tensor:
 # ---- sums and extremes along axes --------------------------------------------------------------
 
 
+@arithmetic()
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     return x.sum(axis=axis, keepdims=keepdims)
@@ -361,21 +393,32 @@ def _sum_rule(
 sum.vjp(_sum_rule)
 
 
+@arithmetic()
 @primitive
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The largest along the axes; tied elements share the gradient equally."""
     return x.max(axis=axis, keepdims=keepdims)
 
 
-def _max_rule(
+def _extreme_rule(
     g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
 ) -> Tensor:
-    largest = x.data == _with_axes(out.detach(), x, axis, keepdims).data
-    share = largest / largest.sum(axis=axis, keepdims=True)
+    extreme = x.data == _with_axes(out.detach(), x, axis, keepdims).data
+    share = extreme / extreme.sum(axis=axis, keepdims=True)
     return _with_axes(g, x, axis, keepdims) * constant(share.astype(x.data.dtype))
 
 
-max.vjp(_max_rule)
+max.vjp(_extreme_rule)
+
+
+@arithmetic()
+@primitive
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The smallest along the axes; tied elements share the gradient equally."""
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+min.vjp(_extreme_rule)
 
 
 @primitive
@@ -386,6 +429,7 @@ def flip(x: Array, axis: int = -1) -> Array:
 flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
 
 
+@arithmetic()
 @primitive
 def cumsum(x: Array, axis: int = -1) -> Array:
     return x.cumsum(axis=axis)
@@ -398,17 +442,13 @@ def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
 cumsum.vjp(_cumsum_rule)
 
 
+@real()
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     total: Tensor = sum(x, axis=axis, keepdims=keepdims)
     count = math.prod(x.shape[i] for i in _reduced(x, axis))
     if count == 0:
         raise ValueError(f"mean: tensor has shape {x.shape}: nothing along axis {axis}")
     return total / count
-
-
-def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The smallest along the axes; tied elements share the gradient equally."""
-    return -max(-x, axis=axis, keepdims=keepdims)
 
 
 def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
@@ -522,6 +562,7 @@ def _pick(x: Array, index: Any) -> Array:
     return x[index]
 
 
+@arithmetic(numbers=1)
 @primitive
 def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of a shape with the values added where `index` says; repeated indices add up."""
@@ -589,31 +630,37 @@ to.vjp(lambda g, out, x, device: to(g, x.device))
 # ---- comparisons: booleans, which have no gradient ---------------------------------------------
 
 
+@exact()
 @primitive
 def less(x: Array, y: Array) -> Array:
     return x < y
 
 
+@exact()
 @primitive
 def less_equal(x: Array, y: Array) -> Array:
     return x <= y
 
 
+@exact()
 @primitive
 def greater(x: Array, y: Array) -> Array:
     return x > y
 
 
+@exact()
 @primitive
 def greater_equal(x: Array, y: Array) -> Array:
     return x >= y
 
 
+@exact()
 @primitive
 def equal(x: Array, y: Array) -> Array:
     return array_module(x, y).equal(x, y)
 
 
+@exact()
 @primitive
 def not_equal(x: Array, y: Array) -> Array:
     return array_module(x, y).not_equal(x, y)

@@ -303,9 +303,14 @@ def pull_back(
     stops = {id(end) for end in ends}
     gradients = {id(output): cotangent} if id(output) in on_the_way else {}
     for node in tape:
-        if id(node) in stops or id(node) not in gradients or node.origin is None:
+        if id(node) not in gradients:
             continue
-        arriving = gradients.pop(id(node))
+        arriving = gradients[id(node)]
+        if arriving.data.dtype != node.data.dtype:  # now that all shares are in: rounded once
+            gradients[id(node)] = arriving = arriving.astype(node.data.dtype)
+        if id(node) in stops or node.origin is None:
+            continue
+        del gradients[id(node)]
         operation = node.origin.operation
         for argument, share in operation.pull(arriving, node, on_the_way):
             share = like(share, argument, operation.name)
@@ -324,12 +329,15 @@ def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:
 
 
 def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
-    """A cotangent in the shape and dtype of its argument: the shadow of broadcasting.
+    """A cotangent in the shape of its argument, ready to be added to others.
 
-    What was repeated going forward is added up going back. Done here once, so that no rule has to.
+    What was repeated going forward is added up going back: the shadow of broadcasting. Done here
+    once, so that no rule has to. float16 is added in float32.
     """
     if not isinstance(share, Tensor):
         raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
+    if share.data.dtype.char == "e":
+        share = share.astype(np.float32)
     if share.data.shape != argument.data.shape:
         extra = share.ndim - argument.ndim
         sizes = (1,) * extra + argument.shape
@@ -340,8 +348,6 @@ def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
                 f"{name}: a rule returned shape {share.shape} for an argument of {argument.shape}"
             )
         share = total.reshape(argument.shape)
-    if share.data.dtype != argument.data.dtype:
-        share = share.astype(argument.data.dtype)
     return share
 
 

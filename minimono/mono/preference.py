@@ -16,12 +16,14 @@ from typing import Literal
 
 from minimono.backend import Array, array_module, as_array, to_device
 from minimono.checks import real_number
+from minimono.engine.dtypes import real
 from minimono.engine.functional import log_softmax
 from minimono.engine.primitives import primitive, scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.decorrelation import decorrelation_penalty
 
 
+@real()
 @primitive
 def log_sigmoid(x: Array) -> Array:
     """log (1 / (1 + exp(-x))), element by element: no exponential overflows, no digit is lost.

@@ -13,6 +13,7 @@ import numpy as np
 from minimono.backend import Array, array_module
 from minimono.engine import functional as F
 from minimono.engine.convolution import Pair
+from minimono.engine.dtypes import real
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import stack
 from minimono.engine.tensor import Tensor
@@ -145,6 +146,7 @@ class ConvGRUCell(Module):
 # What of a cell is done element by element. Two functions, because the tap lies between them.
 
 
+@real()
 @has_kernel("gru")
 def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: float) -> Tensor:
     """H~ and Z, (2, B, C, Y, X), of the terms in W and U, each (B, 3 C, Y, X)."""
@@ -154,6 +156,7 @@ def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: flo
     return stack([F.leaky_relu(h_x + reset * h_h, slope), update])
 
 
+@real()
 @has_kernel("gru")
 def _new_state(update: Tensor, memory: Tensor, state: Tensor) -> Tensor:
     return (1.0 - update) * memory + update * state

@@ -162,7 +162,7 @@ def held_to_reading(f: Any, arrays: list[Any], dtype: str, needed: tuple[bool, .
             out = f(*given)
             out.backward(np.linspace(-1.0, 2.0, out.size).reshape(out.shape))
             found.append([out.data, *(a.grad for a in given)])
-    assert kernels_on_tape(out) == 1
+    assert kernels_on_tape(out) == all(a.size for a in arrays)  # of nothing there are no kernels
     for truth, ours, needs in zip(*found, (True, *needed), strict=True):
         assert (ours is not None) == needs
         if needs:
@@ -237,7 +237,8 @@ def test_whole_numbers_and_mixtures_give_the_same(dtypes: str, rng: np.random.Ge
         ours = f(x, weight, bias, padding=1)
         with mm.reference():
             truth = f(x, weight, bias, padding=1)
-        assert ours.dtype == truth.dtype == np.result_type(*dtypes)
+        floats = np.result_type(*dtypes) if dtypes != "lll" else np.float64
+        assert ours.dtype == truth.dtype == floats
         np.testing.assert_array_equal(ours.data, truth.data)
 
 

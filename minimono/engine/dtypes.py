@@ -1,0 +1,193 @@
+"""One rule for dtypes, for every function of numbers in the engine.
+
+* **Whole numbers and booleans become float64** in a function of real numbers, `@real()`: exp,
+  division, mean, softmax, a linear layer. They stay whole, as NumPy's, where the answer is whole
+  (`@arithmetic()`: sums and products) or is one of the numbers that came in (`@exact()`).
+* **float16 is computed in float32 and rounded once**, at the end of the function, forward and back.
+* **NumPy's scalars are the Python numbers that they hold**: `x * np.sqrt(2)` has the dtype of x.
+* Arrays of several dtypes, those without axes too, meet where NumPy promotes them to.
+
+    decorator         whole numbers become       float16     for instance
+    @real()           float64                    float32     exp, divide, mean, softmax, linear
+    @arithmetic()     what NumPy makes of them   float32     add, multiply, sum, max
+    @exact()          what NumPy makes of them   itself      where, maximum, less
+
+Whole numbers become int64 (those of uint64 float64) in a negation, since -1 is no uint8, and in an
+absolute value, since |-128| is no int8. Their powers are whole if no exponent can be negative.
+
+They stand above `@primitive`, `@has_kernel()`, or a plain function of tensors. What changes dtype
+does so by `astype`, an operation on the tape, so gradients follow. What has no rule, say a change
+of shape, hands on what it gets.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import Signature, signature
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from minimono.engine.tensor import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Parameters = ParamSpec("Parameters")
+
+ALL = sys.maxsize  # a number of arguments
+_HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
+_DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
+_DTYPES = [np.dtype(code) for code in "?bhilqBHILQefdgFDG"]
+_PYTHON = frozenset((float, int, bool, complex, str, tuple, type(None)))
+
+
+class Rule:
+    """What becomes of the arguments of a function, by dtype.
+
+    `whole`: for some of the kinds "b", "i", "u" what they are promoted to. `half`: whether float16
+    is computed in float32.
+    """
+
+    def __init__(self, whole: dict[str, np.dtype[Any]], *, half: bool):
+        self.whole, self.half = whole, half
+        self.usual = frozenset(
+            d for d in _DTYPES if d.kind not in whole and not (half and d == _HALF)
+        )
+
+    def settled(
+        self, arguments: tuple[Any, ...], numbers: int = ALL
+    ) -> tuple[tuple[Any, ...], list[Any], np.dtype[Any] | None]:
+        """The arguments to compute with, the arrays they hold, the dtype to round the result to.
+
+        The rule is for the first `numbers` arguments; behind them are masks and indices. None for
+        the dtype leaves the result as it is.
+        """
+        arrays: list[Any] = []  # nearly always nothing has to change: then this loop is all
+        for a in arguments:
+            kind = type(a)
+            if kind is Tensor:
+                a = a.data
+                if a.dtype not in self.usual:
+                    break
+            elif kind not in _PYTHON and (
+                kind is not np.ndarray or (a.dtype not in self.usual and len(arrays) < numbers)
+            ):
+                break
+            arrays.append(a)
+        else:
+            return arguments, arrays, None
+        arguments, answer = self._changed(arguments, numbers)
+        return arguments, [a.data if isinstance(a, Tensor) else a for a in arguments], answer
+
+    def _changed(
+        self, arguments: tuple[Any, ...], numbers: int
+    ) -> tuple[tuple[Any, ...], np.dtype[Any] | None]:
+        arguments = tuple(map(python_number, arguments))
+        dtypes = [a.dtype for a in arguments[:numbers] if hasattr(a, "dtype")]
+        if not dtypes or not (self.whole or self.half):
+            return arguments, None
+        meeting = np.result_type(*dtypes)
+        working = self.working(meeting, arguments)
+        if working.kind == "c":  # a complex step: only formulas, which need no meeting
+            return arguments, None
+        changed = (
+            a.astype(working) if hasattr(a, "dtype") and a.dtype != working else a
+            for a in arguments[:numbers]
+        )
+        rounded_to = _HALF if meeting == _HALF and working == _SINGLE else None
+        return (*changed, *arguments[numbers:]), rounded_to
+
+    def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
+        """The dtype to compute in, for arrays that meet in `meeting`."""
+        if meeting.kind in self.whole:
+            return np.promote_types(meeting, self.whole[meeting.kind])
+        return _SINGLE if self.half and meeting == _HALF else meeting
+
+
+class PowerRule(Rule):
+    """Real numbers, but a whole number to a whole power that cannot be negative is whole."""
+
+    def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
+        exponent = arguments[1]
+        from_zero = exponent.dtype.kind in "bu" if hasattr(exponent, "dtype") else (
+            isinstance(exponent, int) and exponent >= 0
+        )  # fmt: skip
+        return meeting if meeting.kind in "biu" and from_zero else super().working(
+            meeting, arguments
+        )  # fmt: skip
+
+
+REAL = Rule(dict.fromkeys("biu", _DOUBLE), half=True)
+ARITHMETIC = Rule({}, half=True)
+EXACT = Rule({}, half=False)
+
+
+def python_number(value: Any) -> Any:
+    """A NumPy scalar as the Python number that it holds, which adapts to what it meets.
+
+    >>> python_number(np.float64(0.5)), python_number("none")
+    (0.5, 'none')
+    """
+    if not isinstance(value, np.generic):
+        return value
+    held = value.item()
+    if isinstance(held, np.generic):  # longer than Python's: `item` leaves it as it is
+        return complex(held) if held.dtype.kind == "c" else float(held)
+    return held
+
+
+def by_position(
+    names: Signature, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call, with tensors and arrays by position, where the tape and the rules look."""
+    if not any(hasattr(option, "dtype") for option in options.values()):
+        return arguments, options
+    bound = names.bind(*arguments, **options)
+    return bound.args, {name: python_number(value) for name, value in bound.kwargs.items()}
+
+
+def rounded(output: Tensor, dtype: np.dtype[Any] | None) -> Tensor:
+    """The output in the dtype to round it to, once, if there is one."""
+    return output if dtype is None or output.dtype.kind != "f" else output.astype(dtype)
+
+
+# ---- decorators --------------------------------------------------------------------------------
+
+
+def _decorator(rule: Rule) -> Callable[..., Callable[[Function], Function]]:
+    def of(numbers: int = ALL) -> Callable[[Function], Function]:
+        """`numbers`: how many of the arguments are numbers; behind them are masks and indices."""
+
+        def decorated(function: Any) -> Any:
+            if hasattr(function, "dtype_rule"):  # a primitive, or one with a kernel: it will ask
+                function.dtype_rule, function.numbers = rule, numbers
+                return function
+            return _settling(function, rule, numbers)
+
+        return decorated
+
+    return of
+
+
+def _settling(
+    function: Callable[Parameters, Tensor], rule: Rule, numbers: int
+) -> Callable[Parameters, Tensor]:
+    names = signature(function)
+
+    @wraps(function)
+    def settling(*arguments: Parameters.args, **options: Parameters.kwargs) -> Tensor:
+        positional: tuple[Any, ...] = arguments
+        named: dict[str, Any] = options
+        if options:
+            positional, named = by_position(names, arguments, options)
+        positional, _, answer = rule.settled(positional, numbers)
+        return rounded(function(*positional, **named), answer)
+
+    return settling
+
+
+real, arithmetic, exact = _decorator(REAL), _decorator(ARITHMETIC), _decorator(EXACT)
+negation = _decorator(Rule(dict.fromkeys("biu", _WHOLE), half=False))  # below 0 none is unsigned
+size = _decorator(Rule(dict.fromkeys("bi", _WHOLE), half=False))  # |-128| is not an int8
+real_power = _decorator(PowerRule(dict.fromkeys("biu", _DOUBLE), half=True))
