@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.checks import real_number, whole_number
+from minimono.checks import as_written, whole_number
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
 from minimono.mono.moments import as_activations, check_finite
@@ -326,7 +326,7 @@ def split_weights(
             f"{name}: relevance_1 has shape {first.shape}, relevance_2 {second.shape}, expected "
             f"({len(w)},) each, one for each channel of weight {w.shape} (axis 0)"
         )
-    ratio = real_number(ratio, f"{name}: ratio")
+    ratio = float(as_written(ratio, f"{name}: ratio"))
     if not 0 < ratio <= 1:
         raise ValueError(f"{name}: ratio is {ratio}, expected above 0 and up to 1")
     in_1 = ratio * first > second

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
-from minimono.checks import real_number, whole_number
+from minimono.checks import as_written, whole_number
 from minimono.engine.primitives import log, where
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.inhibition import flags_and_mean
@@ -529,7 +529,7 @@ def _check_below(numbers: Array, size: int, name: str) -> None:
 
 
 def _between_0_and_1(value: float, name: str) -> float:
-    number = real_number(value, name)
+    number = float(as_written(value, name))
     if not 0 < number < 1:
         raise ValueError(f"{name} is {value}, expected more than 0 and less than 1")
     return number
