@@ -9,7 +9,7 @@ refused there but come out as nan or infinity, and for good stay in the moments,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -407,6 +407,11 @@ class ScaleTracker:
             "mean": nothing if moments is None else to_host(moments.mean).copy(),
             "m2": nothing if moments is None else to_host(moments.m2).copy(),
         }
+
+    def remember(self) -> Callable[[], None]:
+        """A call that puts the state back as it is now; nothing is copied."""
+        state = self._state
+        return lambda: setattr(self, "_state", state)
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over a state from `state_dict`. If it raises, the tracker is as before."""

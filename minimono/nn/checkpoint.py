@@ -75,9 +75,11 @@ class Checkpoint:
                 state = rng.bit_generator.state
                 undo.append(lambda: setattr(rng.bit_generator, "state", state))
                 unpack_rng(_present(self.rng, "rng"), into=rng)
-        except Exception as error:
+        except BaseException as error:
             for put_back in undo:
                 put_back()
+            if not isinstance(error, Exception):  # a Ctrl-C
+                raise
             raise CheckpointError(f"restore: {error}") from error
 
     def _check_dtypes(self, model: Module) -> None:

@@ -6,7 +6,7 @@ Random numbers, at initialisation and in dropout, come from the `rng` that is pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from minimono.backend import Array, to_host
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
+from minimono.nn.at_once import or_undone
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng
 
@@ -106,7 +107,12 @@ class Dropout(Module):
         self.p, self.rng = p, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, rng=self.rng, training=self.training)
+        if not self.training or self.p == 0.0:
+            return x
+        return or_undone(self.remember(), self._drop, x)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, rng=self.rng)
 
     def extra_state(self) -> dict[str, Array]:
         return {"rng": pack_rng(self.rng)} if self.p > 0.0 else {}
@@ -114,6 +120,11 @@ class Dropout(Module):
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         if state:
             unpack_rng(to_host(state["rng"]), into=self.rng)
+
+    def remember(self) -> Callable[[], None]:
+        generator = self.rng.bit_generator
+        state = generator.state
+        return lambda: setattr(generator, "state", state)
 
 
 class MultiHeadAttention(Module):

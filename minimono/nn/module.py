@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
+import numpy as np
+
 from minimono import backend
 from minimono.backend import Array
 from minimono.engine.tensor import Tensor
+from minimono.nn.at_once import set_all
 
 
 class Module:
@@ -69,13 +72,18 @@ class Module:
             p.grad = None
 
     def to(self, device: str) -> Self:
-        """Move parameters and state to "cpu" or "cuda", in place."""
+        """Move parameters and state to "cpu" or "cuda", in place: all of them, or none."""
+        backend.to_device(np.empty(0), device)  # raises if there is no such device
+        changes: list[tuple[object, str, Any]] = []
         for _, p in self.named_parameters():
-            p.data = backend.to_device(p.data, device)
-            p.grad = None if p.grad is None else backend.to_device(p.grad, device)
+            changes.append((p, "data", backend.to_device(p.data, device)))
+            if p.grad is not None:
+                changes.append((p, "grad", backend.to_device(p.grad, device)))
+        states = []
         for _, module in self.named_modules():
             state = module.extra_state()
-            module.load_extra_state({k: backend.to_device(v, device) for k, v in state.items()})
+            states.append((module, {k: backend.to_device(v, device) for k, v in state.items()}))
+        _change(changes, states)
         return self
 
     def extra_state(self) -> dict[str, Array]:
@@ -84,6 +92,15 @@ class Module:
 
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         """Take back what `extra_state` gave."""
+
+    def remember(self) -> Callable[[], None]:
+        """A call that puts the extra state back as it is now: what undoes a step that failed.
+
+        `nn.train` asks at each step. Where the state is values that never change in place, a
+        subclass can keep references instead of these copies.
+        """
+        state = {name: value.copy() for name, value in self.extra_state().items()}
+        return lambda: self.load_extra_state(state)
 
     def state_dict(self) -> dict[str, Array]:
         """All parameters and extra state by dotted name; the arrays are copies."""
@@ -127,17 +144,25 @@ class Module:
                 raise TypeError(f"load_state_dict: {name} has dtype {value.dtype}, expected floats")
             values[name] = backend.to_device(value, p.device).astype(p.dtype, order="C", copy=True)
 
-        before = [(module, module.extra_state()) for _, module in self.named_modules()]
-        try:
-            for prefix, module in self.named_modules():
-                if extra[prefix]:
-                    module.load_extra_state(extra[prefix])
-        except Exception:
-            for module, as_it_was in before:
-                module.load_extra_state(as_it_was)
-            raise
-        for name, p in parameters.items():
-            p.data = values[name]
+        _change(
+            [(p, "data", values[name]) for name, p in parameters.items()],
+            [(module, extra[prefix]) for prefix, module in self.named_modules() if extra[prefix]],
+        )
+
+
+def _change(
+    changes: list[tuple[object, str, Any]], states: list[tuple[Module, dict[str, Array]]]
+) -> None:
+    """Set attributes and extra states, or if one does not fit, raise with all as it was."""
+    put_back = [module.remember() for module, _ in states]
+    try:
+        for module, state in states:
+            module.load_extra_state(state)
+        set_all(changes)
+    except BaseException:
+        for back in put_back:
+            back()
+        raise
 
 
 class Sequential(Module):

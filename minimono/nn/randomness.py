@@ -23,7 +23,9 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
     >>> float(rng.random()) == float(other.random())
     True
     """
+    before = into.bit_generator.state
     try:
         into.bit_generator.state = json.loads(bytes(packed))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
+        into.bit_generator.state = before  # it is set part by part
         raise ValueError(f"generator state cannot be read: {error}") from error
