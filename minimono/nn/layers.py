@@ -19,6 +19,7 @@ from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng
 
 Rng = np.random.Generator
+ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 
 
 def parameter(values: Array, dtype: Any = np.float32) -> Tensor:
@@ -79,7 +80,7 @@ class RMSNorm(Module):
 class Activation(Module):
     """A function without parameters as a layer: `Activation("relu")`, "gelu", "silu", "tanh"..."""
 
-    def __init__(self, name: Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]):
+    def __init__(self, name: ActivationName):
         if name not in _ACTIVATIONS:
             raise ValueError(f"Activation: name is {name!r}, expected one of {[*_ACTIVATIONS]}")
         self.name = name
@@ -163,9 +164,8 @@ class FeedForward(Module):
     """
 
     def __init__(
-        self, channels: int, hidden: int, *, rng: Rng,
-        activation: Literal["relu", "gelu", "gelu_tanh"], dropout: float = 0.0,
-        dtype: Any = np.float32,
+        self, channels: int, hidden: int, *, rng: Rng, activation: ActivationName,
+        dropout: float = 0.0, dtype: Any = np.float32,
     ):  # fmt: skip
         self.up = Linear(channels, hidden, rng=rng, dtype=dtype)
         self.activation = Activation(activation)

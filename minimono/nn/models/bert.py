@@ -14,6 +14,7 @@ from minimono.backend import Array, as_array
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
+    ActivationName,
     Dropout,
     Embedding,
     FeedForward,
@@ -28,6 +29,7 @@ from minimono.nn.module import Module, Tap
 class BERT(Module):
     """Token ids (B, T) to logits of the text's class (B, classes).
 
+    A block has `hidden` neurons, by default four for each channel; `eps` is that of all norms.
     `segments` (B, T) tells the first text of a pair (0) from the second (1); `mask` (B, T) is True
     where there is text, False on padding. Taps: `embedded`, `block.0.mlp.act`, `block.0.out`, ...,
     `pooled`.
@@ -35,18 +37,24 @@ class BERT(Module):
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        classes: int, rng: np.random.Generator, segments: int = 2, dropout: float = 0.0,
+        classes: int, rng: np.random.Generator, segments: int = 2, hidden: int | None = None,
+        activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
         dtype: Any = np.float32,
     ):  # fmt: skip
+        hidden = 4 * channels if hidden is None else hidden
         self.context = context
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
         self.position = Embedding(context, channels, rng=rng, dtype=dtype)
         self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
-        self.norm = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm = LayerNorm(channels, eps=eps, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
         self.embedded = Tap()
         self.block: list[Module] = [
-            Block(channels, heads, rng=rng, dropout=dropout, dtype=dtype) for _ in range(layers)
+            Block(
+                channels, heads, hidden, activation=activation, eps=eps, rng=rng,
+                dropout=dropout, dtype=dtype,
+            )
+            for _ in range(layers)
         ]
         self.pooler = Linear(channels, channels, rng=rng, dtype=dtype)
         self.pooled = Tap()
@@ -95,16 +103,17 @@ class Block(Module):
     """norm(x + attention(x)), then norm(x + feed-forward(x))."""
 
     def __init__(
-        self, channels: int, heads: int, *, rng: np.random.Generator, dropout: float, dtype: Any
-    ):
+        self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
+        rng: np.random.Generator, dropout: float, dtype: Any,
+    ):  # fmt: skip
         self.attention = MultiHeadAttention(
             channels, heads, rng=rng, dropout=dropout, dtype=dtype
         )
-        self.norm1 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm1 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.mlp = FeedForward(
-            channels, 4 * channels, rng=rng, activation="gelu", dropout=dropout, dtype=dtype
+            channels, hidden, rng=rng, activation=activation, dropout=dropout, dtype=dtype
         )
-        self.norm2 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm2 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.out = Tap()
 
     def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
