@@ -16,8 +16,7 @@ layer, `K` virtual neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
 from minimono.mono.moments import as_activations, check_finite
 from minimono.nn import taps
-from minimono.nn.module import Module
+from minimono.nn.module import Module, in_eval
 
 Layer = Callable[[Tensor], Tensor]  # from the lower layer's activations to the upper layer's
 
@@ -109,7 +108,7 @@ def circuit_attribution_between(
     (7, 3)
     """
     inputs = as_tensor(inputs)
-    with _evaluating(model), no_grad():
+    with in_eval(model), no_grad():
         x = _seen_once(model, lower, inputs)
         a = _seen_once(model, upper, inputs)
 
@@ -518,15 +517,3 @@ def _seen_once(model: Module, tap: str, inputs: Tensor) -> Tensor:
             "the model, expected one: name a single tap that is used once"
         )
     return seen[0]
-
-
-@contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """In this block `eval()`; afterwards every module is as it was."""
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

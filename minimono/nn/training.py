@@ -48,6 +48,7 @@ def train(
     """Train until `steps` updates are done, from `start` of them; yields a Record after each.
 
     A step takes the next of `batches`, runs `loss(model, *batch)` in training mode, and updates.
+    Parts that are in `eval()` when training starts, while the model itself is not, stay so.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
     `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
     mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.
@@ -63,6 +64,7 @@ def train(
     if not 0 <= start <= steps:
         raise ValueError(f"train: start is {start}, expected 0 <= start <= {steps} steps")
     source = iter(batches)
+    frozen = {id(m) for _, m in model.named_modules() if not m.training and model.training}
     for step in range(start, steps):
         began = time.perf_counter()
         batch = next(source, None)
@@ -72,7 +74,8 @@ def train(
         try:
             if schedule is not None:
                 optimiser.lr = schedule(step)
-            model.train()  # each time: the caller may have evaluated in between
+            for _, module in model.named_modules():  # the caller may have evaluated in between
+                module.training = id(module) not in frozen
             optimiser.zero_grad()
             value: Any
             if in_parts:
