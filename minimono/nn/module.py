@@ -263,9 +263,9 @@ _TAKEN = frozenset(dir(Module))
 # What cannot hold a part: most attributes are passed over in one look.
 _PLAIN = frozenset({type(None), bool, int, float, str, np.random.Generator})
 # Only these are looked through: other kinds may do anything, read files say, when they are.
-_IN_ORDER: tuple[type, ...] = (list, tuple, deque, UserList)
-_BY_NAME: tuple[type, ...] = (dict, UserDict, MappingProxyType)
-_WITHOUT_ORDER: tuple[type, ...] = (set, frozenset, KeysView, ValuesView, ItemsView)
+_IN_ORDER = (list, tuple, deque, UserList)
+_BY_NAME = (dict, UserDict, MappingProxyType)
+_WITHOUT_ORDER = (set, frozenset, KeysView, ValuesView, ItemsView)
 _CONTAINER = (*_IN_ORDER, *_BY_NAME, *_WITHOUT_ORDER, np.ndarray)
 
 
