@@ -179,7 +179,7 @@ def scaled_dot_product_attention(
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
-    allowed = mask.data if isinstance(mask, Tensor) else mask
+    allowed = None if mask is None else _as_mask(mask, "scaled_dot_product_attention")
     if allowed is not None:
         _check_mask(allowed, scores.shape)
     if is_causal:
@@ -196,7 +196,7 @@ def scaled_dot_product_attention(
 
 
 def self_attention(
-    qkv: Tensor, *, mask: Array | None = None, is_causal: bool = False
+    qkv: Tensor, *, mask: Tensor | Array | None = None, is_causal: bool = False
 ) -> Tensor:
     """Attention of positions to positions, for queries, keys and values that lie side by side.
 
@@ -206,7 +206,11 @@ def self_attention(
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
     if mask is not None:
-        _check_mask(mask[:, None, None, :], (qkv.shape[0], 1, 1, qkv.shape[1]))
+        mask = _as_mask(mask, "self_attention")
+        if mask.shape != qkv.shape[:2]:
+            raise ValueError(
+                f"self_attention: mask has shape {mask.shape}, expected (B, T) = {qkv.shape[:2]}"
+            )
         seen = mask[:, :1] if is_causal else mask
         if isinstance(mask, np.ndarray) and not seen.any(axis=-1).all():
             raise ValueError("self_attention: mask leaves a query nothing to look at")
@@ -253,11 +257,17 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
     return backend.to_device(index, device)
 
 
-def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
-    if mask.dtype.kind != "b":
+def _as_mask(mask: Tensor | Array, name: str) -> Array:
+    """Booleans. Numbers are refused: other libraries add them to the scores, and 0 keeps there."""
+    allowed = backend.as_array(mask.data if isinstance(mask, Tensor) else mask)
+    if allowed.dtype.kind != "b":
         raise TypeError(
-            f"scaled_dot_product_attention: mask has dtype {mask.dtype}, expected booleans"
+            f"{name}: mask has dtype {allowed.dtype}, expected booleans, True where one may look"
         )
+    return allowed
+
+
+def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
     sizes = (1,) * (len(scores) - mask.ndim) + mask.shape
     if len(sizes) > len(scores) or any(
         n not in (1, m) for n, m in zip(sizes, scores, strict=True)

@@ -148,7 +148,7 @@ class MultiHeadAttention(Module):
         self.out = Linear(channels, channels, rng=rng, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
 
-    def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Array | None = None) -> Tensor:
         B, T, C = x.shape
         H, D = self.heads, C // self.heads
         qkv = self.qkv(x).reshape(B, T, 3, H, D)  # (B, T, 3 C) -> (B, T, 3, H, D)

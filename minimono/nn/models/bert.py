@@ -70,13 +70,13 @@ class BERT(Module):
         self,
         ids: Tensor | Array,
         segments: Tensor | Array | None = None,
-        mask: Array | None = None,
+        mask: Tensor | Array | None = None,
     ) -> Tensor:
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
         B, T = ids.shape
         if T > self.context:
             raise ValueError(f"BERT: ids have {T} positions, the context is {self.context}")
-        mask = None if mask is None else as_array(mask).astype(bool)
+        mask = None if mask is None else _text_mask(mask)
         if mask is not None and mask.shape != (B, T):
             raise ValueError(f"BERT: mask has shape {mask.shape}, ids {(B, T)}")
         segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
@@ -92,7 +92,7 @@ class BERT(Module):
         self,
         ids: Tensor | Array,
         segments: Tensor | Array | None = None,
-        mask: Array | None = None,
+        mask: Tensor | Array | None = None,
     ) -> Tensor:
         first = self.encode(ids, segments, mask)[:, 0]  # (B, T, C) -> (B, C)
         pooled = self.pooled(F.tanh(self.pooler(first)))
@@ -120,3 +120,22 @@ class Block(Module):
         x = self.norm1(x + self.attention(x, mask))
         x = self.norm2(x + self.mlp(x))
         return self.out(x)
+
+
+def _text_mask(mask: Tensor | Array) -> Array:
+    """Booleans, True where there is text, also from the ones and zeros that tokenisers give."""
+    array = as_array(mask.data if isinstance(mask, Tensor) else mask)
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"BERT: mask has dtype {array.dtype}, expected booleans, or whole numbers 0 and 1: "
+            "1 where there is text (a mask of real numbers is added to the scores elsewhere)"
+        )
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        at = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
+        raise ValueError(
+            f"BERT: mask has {int(array[*at])} at {at}, expected booleans, or 0 and 1 only"
+        )
+    return array == 1
