@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, checks
 from minimono.backend import Array
+from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import erfc, exp, log, matmul, sigmoid, sqrt, tanh, where
@@ -205,16 +206,16 @@ def self_attention(
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
-    if mask is not None:
-        mask = _as_mask(mask, "self_attention")
-        if mask.shape != qkv.shape[:2]:
+    allowed = None if mask is None else _as_mask(mask, "self_attention")
+    if allowed is not None:
+        if allowed.shape != qkv.shape[:2]:
             raise ValueError(
-                f"self_attention: mask has shape {mask.shape}, expected (B, T) = {qkv.shape[:2]}"
+                f"self_attention: mask has shape {allowed.shape}, expected (B, T) = {qkv.shape[:2]}"
             )
-        seen = mask[:, :1] if is_causal else mask
-        if isinstance(mask, np.ndarray) and not seen.any(axis=-1).all():
+        seen = allowed[:, :1] if is_causal else allowed
+        if isinstance(allowed, np.ndarray) and not seen.any(axis=-1).all():
             raise ValueError("self_attention: mask leaves a query nothing to look at")
-    return _packed_attention(qkv, mask, is_causal)
+    return _packed_attention(qkv, allowed, is_causal)
 
 
 @has_kernel("attention")
@@ -225,13 +226,15 @@ def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tenso
     return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
 
 
-def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = True) -> Tensor:
+def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 
-    Random numbers are drawn on the host, so that both devices drop the same elements.
+    Random numbers are drawn on the host, so that both devices drop the same elements. A whole
+    number as `rng` seeds a new generator, so each call drops the same elements: training needs a
+    generator that lives on from call to call.
     """
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"dropout: p is {p}, expected 0 <= p < 1")
+    p = checks.drop_probability(p, "dropout: p")
+    rng = checks.generator(rng, "dropout: rng")
     if not training or p == 0.0:
         return x
     keep = rng.random(x.shape, dtype=np.float32) >= p

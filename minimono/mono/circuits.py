@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.checks import as_written, whole_number
+from minimono.checks import Rng, as_written, generator, whole_number
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
 from minimono.mono.moments import as_activations, check_finite
@@ -165,7 +165,7 @@ class VirtualNeurons(NamedTuple):
 
 
 def virtual_neurons(
-    rho: Array, k: int = 2, *, rng: np.random.Generator, starts: int = 10
+    rho: Array, k: int = 2, *, rng: Rng, starts: int = 10
 ) -> VirtualNeurons:
     """Cluster attributions (B, C) into k circuits: k-means, the best of ten starts.
 
@@ -183,6 +183,7 @@ def virtual_neurons(
     points = _matrix(rho, "virtual_neurons: rho", "(B, C)")
     k = whole_number(k, "virtual_neurons: k", least=1)
     starts = whole_number(starts, "virtual_neurons: starts", least=1)
+    rng = generator(rng, "virtual_neurons: rng")
     found = [_lloyd(points, _first_centroids(points, k, rng)) for _ in range(starts)]
     return min(found, key=lambda virtual: virtual.inertia)
 

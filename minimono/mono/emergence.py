@@ -27,7 +27,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.checks import as_written, real_number, whole_number
+from minimono.checks import Rng, as_written, generator, real_number, whole_number
 from minimono.mono.moments import as_activations, check_finite
 
 Form: TypeAlias = Literal["A", "B"]
@@ -368,7 +368,7 @@ def prune_by_magnitude(
 
 
 def initialise_by_distance(
-    shapes: Sequence[tuple[int, ...]], alpha: float, *, rng: np.random.Generator
+    shapes: Sequence[tuple[int, ...]], alpha: float, *, rng: Rng
 ) -> list[Array]:
     """Xavier weights, smaller before the middle layer and larger behind it.
 
@@ -389,6 +389,7 @@ def initialise_by_distance(
     """
     name = "initialise_by_distance"
     alpha = real_number(alpha, f"{name}: alpha")
+    rng = generator(rng, f"{name}: rng")
     shapes = [tuple(shape) for shape in shapes]
     half = len(shapes) // 2
     distances = [*range(-half, 0), *([0] if len(shapes) % 2 else []), *range(1, half + 1)]

@@ -17,6 +17,8 @@ from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
 
+__all__ = ["Record", "TrainingError", "train"]
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on. Model and optimiser are as before the step that failed."""

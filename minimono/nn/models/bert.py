@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array, as_array
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
@@ -22,6 +24,7 @@ from minimono.nn.layers import (
     Linear,
     MultiHeadAttention,
     parameter,
+    token_ids,
 )
 from minimono.nn.module import Module, Tap
 
@@ -37,10 +40,16 @@ class BERT(Module):
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        classes: int, rng: np.random.Generator, segments: int = 2, hidden: int | None = None,
+        classes: int, rng: Rng, segments: int = 2, hidden: int | None = None,
         activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
         dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes(
+            "BERT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
+            classes=classes, segments=segments,
+        )  # fmt: skip
+        checks.sizes("BERT", least=0, layers=layers)
+        rng = checks.generator(rng, "BERT: rng")
         hidden = 4 * channels if hidden is None else hidden
         self.context = context
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
@@ -73,13 +82,13 @@ class BERT(Module):
         mask: Tensor | Array | None = None,
     ) -> Tensor:
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
+        ids = token_ids(ids, self.context, "BERT")
         B, T = ids.shape
-        if T > self.context:
-            raise ValueError(f"BERT: ids have {T} positions, the context is {self.context}")
         mask = None if mask is None else _text_mask(mask)
         if mask is not None and mask.shape != (B, T):
             raise ValueError(f"BERT: mask has shape {mask.shape}, ids {(B, T)}")
         segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
+        segments = segments if isinstance(segments, Tensor) else as_array(segments)
         if segments.shape != (B, T):
             raise ValueError(f"BERT: segments have shape {segments.shape}, ids {(B, T)}")
         x = self.token(ids) + self.position(np.arange(T)) + self.segment(segments)  # (B, T, C)

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
@@ -20,6 +22,7 @@ from minimono.nn.layers import (
     FeedForward,
     LayerNorm,
     MultiHeadAttention,
+    token_ids,
 )
 from minimono.nn.module import Module, Tap
 
@@ -34,10 +37,15 @@ class GPT(Module):
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        rng: np.random.Generator, hidden: int | None = None,
+        rng: Rng, hidden: int | None = None,
         activation: ActivationName = "gelu_tanh", eps: float = 1e-5, dropout: float = 0.0,
         dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes(
+            "GPT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
+        )  # fmt: skip
+        checks.sizes("GPT", least=0, layers=layers)
+        rng = checks.generator(rng, "GPT: rng")
         hidden = 4 * channels if hidden is None else hidden
         self.context = context
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
@@ -56,10 +64,8 @@ class GPT(Module):
         _initialise_as_gpt2(self, layers, rng)
 
     def forward(self, ids: Tensor | Array) -> Tensor:
-        length = ids.shape[1]
-        if length > self.context:
-            raise ValueError(f"GPT: ids have {length} positions, the context is {self.context}")
-        x = self.token(ids) + self.position(np.arange(length))  # (B, T, C) + (T, C)
+        ids = token_ids(ids, self.context, "GPT")
+        x = self.token(ids) + self.position(np.arange(ids.shape[1]))  # (B, T, C) + (T, C)
         x = self.embedded(self.dropout(x))
         for block in self.block:
             x = block(x)
