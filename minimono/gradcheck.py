@@ -19,7 +19,10 @@ import numpy as np
 
 from minimono import backend
 from minimono.backend import Array
+from minimono.checks import Rng, generator
 from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+
+__all__ = ["GradientError", "check_grads"]
 
 Mode = Literal["directional", "complex"]
 # Agreement asked for, relative to the size of the terms: what extrapolated differences reach in
@@ -36,13 +39,13 @@ def check_grads(
     *args: Any,
     order: Literal[1, 2] = 1,
     modes: Sequence[Mode] = ("directional", "complex"),
-    rng: np.random.Generator | None = None,
+    rng: Rng = 0,
 ) -> None:
     """Raise GradientError unless the gradients of `f` at `args` are right, up to `order`.
 
     `f` takes float64 Tensors and returns one Tensor, of any shape. Choose `args` away from kinks.
     `modes=("directional",)` for functions that do not accept complex numbers. Directions come
-    from `rng` (default: seed 0).
+    from `rng`.
 
     >>> check_grads(lambda x: x.exp() * x, np.array([0.3, -1.2]), order=2)
     """
@@ -54,7 +57,7 @@ def check_grads(
     points = [_point(a, i) for i, a in enumerate(args)]
     if not points:
         raise ValueError("check_grads: no arguments to differentiate by")
-    _check(f, points, order, modes, rng or np.random.default_rng(0), "gradient")
+    _check(f, points, order, modes, generator(rng, "check_grads: rng"), "gradient")
 
 
 def _check(

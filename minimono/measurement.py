@@ -19,7 +19,7 @@ from minimono.engine.tensor import no_grad
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 from minimono.nn import taps
-from minimono.nn.module import Module
+from minimono.nn.module import Module, in_eval
 
 AT_ONCE = 16  # windows in one call of a network: more would leave the cache
 
@@ -68,14 +68,9 @@ def activations(model: Module, inputs: Array, pattern: str) -> dict[str, Array]:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """In this block: no tape, and `eval()`; afterwards the mode is as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        model.train(was_training)
+    """In this block: no tape, and `eval()`; afterwards each part has the mode it had."""
+    with in_eval(model), no_grad():
+        yield
 
 
 def _a_few_at_once(pieces: Array) -> Iterator[Array]:

@@ -100,6 +100,16 @@ def test_activations_are_those_of_one_call_and_the_mode_is_left_as_found() -> No
         np.testing.assert_allclose(found[name], z.data, rtol=1e-5, atol=1e-7)
 
 
+def test_measuring_leaves_every_part_in_its_mode() -> None:
+    model, inputs = small_gpt(), np.random.default_rng(1).integers(0, 7, (20, 7))
+    model.block[0].eval()
+    before = [m.training for _, m in model.named_modules()]
+    assert len(set(before)) == 2
+    measurement.activations(model, inputs[:, :-1], "*")
+    measurement.window_losses(model, inputs)
+    assert [m.training for _, m in model.named_modules()] == before
+
+
 def test_scale_against_a_history() -> None:
     history = np.array([[1.0, 4.0], [3.0, 4.0], [5.0, 4.0]])  # mean 3, variance 4; a constant
     phi = measurement.scale_against(history, np.array([[7.0, 4.0], [3.0, 9.0]]))

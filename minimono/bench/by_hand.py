@@ -123,7 +123,7 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
 def training_step(task: Task) -> Callable[[], float]:
     x, y = task.data()
     W = weights(task)
-    state = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in W.items()}
+    state = {name: [np.zeros_like(w), np.zeros_like(w)] for name, w in W.items()}
     updates = 0
 
     def step() -> float:
@@ -136,7 +136,8 @@ def training_step(task: Task) -> Callable[[], float]:
         corrections = 1.0 - BETA1**updates, 1.0 - BETA2**updates
         numbers = (RATE, BETA1, BETA2, EPS, 0.0, 0.0, *corrections)
         for name, w in W.items():
-            cpu_optim.update(cpu_optim.adam_kernel, (w, G[name], *state[name]), numbers)
+            arrays = (w, G[name], *state[name])
+            W[name], *state[name] = cpu_optim.update(cpu_optim.adam_kernel, arrays, numbers)
         return float(loss)
 
     return step

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array
+from minimono.checks import Rng, generator, whole_number
 
 
 class Images(NamedTuple):
@@ -62,7 +63,7 @@ def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Images]:
 
 
 def shuffled_split(
-    images: Array, labels: Array, *, fraction: float = 0.2, rng: np.random.Generator
+    images: Array, labels: Array, *, fraction: float = 0.2, rng: Rng
 ) -> tuple[Images, Images]:
     """All but a random `fraction` of the images, and that fraction: (training, test)."""
     _check_pairs("shuffled_split", images, labels)
@@ -73,13 +74,13 @@ def shuffled_split(
         raise ValueError(
             f"shuffled_split: {len(images)} images are too few to take {fraction} of them off"
         )
-    order = rng.permutation(len(images))
+    order = generator(rng, "shuffled_split: rng").permutation(len(images))
     training, test = order[:n], order[n:]
     return Images(images[training], labels[training]), Images(images[test], labels[test])
 
 
 def image_batches(
-    images: Array, labels: Array, *, batch: int, rng: np.random.Generator
+    images: Array, labels: Array, *, batch: int, rng: Rng
 ) -> Iterator[tuple[Array, Array]]:
     """Endless batches of images drawn at random, (B, C, Y, X) and (B,), none twice in one batch.
 
@@ -87,12 +88,13 @@ def image_batches(
     two batches makes the next one.
     """
     _check_pairs("image_batches", images, labels)
-    if not 1 <= batch <= len(images):
+    source = generator(rng, "image_batches: rng")
+    if whole_number(batch, "image_batches: batch", least=1) > len(images):
         raise ValueError(f"image_batches: batch is {batch}, expected 1..{len(images)}, the images")
 
     def draw() -> Iterator[tuple[Array, Array]]:
         while True:
-            chosen = rng.choice(len(images), size=batch, replace=False)
+            chosen = source.choice(len(images), size=batch, replace=False)
             yield images[chosen], labels[chosen]
 
     return draw()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, to_device
+from minimono.checks import Rng, generator, sizes
 from minimono.engine.tensor import Tensor
 
 # ---- the sky -----------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ class Rain(NamedTuple):
 
 
 def simulate_rain(
-    sequences: int, *, size: int = 32, frames: int = 20, cells: int = 6, rng: np.random.Generator
+    sequences: int, *, size: int = 32, frames: int = 20, cells: int = 6, rng: Rng
 ) -> Rain:
     """Sequences of rain on `size` x `size` pixels, each with a wind and `cells` cells of its own.
 
@@ -53,11 +54,8 @@ def simulate_rain(
     >>> rain.rainfall.shape, rain.wind.shape
     ((2, 20, 16, 16), (2, 16, 16, 2))
     """
-    for name, n in (
-        ("sequences", sequences), ("size", size), ("frames", frames), ("cells", cells),
-    ):  # fmt: skip
-        if n < 1:
-            raise ValueError(f"simulate_rain: {name} is {n}, expected 1 or more")
+    sizes("simulate_rain", sequences=sequences, size=size, frames=frames, cells=cells)
+    rng = generator(rng, "simulate_rain: rng")
     N, K, s = sequences, cells, size
     direction, speed = rng.uniform(0.0, 2.0 * math.pi, N), rng.uniform(0.0, s / 24.0, N)
     drift = speed[:, None] * np.stack([np.sin(direction), np.cos(direction)], axis=-1)  # (N, 2)
@@ -156,23 +154,21 @@ def _faintest() -> float:
 
 def rain_batches(
     *, batch: int, size: int = 32, frames_in: int = 10, frames_out: int = 10, cells: int = 6,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> Iterator[tuple[Array, Array]]:  # fmt: skip
     """Endless batches of new rain: the first frames and the next, pixels (B, T, Y, X), float32.
 
     A batch draws from `rng` when it is asked for, and not before: the generator's state between
     two batches makes the next one.
     """
-    if batch < 1 or frames_in < 1 or frames_out < 1:
-        raise ValueError(
-            f"rain_batches: batch {batch}, frames_in {frames_in}, frames_out {frames_out}, "
-            "expected 1 or more each"
-        )
+    sizes("rain_batches", batch=batch, size=size, cells=cells)
+    sizes("rain_batches", frames_in=frames_in, frames_out=frames_out)
+    source = generator(rng, "rain_batches: rng")
 
     def draw() -> Iterator[tuple[Array, Array]]:
         while True:
             rain = simulate_rain(
-                batch, size=size, frames=frames_in + frames_out, cells=cells, rng=rng
+                batch, size=size, frames=frames_in + frames_out, cells=cells, rng=source
             )
             pixels = rainfall_to_pixels(rain.rainfall)
             yield pixels[:, :frames_in], pixels[:, frames_in:]

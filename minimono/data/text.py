@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from minimono.backend import Array
+from minimono.checks import Rng, generator, sizes
 
 Batches = Iterator[tuple[Array, Array]]  # inputs (B, T), targets (B, T): the next characters
 
@@ -98,7 +99,7 @@ def split(ids: Array, fraction: float = 0.1) -> tuple[Array, Array]:
 
 
 def random_batches(
-    ids: Array, *, batch: int, context: int, rng: np.random.Generator
+    ids: Array, *, batch: int, context: int, rng: Rng
 ) -> Batches:
     """Endless batches of windows that start at random: inputs (B, T) and targets (B, T).
 
@@ -106,10 +107,11 @@ def random_batches(
     asked for, and not before: the generator's state between two batches makes the next one.
     """
     ids = _checked(ids, batch, context)
+    source = generator(rng, "random_batches: rng")
 
     def draw() -> Batches:
         while True:
-            starts = rng.integers(0, len(ids) - context, size=batch)  # (B,)
+            starts = source.integers(0, len(ids) - context, size=batch)  # (B,)
             windows = ids[starts[:, None] + np.arange(context + 1)]  # (B, T + 1)
             yield windows[:, :-1], windows[:, 1:]
 
@@ -134,8 +136,7 @@ def _checked(ids: Array, batch: int, context: int) -> Array:
         raise ValueError(
             f"batches: ids are {ids.dtype} of shape {ids.shape}, expected integers, one axis"
         )
-    if batch < 1 or context < 1:
-        raise ValueError(f"batches: batch is {batch}, context is {context}, expected 1 or more")
+    sizes("batches", batch=batch, context=context)
     if len(ids) <= context:
         raise ValueError(
             f"batches: the text has {len(ids)} characters, a context of {context} needs at least "

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array
-from minimono.checks import whole_number
+from minimono.checks import Rng, generator, whole_number
 
 # ---- the world ---------------------------------------------------------------------------------
 
@@ -76,9 +76,10 @@ class World:
         object.__setattr__(self, "probabilities", _locked(np.broadcast_to(p, (F,))))
         object.__setattr__(self, "noise", float(noise))
 
-    def sample(self, inputs: int, *, rng: np.random.Generator) -> Sample:
+    def sample(self, inputs: int, *, rng: Rng) -> Sample:
         """`inputs` independent inputs, and the features in them."""
         B = whole_number(inputs, "World.sample: inputs", least=1)
+        rng = generator(rng, "World.sample: rng")
         features = rng.random((B, len(self.probabilities))) < self.probabilities
         x = features @ self.directions  # (B, F) @ (F, D) -> (B, D)
         if self.noise:
@@ -100,19 +101,19 @@ class World:
         return (V.T * (p * (1 - p))) @ V + self.noise**2 * np.eye(V.shape[1])
 
 
-def orthogonal_directions(features: int, dimensions: int, *, rng: np.random.Generator) -> Array:
+def orthogonal_directions(features: int, dimensions: int, *, rng: Rng) -> Array:
     """Orthogonal directions of length 1, in a random orientation: (F, D), F <= D."""
     name = "orthogonal_directions"
     F = whole_number(features, f"{name}: features", least=1)
     D = whole_number(dimensions, f"{name}: dimensions", least=1)
     if F > D:
         raise ValueError(f"{name}: {F} features cannot be orthogonal in {D} dimensions")
-    basis, _ = np.linalg.qr(rng.standard_normal((D, F)))
+    basis, _ = np.linalg.qr(generator(rng, f"{name}: rng").standard_normal((D, F)))
     return np.ascontiguousarray(basis.T)
 
 
 def polygon_directions(
-    sides: int, planes: int, dimensions: int, *, rng: np.random.Generator
+    sides: int, planes: int, dimensions: int, *, rng: Rng
 ) -> Array:
     """Features in superposition: regular polygons in planes that are orthogonal to one another.
 
@@ -137,6 +138,7 @@ def polygon_directions(
         )
     angles = 2 * np.pi * np.arange(n) / n
     corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (sides, 2)
+    rng = generator(rng, "polygon_directions: rng")
     axes = orthogonal_directions(2 * m, D, rng=rng).reshape(m, 2, D)  # (2 planes, D)
     return (corners @ axes).reshape(n * m, D)  # (planes, sides, D) -> (F, D)
 
@@ -203,7 +205,7 @@ class PlantedLayer:
 
 
 def draw_neurons(
-    world: World, each: int, *, rng: np.random.Generator
+    world: World, each: int, *, rng: Rng
 ) -> list[tuple[str, tuple[int, ...]]]:
     """`each` neurons of every kind, for `plant`, with features drawn at random.
 
@@ -214,6 +216,7 @@ def draw_neurons(
     """
     F = len(world.directions)
     each = whole_number(each, "draw_neurons: each", least=1)
+    rng = generator(rng, "draw_neurons: rng")
     if F < 3:
         raise ValueError(f"draw_neurons: the world has {F} features, polysemantic neurons need 3")
     unit = world.directions / np.linalg.norm(world.directions, axis=1, keepdims=True)
@@ -237,7 +240,7 @@ def plant(
     neurons: Sequence[tuple[str, Sequence[int]]],
     *,
     threshold: float = 0.5,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> PlantedLayer:
     """A layer with neurons of known kinds, each given as (kind, features).
 
@@ -272,6 +275,7 @@ def plant(
         raise ValueError(f"plant: threshold is {threshold}, expected 0 or more and less than 1")
     if not neurons:
         raise ValueError("plant: no neurons")
+    rng = generator(rng, "plant: rng")
     plan = [_checked(world, i, kind, named) for i, (kind, named) in enumerate(neurons)]
     V = world.directions
     u = V / (V * V).sum(axis=1, keepdims=True)  # (F, D)

@@ -82,7 +82,7 @@ def conv2d(
     tensor([[[[1., 2.]]]])
     """
     _check_weight("conv2d", x, weight, bias, inputs=1, outputs=0)
-    stride, padding = _pair("conv2d: stride", stride, 1), _pair("conv2d: padding", padding, 0)
+    stride, padding = pair("conv2d: stride", stride, 1), pair("conv2d: padding", padding, 0)
     _check_fits("conv2d", _with_padding(x, padding), weight.shape[2:])
     return _convolved(x, weight, bias, stride, padding)
 
@@ -123,8 +123,8 @@ def conv_transpose2d(
     tensor([[[[ 1.,  2.,  5., 10.]]]])
     """  # noqa: E501  (a formula)
     _check_weight("conv_transpose2d", x, weight, bias, inputs=0, outputs=1)
-    stride = _pair("conv_transpose2d: stride", stride, 1)
-    padding = _pair("conv_transpose2d: padding", padding, 0)
+    stride = pair("conv_transpose2d: stride", stride, 1)
+    padding = pair("conv_transpose2d: padding", padding, 0)
     full = _full_size(x, weight, stride)
     if any(n <= 2 * p for n, p in zip(full, padding, strict=True)):
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of {full}")
@@ -230,16 +230,16 @@ def _pooling(
     name: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any
 ) -> tuple[Pair, Pair, Pair]:
     _check_images(name, x)
-    size = _pair(f"{name}: kernel_size", kernel_size, 1)
-    step = size if stride is None else _pair(f"{name}: stride", stride, 1)
-    around = _pair(f"{name}: padding", padding, 0)
+    size = pair(f"{name}: kernel_size", kernel_size, 1)
+    step = size if stride is None else pair(f"{name}: stride", stride, 1)
+    around = pair(f"{name}: padding", padding, 0)
     if any(2 * p > k for p, k in zip(around, size, strict=True)):
         raise ValueError(f"{name}: padding is {around}, expected at most half of the window {size}")
     _check_fits(name, _with_padding(x, around), size)
     return size, step, around
 
 
-def _pair(name: str, value: Any, least: int) -> Pair:
+def pair(name: str, value: Any, least: int) -> Pair:
     """A whole number, or one for Y and one for X, as a pair."""
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)

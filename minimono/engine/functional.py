@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, checks
 from minimono.backend import Array
+from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.fused import has_kernel
@@ -201,7 +202,7 @@ def scaled_dot_product_attention(
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
-    allowed = mask.data if isinstance(mask, Tensor) else mask
+    allowed = None if mask is None else _as_mask(mask, "scaled_dot_product_attention")
     if allowed is not None:
         _check_mask(allowed, scores.shape)
     if is_causal:
@@ -218,7 +219,7 @@ def scaled_dot_product_attention(
 
 
 def self_attention(
-    qkv: Tensor, *, mask: Array | None = None, is_causal: bool = False
+    qkv: Tensor, *, mask: Tensor | Array | None = None, is_causal: bool = False
 ) -> Tensor:
     """Attention of positions to positions, for queries, keys and values that lie side by side.
 
@@ -227,12 +228,16 @@ def self_attention(
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
-    if mask is not None:
-        _check_mask(mask[:, None, None, :], (qkv.shape[0], 1, 1, qkv.shape[1]))
-        seen = mask[:, :1] if is_causal else mask
-        if isinstance(mask, np.ndarray) and not seen.any(axis=-1).all():
+    allowed = None if mask is None else _as_mask(mask, "self_attention")
+    if allowed is not None:
+        if allowed.shape != qkv.shape[:2]:
+            raise ValueError(
+                f"self_attention: mask has shape {allowed.shape}, expected (B, T) = {qkv.shape[:2]}"
+            )
+        seen = allowed[:, :1] if is_causal else allowed
+        if isinstance(allowed, np.ndarray) and not seen.any(axis=-1).all():
             raise ValueError("self_attention: mask leaves a query nothing to look at")
-    return _packed_attention(qkv, mask, is_causal)
+    return _packed_attention(qkv, allowed, is_causal)
 
 
 @real(numbers=1)
@@ -245,13 +250,15 @@ def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tenso
 
 
 @real()
-def dropout(x: Tensor, p: float, *, rng: np.random.Generator, training: bool = True) -> Tensor:
+def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 
-    Random numbers are drawn on the host, so that both devices drop the same elements.
+    Random numbers are drawn on the host, so that both devices drop the same elements. A whole
+    number as `rng` seeds a new generator, so each call drops the same elements: training needs a
+    generator that lives on from call to call.
     """
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"dropout: p is {p}, expected 0 <= p < 1")
+    p = checks.drop_probability(p, "dropout: p")
+    rng = checks.generator(rng, "dropout: rng")
     if not training or p == 0.0:
         return x
     keep = rng.random(x.shape, dtype=np.float32) >= p
@@ -277,11 +284,17 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
     return backend.to_device(index, device)
 
 
-def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
-    if mask.dtype.kind != "b":
+def _as_mask(mask: Tensor | Array, name: str) -> Array:
+    """Booleans. Numbers are refused: other libraries add them to the scores, and 0 keeps there."""
+    allowed = backend.as_array(mask.data if isinstance(mask, Tensor) else mask)
+    if allowed.dtype.kind != "b":
         raise TypeError(
-            f"scaled_dot_product_attention: mask has dtype {mask.dtype}, expected booleans"
+            f"{name}: mask has dtype {allowed.dtype}, expected booleans, True where one may look"
         )
+    return allowed
+
+
+def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
     sizes = (1,) * (len(scores) - mask.ndim) + mask.shape
     if len(sizes) > len(scores) or any(
         n not in (1, m) for n, m in zip(sizes, scores, strict=True)

@@ -175,10 +175,10 @@ def merge_tile_py(
 
 
 def merge_rows_py(
-    a: int, mean_a: Array, m2_a: Array, b: int, mean_b: Array, m2_b: Array, mean: Array, m2: Array
-) -> None:
+    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float,
+    mean: Array, m2: Array,
+) -> None:  # fmt: skip
     """`Moments.merge`, without its temporary arrays."""
-    share, weight = b / (a + b), a * b / (a + b)
     for j in range(mean.shape[0]):
         delta = mean_b[j] - mean_a[j]
         mean[j] = mean_a[j] + delta * share

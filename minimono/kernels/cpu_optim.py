@@ -1,8 +1,8 @@
 """Running versions of the optimisers' updates and of the gradient's norm: one pass over memory.
 
-The arrays of a call are flat and do not overlap. The numbers of a formula are worked out in float64
-and rounded to the parameters' dtype once, before the loop, so that a float32 loop works on eight
-values at a time.
+The arrays of a call are flat and do not overlap: what is new has arrays of its own. The numbers of
+a formula are worked out in float64 and rounded to the parameters' dtype once, before the loop, so
+that a float32 loop works on eight values at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels.cpu import compiled, flat
 from minimono.kernels.cpu_math import total_of_squares
-from minimono.kernels.parallel import in_parts
+from minimono.kernels.parallel import in_parts, parts_for
+
+
+# Loops of few arrays, over elements that the cache keeps from one to the next: for many LLVM would
+# not check that they do not overlap, and would take one value at a time.
+TILE = 1024
 
 
 def _adam(
-    p: Array, g: Array, m: Array, v: Array,
+    p: Array, g: Array, m: Array, v: Array, new_p: Array, new_m: Array, new_v: Array,
     rate: float, beta1: float, beta2: float, eps: float, decay: float, l2: float,
     correction1: float, correction2: float,
 ) -> None:  # fmt: skip
@@ -28,24 +33,33 @@ def _adam(
     b1, b2, rest1, rest2 = real(beta1), real(beta2), real(1.0 - beta1), real(1.0 - beta2)
     pull, e, fade = real(l2), real(eps), real(rate * decay)
     size, shrink = real(rate / correction1), real(1.0 / math.sqrt(correction2))
-    for i in range(p.size):
-        gi = g[i] + pull * p[i]
-        m[i] = b1 * m[i] + rest1 * gi
-        v[i] = b2 * v[i] + rest2 * gi * gi
-        p[i] -= size * m[i] / (math.sqrt(v[i]) * shrink + e) + fade * p[i]
+    for first in range(0, p.size, TILE):
+        last = min(first + TILE, p.size)
+        for i in range(first, last):
+            new_m[i] = b1 * m[i] + rest1 * (g[i] + pull * p[i])
+        for i in range(first, last):
+            gi = g[i] + pull * p[i]
+            new_v[i] = b2 * v[i] + rest2 * gi * gi
+        for i in range(first, last):
+            change = size * new_m[i] / (math.sqrt(new_v[i]) * shrink + e) + fade * p[i]
+            new_p[i] = p[i] - change
 
 
-def _sgd(p: Array, g: Array, rate: float, l2: float) -> None:
+def _sgd(p: Array, g: Array, new_p: Array, rate: float, l2: float) -> None:
     size, pull = p.dtype.type(rate), p.dtype.type(l2)
     for i in range(p.size):
-        p[i] -= size * (g[i] + pull * p[i])
+        new_p[i] = p[i] - size * (g[i] + pull * p[i])
 
 
-def _sgd_momentum(p: Array, g: Array, b: Array, rate: float, l2: float, momentum: float) -> None:
+def _sgd_momentum(
+    p: Array, g: Array, b: Array, new_p: Array, new_b: Array,
+    rate: float, l2: float, momentum: float,
+) -> None:  # fmt: skip
     size, pull, keep = p.dtype.type(rate), p.dtype.type(l2), p.dtype.type(momentum)
     for i in range(p.size):
-        b[i] = keep * b[i] + (g[i] + pull * p[i])
-        p[i] -= size * b[i]
+        bi = keep * b[i] + (g[i] + pull * p[i])
+        new_b[i] = bi
+        new_p[i] = p[i] - size * bi
 
 
 def _sum_of_squares(x: Array, out: Array) -> None:
@@ -66,11 +80,16 @@ def sum_of_squares(x: Array) -> Array:
 
 def update(
     kernel: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[float]
-) -> None:
-    """Run a kernel on a parameter, its gradient and its running arrays; a large one in parts.
+) -> list[Array]:
+    """The parameter and its running arrays after a step, in new arrays; a large one in parts.
 
-    All are written to and must be in one block, but for the gradient.
+    arrays: the parameter, its gradient, its running arrays.
     """
-    p, g, *slots = arrays
-    rows = [p.reshape(-1), flat(g), *(a.reshape(-1) for a in slots)]
-    in_parts(lambda part: kernel(*(row[part] for row in rows), *numbers), p.size, p.size)
+    p, _, *running = arrays
+    new = [np.empty(p.size, p.dtype) for _ in (p, *running)]
+    rows = [*(array.ravel() for array in arrays), *new]
+    if parts_for(p.size, p.size) == 1:
+        kernel(*rows, *numbers)
+    else:
+        in_parts(lambda part: kernel(*(row[part] for row in rows), *numbers), p.size, p.size)
+    return [array.reshape(p.shape) for array in new]

@@ -261,11 +261,12 @@ def _sorted_top(
 
 
 def merge(
-    a: int, mean_a: Array, m2_a: Array, b: int, mean_b: Array, m2_b: Array
+    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
 ) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together."""
+    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
     mean, m2 = np.empty(mean_a.size), np.empty(mean_a.size)
-    merge_rows(a, _column(mean_a), _column(m2_a), b, _column(mean_b), _column(m2_b), mean, m2)
+    columns = (_column(values) for values in (mean_a, m2_a, mean_b, m2_b))
+    merge_rows(*columns, share, weight, mean, m2)
     return mean.reshape(mean_a.shape), m2.reshape(mean_a.shape)
 
 

@@ -16,16 +16,17 @@ from minimono.kernels.gpu_launch import Kernel, for_each, one_block
 
 adam_kernel = Kernel(r"""
 extern "C" __global__ void adam(
-    real *p, const real *g, real *m, real *v, double rate, double beta1, double beta2, double eps,
-    double decay, double l2, double correction1, double correction2, long long size) {
+    const real *p, const real *g, const real *m, const real *v, real *new_p, real *new_m,
+    real *new_v, double rate, double beta1, double beta2, double eps, double decay, double l2,
+    double correction1, double correction2, long long size) {
     const real b1 = beta1, b2 = beta2, rest1 = 1.0 - beta1, rest2 = 1.0 - beta2, e = eps;
     const real pull = l2, fade = rate * decay, step = rate / correction1;
     const real shrink = 1.0 / sqrt(correction2);
     EACH_ELEMENT(i, size) {
         real gi = g[i] + pull * p[i];
-        m[i] = b1 * m[i] + rest1 * gi;
-        v[i] = b2 * v[i] + rest2 * gi * gi;
-        p[i] -= step * m[i] / (sqrt(v[i]) * shrink + e) + fade * p[i];
+        real mi = b1 * m[i] + rest1 * gi, vi = b2 * v[i] + rest2 * gi * gi;
+        new_p[i] = p[i] - (step * mi / (sqrt(vi) * shrink + e) + fade * p[i]);
+        new_m[i] = mi, new_v[i] = vi;
     }
 }
 """)
@@ -34,9 +35,9 @@ extern "C" __global__ void adam(
 
 sgd_kernel = Kernel(r"""
 extern "C" __global__ void sgd(
-    real *p, const real *g, double rate, double l2, long long size) {
+    const real *p, const real *g, real *new_p, double rate, double l2, long long size) {
     const real step = rate, pull = l2;
-    EACH_ELEMENT(i, size) p[i] -= step * (g[i] + pull * p[i]);
+    EACH_ELEMENT(i, size) new_p[i] = p[i] - step * (g[i] + pull * p[i]);
 }
 """)
 
@@ -44,11 +45,13 @@ extern "C" __global__ void sgd(
 
 sgd_momentum_kernel = Kernel(r"""
 extern "C" __global__ void sgd_momentum(
-    real *p, const real *g, real *b, double rate, double l2, double momentum, long long size) {
+    const real *p, const real *g, const real *b, real *new_p, real *new_b, double rate, double l2,
+    double momentum, long long size) {
     const real step = rate, pull = l2, keep = momentum;
     EACH_ELEMENT(i, size) {
-        b[i] = keep * b[i] + (g[i] + pull * p[i]);
-        p[i] -= step * b[i];
+        real bi = keep * b[i] + (g[i] + pull * p[i]);
+        new_p[i] = p[i] - step * bi;
+        new_b[i] = bi;
     }
 }
 """)
@@ -75,10 +78,12 @@ def sum_of_squares(x: Array) -> Array:
     return sums.sum()
 
 
-def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) -> None:
-    """Run a kernel on a parameter, its gradient and its running arrays.
+def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) -> list[Array]:
+    """The parameter and its running arrays after a step, in new arrays.
 
-    All are written to and must be in one block, but for the gradient.
+    arrays: the parameter, its gradient, its running arrays.
     """
-    p, g, *slots = arrays
-    kernel(p.dtype, *for_each(p.size), p, one_block(g), *slots, *numbers, p.size)
+    p, _, *running = arrays
+    new = [array_module(p).empty(p.shape, p.dtype) for _ in (p, *running)]
+    kernel(p.dtype, *for_each(p.size), *map(one_block, arrays), *new, *numbers, p.size)
+    return new

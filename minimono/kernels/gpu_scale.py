@@ -331,14 +331,14 @@ extern "C" __global__ void merge(
 
 
 def merge(
-    a: int, mean_a: Array, m2_a: Array, b: int, mean_b: Array, m2_b: Array
+    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
 ) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together."""
+    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
     xp = array_module(mean_a, mean_b)
     mean, m2 = xp.empty(mean_a.shape), xp.empty(mean_a.shape)
     merge_kernel(
         np.float64, *for_each(mean.size), one_block(mean_a), one_block(m2_a), one_block(mean_b),
-        one_block(m2_b), b / (a + b), a * b / (a + b), mean, m2, mean.size,
+        one_block(m2_b), share, weight, mean, m2, mean.size,
     )  # fmt: skip
     return mean, m2
 

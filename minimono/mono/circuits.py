@@ -16,19 +16,18 @@ layer, `K` virtual neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.checks import real_number, whole_number
+from minimono.checks import Rng, as_written, generator, whole_number
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
 from minimono.mono.moments import as_activations, check_finite
 from minimono.nn import taps
-from minimono.nn.module import Module
+from minimono.nn.module import Module, in_eval
 
 Layer = Callable[[Tensor], Tensor]  # from the lower layer's activations to the upper layer's
 
@@ -109,7 +108,7 @@ def circuit_attribution_between(
     (7, 3)
     """
     inputs = as_tensor(inputs)
-    with _evaluating(model), no_grad():
+    with in_eval(model), no_grad():
         x = _seen_once(model, lower, inputs)
         a = _seen_once(model, upper, inputs)
 
@@ -166,7 +165,7 @@ class VirtualNeurons(NamedTuple):
 
 
 def virtual_neurons(
-    rho: Array, k: int = 2, *, rng: np.random.Generator, starts: int = 10
+    rho: Array, k: int = 2, *, rng: Rng, starts: int = 10
 ) -> VirtualNeurons:
     """Cluster attributions (B, C) into k circuits: k-means, the best of ten starts.
 
@@ -184,6 +183,7 @@ def virtual_neurons(
     points = _matrix(rho, "virtual_neurons: rho", "(B, C)")
     k = whole_number(k, "virtual_neurons: k", least=1)
     starts = whole_number(starts, "virtual_neurons: starts", least=1)
+    rng = generator(rng, "virtual_neurons: rng")
     found = [_lloyd(points, _first_centroids(points, k, rng)) for _ in range(starts)]
     return min(found, key=lambda virtual: virtual.inertia)
 
@@ -326,7 +326,7 @@ def split_weights(
             f"{name}: relevance_1 has shape {first.shape}, relevance_2 {second.shape}, expected "
             f"({len(w)},) each, one for each channel of weight {w.shape} (axis 0)"
         )
-    ratio = real_number(ratio, f"{name}: ratio")
+    ratio = float(as_written(ratio, f"{name}: ratio"))
     if not 0 < ratio <= 1:
         raise ValueError(f"{name}: ratio is {ratio}, expected above 0 and up to 1")
     in_1 = ratio * first > second
@@ -518,15 +518,3 @@ def _seen_once(model: Module, tap: str, inputs: Tensor) -> Tensor:
             "the model, expected one: name a single tap that is used once"
         )
     return seen[0]
-
-
-@contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """In this block `eval()`; afterwards every module is as it was."""
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -27,7 +27,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, to_host
-from minimono.checks import real_number, whole_number
+from minimono.checks import Rng, as_written, generator, real_number, whole_number
 from minimono.mono.moments import as_activations, check_finite
 
 Form: TypeAlias = Literal["A", "B"]
@@ -350,8 +350,8 @@ def prune_by_magnitude(
         raise ValueError(f"{name}: weights is empty, expected an array for each layer")
     if scope not in ("layer", "global"):
         raise ValueError(f'{name}: scope is {scope!r}, expected "layer" or "global"')
-    fraction = real_number(fraction, f"{name}: fraction")
-    if not 0 <= fraction <= 1:
+    share = as_written(fraction, f"{name}: fraction")
+    if not 0 <= share <= 1:
         raise ValueError(f"{name}: fraction is {fraction}, expected 0 to 1")
     sizes = [abs(as_activations(w, f"{name}: weights[{i}]")) for i, w in enumerate(weights)]
     xp = array_module(*sizes)
@@ -361,14 +361,14 @@ def prune_by_magnitude(
     flat = [w.reshape(-1) for w in sizes]
     if scope == "global":
         ends = np.cumsum([len(w) for w in flat])[:-1].tolist()
-        kept = xp.split(_largest(xp.concatenate(flat), fraction), ends)
+        kept = xp.split(_largest(xp.concatenate(flat), share), ends)
     else:
-        kept = [_largest(w, fraction) for w in flat]
+        kept = [_largest(w, share) for w in flat]
     return [mask.reshape(w.shape) for mask, w in zip(kept, sizes, strict=True)]
 
 
 def initialise_by_distance(
-    shapes: Sequence[tuple[int, ...]], alpha: float, *, rng: np.random.Generator
+    shapes: Sequence[tuple[int, ...]], alpha: float, *, rng: Rng
 ) -> list[Array]:
     """Xavier weights, smaller before the middle layer and larger behind it.
 
@@ -389,6 +389,7 @@ def initialise_by_distance(
     """
     name = "initialise_by_distance"
     alpha = real_number(alpha, f"{name}: alpha")
+    rng = generator(rng, f"{name}: rng")
     shapes = [tuple(shape) for shape in shapes]
     half = len(shapes) // 2
     distances = [*range(-half, 0), *([0] if len(shapes) % 2 else []), *range(1, half + 1)]
@@ -475,10 +476,10 @@ def _zero_or_one(mask: Array, name: str) -> Array:
     return mask.astype(np.bool)
 
 
-def _largest(sizes: Array, fraction: float) -> Array:
-    """A flat mask without the `fraction` smallest."""
+def _largest(sizes: Array, share: Fraction | float) -> Array:
+    """A flat mask without the `share` smallest."""
     xp = array_module(sizes)
-    pruned = round(Fraction(repr(fraction)) * len(sizes))
+    pruned = round(share * len(sizes))
     mask = xp.ones(len(sizes), dtype=bool)
     mask[xp.argsort(sizes, kind="stable")[:pruned]] = False
     return mask

@@ -15,7 +15,7 @@ The gradient is on purpose not the derivative of the value: finite differences m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -29,6 +29,7 @@ from minimono.engine.primitives import primitive
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.moments import Moments, as_activations
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
+from minimono.nn.at_once import or_undone
 from minimono.nn.module import Module
 
 
@@ -190,7 +191,10 @@ class MEmeL(Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return z
-        activations = self._checked(z)
+        return or_undone(self.remember(), self._seen, z, self._checked(z))
+
+    def _seen(self, z: Tensor, activations: Array) -> Tensor:
+        """The activations after this batch, which the moments take in."""
         already_seen = self.tracker.batches_seen
         if already_seen < max(self.start_after, 1):
             self.tracker.score(activations)
@@ -224,3 +228,12 @@ class MEmeL(Module):
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         if state:
             self.tracker.load_state_dict(state)
+
+    def remember(self) -> Callable[[], None]:
+        moments, last = self.tracker.remember(), self.last
+
+        def put_back() -> None:
+            moments()
+            self.last = last
+
+        return put_back

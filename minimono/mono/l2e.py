@@ -14,7 +14,7 @@ rest:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -22,13 +22,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
-from minimono.checks import real_number, whole_number
+from minimono.checks import as_written, whole_number
 from minimono.engine.primitives import log, where
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.inhibition import flags_and_mean
 from minimono.mono.moments import Moments, as_activations
 from minimono.mono.scale import ScaleTracker, monosemantic_scale
 from minimono.mono.selection import select_top_fraction, select_top_k
+from minimono.nn.at_once import or_undone
 from minimono.nn.module import Module
 
 # ---- what a neuron stands for, and what is hit by mistake --------------------------------------
@@ -237,12 +238,14 @@ class MovingThreshold:
             top = select_top_fraction(phi, self.fraction, per="batch")
             if not top.any():  # all nan
                 return top
-            self._value = _normal(xp.asarray(phi[top].min(), dtype=xp.float64))
-            return phi >= self._value
-        tau = to_device(self._value, device_of(phi))
-        selected = phi >= tau  # in float64: τ is an array, which NumPy does not round to float32
-        self._value = tau
-        self.move(selected.sum(), phi.size)
+            tau = _normal(xp.asarray(phi[top].min(), dtype=xp.float64))
+            selected = phi >= tau
+            self._value = tau
+        else:
+            tau = to_device(self._value, device_of(phi))
+            # In float64: τ is an array, which NumPy does not round to float32.
+            selected = phi >= tau
+            self._value = self._moved(tau, selected.sum(), phi.size)
         return selected
 
     def move(self, selected: int, scores: int) -> None:
@@ -253,9 +256,23 @@ class MovingThreshold:
         """
         if self._value is None:
             raise RuntimeError("MovingThreshold.move: no τ yet; the first scores go to select")
+        selected = whole_number(selected, "MovingThreshold.move: selected", least=0)
+        scores = whole_number(scores, "MovingThreshold.move: scores", least=1)
+        if selected > scores:
+            raise ValueError(
+                f"MovingThreshold.move: selected is {selected}, of only {scores} scores"
+            )
+        self._value = self._moved(self._value, selected, scores)
+
+    def _moved(self, tau: Array, selected: Array | int, scores: int) -> Array:
         share = selected / scores
         with np.errstate(over="ignore"):
-            self._value = _normal(self._value * (1.0 + self.rate * (share / self.fraction - 1.0)))
+            return _normal(tau * (1.0 + self.rate * (share / self.fraction - 1.0)))
+
+    def remember(self) -> Callable[[], None]:
+        """A call that puts τ back as it is now."""
+        value = self._value
+        return lambda: setattr(self, "_value", value)
 
     def state_dict(self) -> dict[str, Array]:
         """τ as a NumPy array, nan before the first scores. The settings are not in it."""
@@ -440,6 +457,10 @@ class L2E(Module):
             return z
         if z.dtype.kind != "f":
             raise TypeError(f"L2E: activations have dtype {z.dtype}, expected floats")
+        return or_undone(self.remember(), self._seen, z, nothing)
+
+    def _seen(self, z: Tensor, nothing: Tensor) -> Tensor:
+        """The activations as they are, after this batch has been scored and penalised."""
         seen = self.tracker.batches_seen
         before = self.tracker.moments.to(z.device) if seen else None  # the model may have moved
         scored = (z.data, before, self.tracker.compensation)
@@ -465,13 +486,21 @@ class L2E(Module):
 
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         if state:
-            before = self.threshold.state_dict()
-            self.threshold.load_state_dict({"value": state["threshold"]})
-            try:
-                self.tracker.load_state_dict({k: state[k] for k in state if k != "threshold"})
-            except Exception:
-                self.threshold.load_state_dict(before)
-                raise
+            or_undone(self.remember(), self._load, dict(state))
+
+    def _load(self, state: dict[str, Array]) -> None:
+        self.threshold.load_state_dict({"value": state.pop("threshold")})
+        self.tracker.load_state_dict(state)
+
+    def remember(self) -> Callable[[], None]:
+        moments, value, last = self.tracker.remember(), self.threshold.remember(), self.last
+
+        def put_back() -> None:
+            moments()
+            value()
+            self.last = last
+
+        return put_back
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"last": None}  # a copy of the module does not copy the tape
@@ -529,7 +558,7 @@ def _check_below(numbers: Array, size: int, name: str) -> None:
 
 
 def _between_0_and_1(value: float, name: str) -> float:
-    number = real_number(value, name)
+    number = float(as_written(value, name))
     if not 0 < number < 1:
         raise ValueError(f"{name} is {value}, expected more than 0 and less than 1")
     return number

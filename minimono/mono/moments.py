@@ -14,6 +14,7 @@ On a GPU nothing here waits for the device, so bad activations are not refused a
 nan or infinity makes mean or m2 of the neuron nan or infinite, for good, and `check` says so.
 """
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
@@ -34,7 +35,8 @@ class Moments:
     A value, never changed: `update`, `merge` and `resized` return new ones, and NumPy arrays in it
     are locked. With no samples the mean is nan and m2 is 0. Made from arrays, they are checked.
 
-    count: the number of samples m.   mean, m2: float64 arrays with one entry per neuron.
+    count: the number of samples m, an integer of any size that float64 reaches (up to 1.8e308).
+    mean, m2: float64 arrays with one entry per neuron.
 
     >>> import numpy as np
     >>> batch = np.array([[1.0, 10.0], [2.0, 10.0], [3.0, 40.0]])    # 3 samples of 2 neurons
@@ -62,6 +64,14 @@ class Moments:
 
     def _take(self, count: int, mean: Array, m2: Array) -> None:
         """Keep these arrays, which are nobody else's."""
+        try:
+            float(count)  # shares and variances are made from it
+        except OverflowError:
+            digits = math.floor(math.log10(count)) + 1  # str() refuses thousands of them
+            raise ValueError(
+                f"Moments: count has {digits} digits, expected a number that float64 reaches, "
+                "below 1.8e308"
+            ) from None
         if device_of(mean) == "cpu":
             mean.setflags(write=False)
             m2.setflags(write=False)
@@ -158,16 +168,16 @@ class Moments:
             return self
         array_module(self.mean, other.mean)  # names both devices if they differ
         count = self.count + other.count
+        # Python's integers do not overflow, and it rounds their quotients once.
+        share, weight = other.count / count, self.count * other.count / count
         running = kernels_for(self.mean)
         if running is not None:
-            mean, m2 = running.merge(
-                self.count, self.mean, self.m2, other.count, other.mean, other.m2
-            )
+            mean, m2 = running.merge(self.mean, self.m2, other.mean, other.m2, share, weight)
         else:
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 delta = other.mean - self.mean
-                mean = self.mean + delta * (other.count / count)
-                m2 = self.m2 + other.m2 + delta * delta * (self.count * other.count / count)
+                mean = self.mean + delta * share
+                m2 = self.m2 + other.m2 + delta * delta * weight
         return self._made(count, mean, m2)
 
     def variance(self, ddof: int = 1) -> Array:
@@ -183,7 +193,7 @@ class Moments:
         ddof = whole_number(ddof, "Moments.variance: ddof", least=0)
         if self.count <= ddof:
             return array_module(self.m2).full(self.m2.shape, np.nan)
-        return self.m2 / (self.count - ddof)
+        return self.m2 / float(self.count - ddof)  # NumPy knows no integers above 2^64
 
     def resized(self, count: int) -> Self:
         """The same mean and variance (ddof=1), as if `count` samples had been seen.

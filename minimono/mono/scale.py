@@ -9,7 +9,7 @@ refused there but come out as nan or infinity, and for good stay in the moments,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -240,13 +240,19 @@ class ScaleTracker:
         self.convention: Convention = convention
         self.forget_after = forget_after
         self.compensation = _compensation(compensation, "ScaleTracker")
-        self.batches_seen = 0
-        self._moments: Moments | None = None
+        # Batches seen and their moments: one value, so that no failure can come between the two.
+        self._state: tuple[int, Moments | None] = (0, None)
+
+    @property
+    def batches_seen(self) -> int:
+        """How many batches have been scored."""
+        return self._state[0]
 
     @property
     def count(self) -> int:
         """How many samples the moments stand for; 0 before the first batch."""
-        return 0 if self._moments is None else self._moments.count
+        moments = self._state[1]
+        return 0 if moments is None else moments.count
 
     @property
     def moments(self) -> Moments:
@@ -269,23 +275,25 @@ class ScaleTracker:
         The moments follow the batches' device. If it raises, they are as before.
         """
         z = as_activations(batch)
-        old = self._past(z)
-        if old is None:
-            moments = Moments.of(z)
-            phi = array_module(z).full_like(z, np.nan)
-        elif self.convention == "paper":
-            if kernels_for(z) is not None:
-                return self._pass(z, old, self._denominator(old), keep_phi=True)["phi"]
-            this = Moments.of(z)
-            phi = _scale(z, old.mean, self._denominator(old))
-            moments = self._weighed(old, this.count).merge(this)
-        else:
-            this = Moments.of(z)
-            moments = self._weighed(old, this.count).merge(this)
-            phi = _scale(z, moments.mean, self._denominator(moments))
-        self._moments = moments
-        self.batches_seen += 1
+        phi, moments = self._scored(z, self._past(z))
+        self._take(moments)
         return phi
+
+    def _scored(self, z: Array, old: Moments | None) -> tuple[Array, Moments]:
+        """φ of a batch, and the moments after it."""
+        if old is None:
+            return array_module(z).full_like(z, np.nan), Moments.of(z)
+        if self.convention == "paper" and kernels_for(z) is not None:
+            found, moments = self._pass(z, old, self._denominator(old), keep_phi=True)
+            return found["phi"], moments
+        this = Moments.of(z)
+        moments = self._weighed(old, this.count).merge(this)
+        by = old if self.convention == "paper" else moments
+        return _scale(z, by.mean, self._denominator(by)), moments
+
+    def _take(self, moments: Moments) -> None:
+        """These are the moments now, a batch later: the last line of every call that has one."""
+        self._state = (self.batches_seen + 1, moments)
 
     def flag_top_k(self, batch: Array, k: int, *, constant: bool = True) -> Array:
         """`select_top_k` of the batch's φ, ties included, and the moments updated with the batch.
@@ -294,17 +302,28 @@ class ScaleTracker:
         pass. constant=False passes over neurons whose moments have variance 0.
         """
         z = as_activations(batch)
+        k = whole_number(k, "ScaleTracker.flag_top_k: k", least=1)
+        if k > z[0].size:
+            raise ValueError(
+                f"ScaleTracker.flag_top_k: k is {k}, but a sample has only {z[0].size} neurons "
+                f"(activations have shape {z.shape})"
+            )
         old = self._past(z)
+        flags: Array
         if old is None or self.convention == "authors" or kernels_for(z) is None:
-            phi = self.score(z)
-            scored_by = self._moments if self.convention == "authors" else old
+            phi, moments = self._scored(z, old)
+            scored_by = moments if self.convention == "authors" else old
             if not constant and scored_by is not None:
                 phi = array_module(phi).where(scored_by.m2 > 0.0, phi, np.nan)
-            return select_top_k(phi, k)
-        denominator = self._denominator(old)
-        if not constant and (device_of(z) != "cpu" or old.m2.min() == 0.0):
-            denominator = array_module(z).where(old.m2 > 0.0, denominator, np.nan)
-        return self._pass(z, old, denominator, k=k, flag=True)["flags"]
+            flags = select_top_k(phi, k)
+        else:
+            denominator = self._denominator(old)
+            if not constant and (device_of(z) != "cpu" or old.m2.min() == 0.0):
+                denominator = array_module(z).where(old.m2 > 0.0, denominator, np.nan)
+            found, moments = self._pass(z, old, denominator, k=k, flag=True)
+            flags = found["flags"]
+        self._take(moments)
+        return flags
 
     def flag_above(self, batch: Array, threshold: float) -> tuple[Array, int]:
         """`select_above` of the batch's φ, how many are flagged, and the moments updated with it.
@@ -323,32 +342,39 @@ class ScaleTracker:
         old = self._past(z)
         one_pass = device_of(z) == "cpu" and kernels_for(z) is not None
         if old is None or self.convention == "authors" or not one_pass:
-            flags = select_above(self.score(z), tau)
-            return flags, int(flags.sum())
-        found = self._pass(z, old, self._denominator(old), threshold=tau, flag=True)
-        return found["flags"], int(found["counts"].sum())
+            phi, moments = self._scored(z, old)
+            flags = select_above(phi, tau)
+            count = int(flags.sum())
+        else:
+            found, moments = self._pass(
+                z, old, self._denominator(old), threshold=tau, flag=True
+            )
+            flags, count = found["flags"], int(found["counts"].sum())
+        self._take(moments)
+        return flags, count
 
-    def _pass(self, z: Array, old: Moments, denominator: Array, **asked: Any) -> dict[str, Array]:
-        """What a kernel finds in a batch that it scores by `old`, which the batch then joins."""
+    def _pass(
+        self, z: Array, old: Moments, denominator: Array, **asked: Any
+    ) -> tuple[dict[str, Array], Moments]:
+        """What a kernel finds in a batch that it scores by `old`, and `old` with the batch."""
         running = kernels_for(z)
         assert running is not None  # the callers saw to it
         found: dict[str, Array] = running.score(z, old.mean, denominator, **asked)
         check_batch(z, found["m2"])
         this = Moments._made(len(z), found["mean"], found["m2"])
-        self._moments = self._weighed(old, this.count).merge(this)
-        self.batches_seen += 1
-        return found
+        return found, self._weighed(old, this.count).merge(this)
 
     def _past(self, z: Array) -> Moments | None:
         """The moments before this batch, on its device, if the two fit."""
-        if self._moments is None:
+        moments = self._state[1]
+        if moments is None:
             if z.shape[0] < 2:
                 raise ValueError(
                     "ScaleTracker: the first batch has 1 sample, which has no variance; start "
                     "with a batch of at least two"
                 )
             return None
-        old = self._moments.to(device_of(z))
+        old = moments.to(device_of(z))
         if old.mean.shape != z.shape[1:]:
             raise ValueError(
                 f"ScaleTracker: batch has neurons of shape {z.shape[1:]}, earlier batches had "
@@ -374,13 +400,18 @@ class ScaleTracker:
         array(0)
         """
         nothing = np.empty(0)
-        moments = None if self._moments is None else self._moments.check()
+        moments = None if self._state[1] is None else self._state[1].check()
         return {
-            "batches_seen": np.array(self.batches_seen),
-            "count": np.array(self.count),
+            "batches_seen": _packed(self.batches_seen),
+            "count": _packed(self.count),
             "mean": nothing if moments is None else to_host(moments.mean).copy(),
             "m2": nothing if moments is None else to_host(moments.m2).copy(),
         }
+
+    def remember(self) -> Callable[[], None]:
+        """A call that puts the state back as it is now; nothing is copied."""
+        state = self._state
+        return lambda: setattr(self, "_state", state)
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over a state from `state_dict`. If it raises, the tracker is as before."""
@@ -391,11 +422,9 @@ class ScaleTracker:
                 f"expected {sorted(expected)}"
             )
         name = "ScaleTracker.load_state_dict"
-        batches_seen, count, mean, m2 = (
-            to_host(state[entry]) for entry in ("batches_seen", "count", "mean", "m2")
-        )
-        batches_seen = whole_number(batches_seen, f"{name}: batches_seen", least=0)
-        count = whole_number(count, f"{name}: count", least=0)
+        batches_seen = _unpacked(state["batches_seen"], f"{name}: batches_seen")
+        count = _unpacked(state["count"], f"{name}: count")
+        mean, m2 = to_host(state["mean"]), to_host(state["m2"])
         if mean.dtype != np.float64 or m2.dtype != np.float64:
             raise TypeError(
                 f"{name}: mean is {mean.dtype} and m2 is {m2.dtype}, expected float64; a state "
@@ -409,15 +438,16 @@ class ScaleTracker:
             if count < 2:
                 raise ValueError(f"{name}: count is {count} after a batch, expected 2 or more")
             moments = Moments(count, mean, m2)
-        self.batches_seen, self._moments = batches_seen, moments
+        self._state = (batches_seen, moments)
 
     def _denominator(self, moments: Moments) -> Array:
         return _denominator(moments.variance(), self.compensation)
 
     def _seen(self, name: str) -> Moments:
-        if self._moments is None:
+        moments = self._state[1]
+        if moments is None:
             raise RuntimeError(f"ScaleTracker.{name}: no batch has been scored yet")
-        return self._moments
+        return moments
 
 
 def _scale(z: Array, mean: Array, denominator: Array) -> Array:
@@ -465,6 +495,21 @@ def _statistic(values: Array, name: str, z: Array) -> Array:
             f"monosemantic_scale: {name} has shape {values.shape}, activations have {have} ({axes})"
         )
     return values.reshape(neurons).astype(np.float64, copy=False)
+
+
+def _packed(count: int) -> Array:
+    """A count as an array of numbers: an int64, or from 2^63 on its bytes, the lowest first."""
+    if count < 2**63:
+        return np.array(count, dtype=np.int64)
+    return np.frombuffer(count.to_bytes(count.bit_length() // 8 + 1, "little"), np.uint8)
+
+
+def _unpacked(packed: Array, name: str) -> int:
+    """The count that was packed."""
+    packed = to_host(packed)
+    if packed.dtype == np.uint8 and packed.ndim == 1 and packed.size:
+        return int.from_bytes(packed.tobytes(), "little")
+    return whole_number(packed, name, least=0)
 
 
 def _threshold(value: float, name: str) -> float:

@@ -7,11 +7,10 @@ same shape. A neuron is an element of the other axes: (position, channel) in a s
 """
 
 import math
-from fractions import Fraction
 from typing import Literal
 
 from minimono.backend import Array, array_module
-from minimono.checks import real_number, whole_number
+from minimono.checks import as_written, real_number, whole_number
 from minimono.mono.moments import as_activations
 
 
@@ -55,8 +54,8 @@ def select_top_fraction(
     """Flag the highest `fraction` of the scores: `select_top_k` with k = ⌈fraction · size⌉.
 
     size: neurons of a sample, or scores in the batch, nan included. 0 < fraction <= 1, so k is at
-    least 1. The fraction is taken as the decimal it is written as: 0.07 of 100 is 7, where
-    ⌈0.07 * 100⌉ in floating point is 8.
+    least 1. The fraction is taken as the decimal it is written as, also if it is one of NumPy's
+    numbers: 0.07 of 100 is 7, where ⌈0.07 * 100⌉ in floating point is 8.
 
     >>> import numpy as np
     >>> select_top_fraction(np.array([[1.0, 4.0, 2.0, 3.0]]), 0.5)
@@ -64,12 +63,12 @@ def select_top_fraction(
     """
     phi = as_activations(phi, "select_top_fraction: phi")
     size = _group_size(phi, per, "select_top_fraction")
-    fraction = real_number(fraction, "select_top_fraction: fraction")
-    if not 0 < fraction <= 1:
+    share = as_written(fraction, "select_top_fraction: fraction")
+    if not 0 < share <= 1:
         raise ValueError(
             f"select_top_fraction: fraction is {fraction}, expected more than 0 and at most 1"
         )
-    k = math.ceil(Fraction(repr(fraction)) * size)
+    k = math.ceil(share * size)
     return _top(phi, size, k, ties, "select_top_fraction")
 
 

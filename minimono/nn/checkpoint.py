@@ -31,6 +31,8 @@ from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser
 from minimono.nn.randomness import pack_rng, unpack_rng
 
+__all__ = ["Checkpoint", "CheckpointError", "load", "save"]
+
 VERSION = 1
 NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
 
@@ -72,12 +74,14 @@ class Checkpoint:
                 undo.append(lambda: optimiser.load_state_dict(running))
                 optimiser.load_state_dict(_present(self.optimiser, "optimiser"))
             if rng is not None:
-                state = rng.bit_generator.state
-                undo.append(lambda: setattr(rng.bit_generator, "state", state))
+                state = pack_rng(rng)
+                undo.append(lambda: unpack_rng(state, into=rng))
                 unpack_rng(_present(self.rng, "rng"), into=rng)
-        except Exception as error:
+        except BaseException as error:
             for put_back in undo:
                 put_back()
+            if not isinstance(error, Exception):  # a Ctrl-C
+                raise
             raise CheckpointError(f"restore: {error}") from error
 
     def _check_dtypes(self, model: Module) -> None:

@@ -6,13 +6,16 @@ Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array, array_module
+from minimono.checks import Rng
 from minimono.engine import functional as F
-from minimono.engine.convolution import Pair
+from minimono.engine.convolution import Pair, pair
 from minimono.engine.dtypes import real
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import stack
@@ -32,12 +35,15 @@ class Conv2d(Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
-        rng: np.random.Generator, stride: int | Pair = 1, padding: int | Pair = 0,
+        rng: Rng, stride: int | Pair = 1, padding: int | Pair = 0,
         bias: bool = True, dtype: Any = np.float32,
     ):  # fmt: skip
-        shape = (out_channels, in_channels, *_size(kernel_size))
+        checks.sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
+        rng = checks.generator(rng, "Conv2d: rng")
+        shape = (out_channels, in_channels, *pair("Conv2d: kernel_size", kernel_size, 1))
+        self.stride = pair("Conv2d: stride", stride, 1)
+        self.padding = pair("Conv2d: padding", padding, 0)
         self.weight, self.bias = _kernels(shape, out_channels, bias, rng, dtype)
-        self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
@@ -51,12 +57,15 @@ class ConvTranspose2d(Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
-        rng: np.random.Generator, stride: int | Pair = 1, padding: int | Pair = 0,
+        rng: Rng, stride: int | Pair = 1, padding: int | Pair = 0,
         bias: bool = True, dtype: Any = np.float32,
     ):  # fmt: skip
-        shape = (in_channels, out_channels, *_size(kernel_size))
+        checks.sizes("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
+        rng = checks.generator(rng, "ConvTranspose2d: rng")
+        shape = (in_channels, out_channels, *pair("ConvTranspose2d: kernel_size", kernel_size, 1))
+        self.stride = pair("ConvTranspose2d: stride", stride, 1)
+        self.padding = pair("ConvTranspose2d: padding", padding, 0)
         self.weight, self.bias = _kernels(shape, out_channels, bias, rng, dtype)
-        self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(
@@ -70,7 +79,9 @@ class MaxPool2d(Module):
     def __init__(
         self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
     ):
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size = pair("MaxPool2d: kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair("MaxPool2d: stride", stride, 1)
+        self.padding = pair("MaxPool2d: padding", padding, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
@@ -82,7 +93,9 @@ class AvgPool2d(Module):
     def __init__(
         self, kernel_size: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
     ):
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size = pair("AvgPool2d: kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair("AvgPool2d: stride", stride, 1)
+        self.padding = pair("AvgPool2d: padding", padding, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.kernel_size, stride=self.stride, padding=self.padding)
@@ -105,10 +118,13 @@ class ConvGRUCell(Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel_size: int = 3, *, rng: np.random.Generator,
+        self, in_channels: int, channels: int, kernel_size: int = 3, *, rng: Rng,
         dtype: Any = np.float32,
     ):  # fmt: skip
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        checks.sizes("ConvGRUCell", channels=channels, kernel_size=kernel_size)
+        checks.sizes("ConvGRUCell", least=0, in_channels=in_channels)
+        rng = checks.generator(rng, "ConvGRUCell: rng")
+        if kernel_size % 2 == 0:
             raise ValueError(
                 f"ConvGRUCell: kernel_size is {kernel_size}, expected an odd number, so that the "
                 "state keeps its size"
@@ -168,18 +184,20 @@ def _thirds(terms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return terms[:, :C], terms[:, C : 2 * C], terms[:, 2 * C :]
 
 
-def _size(kernel_size: int | Pair) -> Pair:
-    return (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-
-
 def _kernels(
-    shape: tuple[int, int, int, int], out_channels: int, bias: bool, rng: np.random.Generator,
-    dtype: Any,
+    shape: tuple[int, int, int, int], out_channels: int, bias: bool,
+    rng: np.random.Generator, dtype: Any,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """A weight of this shape and a bias; the fan-in is what one slice weight[0] holds."""
-    if min(shape) < 1:
-        raise ValueError(f"convolution: weight would have shape {shape}, expected 1 or more each")
     bound = math.prod(shape[1:]) ** -0.5
     weight = parameter(rng.uniform(-bound, bound, shape), dtype)
     values: Array = rng.uniform(-bound, bound, out_channels) if bias else None
     return weight, parameter(values, dtype) if bias else None
+
+
+def check_image(image: Sequence[int], name: str) -> tuple[int, int, int]:
+    """The sizes (C, Y, X) of an image."""
+    sizes = checks.whole_numbers(image, name, least=1)
+    if len(sizes) != 3:
+        raise ValueError(f"{name}: got {sizes}, expected (C, Y, X)")
+    return sizes

@@ -78,7 +78,7 @@ def _check(model: Module, batch: tuple[Any, ...]) -> None:
                 f"backward_in_parts: {name or 'model'} ({type(module).__name__}) has a state that "
                 "a forward pass changes, and parts have no order: use loss.backward()"
             )
-        if isinstance(module, Tap) and module.readers:
+        if isinstance(module, Tap) and (module.readers or module.replacements):
             raise ValueError(
                 f"backward_in_parts: tap {name} is being read or replaced, and parts have no "
                 "order: use loss.backward()"

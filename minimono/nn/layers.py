@@ -1,28 +1,45 @@
 """Layers: parameters, and a line of `functional` each.
 
 Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
-Random numbers, at initialisation and in dropout, come from the `rng` that is passed in.
+Random numbers, at initialisation and in dropout, come from the `rng` that is passed in: a NumPy
+generator, or a whole number that seeds a new one. Two layers with one seed start alike; give a
+network's layers one generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from minimono.backend import Array, to_host
+from minimono import checks
+from minimono.backend import Array, as_array, to_host
+from minimono.checks import Rng
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
+from minimono.nn.at_once import or_undone
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng
 
-Rng = np.random.Generator
+ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 
 
 def parameter(values: Array, dtype: Any = np.float32) -> Tensor:
     """A tensor that training changes."""
     return tensor(values, dtype=dtype, requires_grad=True)
+
+
+def token_ids(ids: Tensor | Array, context: int, name: str) -> Tensor | Array:
+    """Ids (B, T) of up to `context` positions, from a list too."""
+    ids = ids if isinstance(ids, Tensor) else as_array(ids)
+    if ids.ndim != 2:
+        raise ValueError(
+            f"{name}: ids have shape {tuple(ids.shape)}, expected (B, T); one text alone: ids[None]"
+        )
+    if not 1 <= ids.shape[1] <= context:
+        raise ValueError(f"{name}: ids have {ids.shape[1]} positions, the context is {context}")
+    return ids
 
 
 class Linear(Module):
@@ -32,7 +49,8 @@ class Linear(Module):
         self, in_features: int, out_features: int, *, rng: Rng, bias: bool = True,
         dtype: Any = np.float32,
     ):  # fmt: skip
-        bound = in_features**-0.5
+        checks.sizes("Linear", in_features=in_features, out_features=out_features)
+        rng, bound = checks.generator(rng, "Linear: rng"), in_features**-0.5
         self.weight = parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
         self.bias = parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
 
@@ -46,6 +64,8 @@ class Embedding(Module):
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, rng: Rng, dtype: Any = np.float32
     ):
+        checks.sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        rng = checks.generator(rng, "Embedding: rng")
         self.weight = parameter(rng.standard_normal((num_embeddings, embedding_dim)), dtype)
 
     def forward(self, ids: Tensor | Array) -> Tensor:
@@ -56,9 +76,10 @@ class LayerNorm(Module):
     """Mean 0 and variance 1 over the last axis, then a learned scale and shift."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
+        checks.sizes("LayerNorm", channels=channels)
         self.weight = parameter(np.ones(channels), dtype)
         self.bias = parameter(np.zeros(channels), dtype)
-        self.eps = eps
+        self.eps = checks.at_least_zero(eps, "LayerNorm: eps")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
@@ -68,8 +89,9 @@ class RMSNorm(Module):
     """Root mean square 1 over the last axis, then a learned scale."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
+        checks.sizes("RMSNorm", channels=channels)
         self.weight = parameter(np.ones(channels), dtype)
-        self.eps = eps
+        self.eps = checks.at_least_zero(eps, "RMSNorm: eps")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight, eps=self.eps)
@@ -78,7 +100,7 @@ class RMSNorm(Module):
 class Activation(Module):
     """A function without parameters as a layer: `Activation("relu")`, "gelu", "silu", "tanh"..."""
 
-    def __init__(self, name: Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]):
+    def __init__(self, name: ActivationName):
         if name not in _ACTIVATIONS:
             raise ValueError(f"Activation: name is {name!r}, expected one of {[*_ACTIVATIONS]}")
         self.name = name
@@ -101,12 +123,16 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float, *, rng: Rng):
-        if not 0.0 <= p < 1.0:
-            raise ValueError(f"Dropout: p is {p}, expected 0 <= p < 1")
-        self.p, self.rng = p, rng
+        self.p = checks.drop_probability(p, "Dropout: p")
+        self.rng = checks.generator(rng, "Dropout: rng")
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, rng=self.rng, training=self.training)
+        if not self.training or self.p == 0.0:
+            return x
+        return or_undone(self.remember(), self._drop, x)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, rng=self.rng)
 
     def extra_state(self) -> dict[str, Array]:
         return {"rng": pack_rng(self.rng)} if self.p > 0.0 else {}
@@ -114,6 +140,11 @@ class Dropout(Module):
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         if state:
             unpack_rng(to_host(state["rng"]), into=self.rng)
+
+    def remember(self) -> Callable[[], None]:
+        generator = self.rng.bit_generator
+        state = generator.state
+        return lambda: setattr(generator, "state", state)
 
 
 class MultiHeadAttention(Module):
@@ -127,6 +158,8 @@ class MultiHeadAttention(Module):
         self, channels: int, heads: int, *, rng: Rng, causal: bool = False, dropout: float = 0.0,
         dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes("MultiHeadAttention", channels=channels, heads=heads)
+        rng = checks.generator(rng, "MultiHeadAttention: rng")
         if channels % heads:
             raise ValueError(
                 f"MultiHeadAttention: {channels} channels do not divide into {heads} heads"
@@ -136,7 +169,7 @@ class MultiHeadAttention(Module):
         self.out = Linear(channels, channels, rng=rng, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
 
-    def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Array | None = None) -> Tensor:
         B, T, C = x.shape
         H, D = self.heads, C // self.heads
         qkv = self.qkv(x).reshape(B, T, 3, H, D)  # (B, T, 3 C) -> (B, T, 3, H, D)
@@ -152,10 +185,11 @@ class FeedForward(Module):
     """
 
     def __init__(
-        self, channels: int, hidden: int, *, rng: Rng,
-        activation: Literal["relu", "gelu", "gelu_tanh"], dropout: float = 0.0,
-        dtype: Any = np.float32,
+        self, channels: int, hidden: int, *, rng: Rng, activation: ActivationName,
+        dropout: float = 0.0, dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes("FeedForward", channels=channels, hidden=hidden)
+        rng = checks.generator(rng, "FeedForward: rng")
         self.up = Linear(channels, hidden, rng=rng, dtype=dtype)
         self.activation = Activation(activation)
         self.act = Tap()

@@ -4,13 +4,15 @@
     Adam     g' = g + w p            m, v = running means of g', g'^2             p -= lr m^ / (sqrt v^ + eps)
     AdamW    the same with g' = g, and the decay apart from the gradient:         p -= lr w p
 
-`step` writes into the arrays `p.data`, as in PyTorch. It never waits for a GPU.
+`step` gives every parameter a new array `p.data`, all at its end: it happens or it does not, also
+if a Ctrl-C comes or memory runs out. Until then old and new arrays are both there. float16 parameters
+have running arrays in float32 and are updated in float32, rounded once. It never waits for a GPU.
 """  # noqa: E501  (a table)
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +20,9 @@ import numpy as np
 
 from minimono import backend, kernels
 from minimono.backend import Array
+from minimono.checks import real_number, whole_number
 from minimono.engine.tensor import Tensor
+from minimono.nn.at_once import set_all
 
 
 class Optimiser:
@@ -33,7 +37,10 @@ class Optimiser:
         self.lr = lr
         self.updates = [0] * len(self.parameters)  # of each parameter, skipped ones not counted
         self.slots: dict[str, list[Array]] = {
-            name: [backend.array_module(p.data).zeros(p.shape, p.dtype) for p in self.parameters]
+            name: [
+                backend.array_module(p.data).zeros(p.shape, _computed_in(p.dtype))
+                for p in self.parameters
+            ]
             for name in slots
         }
 
@@ -47,24 +54,36 @@ class Optimiser:
         self._lr = _at_least_zero("lr", value)
 
     def step(self) -> None:
-        """Change every parameter that has a gradient; if one does not fit, ValueError, and none."""
+        """Change every parameter that has a gradient, or if anything is wrong, raise, and none."""
+        updates, slots = self.updates.copy(), {k: arrays.copy() for k, arrays in self.slots.items()}
+        changes: list[tuple[object, str, Any]] = [(self, "updates", updates), (self, "slots", slots)]
         for i, p in enumerate(self.parameters):
-            g = p.grad
-            if g is not None and (g.shape != p.data.shape or g.dtype != p.data.dtype):
+            old, g = p.data, p.grad
+            if g is None:
+                continue
+            if g.shape != old.shape or g.dtype != old.dtype:
                 raise ValueError(
-                    f"{type(self).__name__}: parameter {i} is {p.dtype} {p.shape}, "
+                    f"{type(self).__name__}: parameter {i} is {old.dtype} {tuple(old.shape)}, "
                     f"its gradient {g.dtype} {tuple(g.shape)}"
                 )
-        for i, p in enumerate(self.parameters):
-            if p.grad is None:
-                continue
-            for arrays in self.slots.values():
-                if type(arrays[i]) is not type(p.data):  # the model has moved
-                    arrays[i] = backend.to_device(arrays[i], p.device)
-            self.updates[i] += 1
-            self._update(p, p.grad, i)
+            updates[i] += 1
+            running = [arrays[i] for arrays in slots.values()]
+            if running and type(running[0]) is not type(old):  # the model has moved
+                running = [backend.to_device(array, p.device) for array in running]
+            half = old.dtype.char == "e"
+            if half:
+                old, g = old.astype(np.float32), g.astype(np.float32)
+            new, *running = (
+                np.asarray(a) if isinstance(a, np.generic) else a  # NumPy's result without axes
+                for a in self._update(old, g, updates[i], *running)
+            )
+            changes.append((p, "data", new.astype(np.float16) if half else new))
+            for arrays, array in zip(slots.values(), running, strict=True):
+                arrays[i] = array
+        set_all(changes)
 
-    def _update(self, p: Tensor, g: Array, i: int) -> None:
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
+        """The parameter after its t-th update, and its running arrays, in new arrays."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
@@ -88,7 +107,9 @@ class Optimiser:
             )
         for key, old in expected.items():
             new = backend.as_array(state[key])
-            if new.shape != old.shape or new.dtype != old.dtype:
+            # Running arrays of float16 parameters were float16 once.
+            fits = new.dtype == old.dtype or (new.dtype, old.dtype) == (np.float16, np.float32)
+            if new.shape != old.shape or not fits:
                 raise ValueError(
                     f"{name}: {key} is {new.dtype} {tuple(new.shape)}, "
                     f"expected {old.dtype} {tuple(old.shape)}"
@@ -96,12 +117,16 @@ class Optimiser:
         updates = [int(n) for n in backend.to_host(state["updates"])]
         if min(updates) < 0:
             raise ValueError(f"{name}: updates is {updates}, expected none below 0")
-        self.lr = float(backend.to_host(state["lr"]))
-        self.updates = updates
-        for slot, arrays in self.slots.items():
-            for i, p in enumerate(self.parameters):
-                new = backend.to_device(state[f"{slot}.{i}"], p.device)
-                arrays[i] = new.astype(p.dtype, order="C", copy=True)
+        lr = _at_least_zero(f"{name}: lr", backend.to_host(state["lr"]).item())
+        slots = {}
+        for slot in self.slots:
+            slots[slot] = [
+                backend.to_device(backend.as_array(state[f"{slot}.{i}"]), p.device).astype(
+                    _computed_in(p.dtype), order="C", copy=True
+                )
+                for i, p in enumerate(self.parameters)
+            ]
+        set_all([(self, "_lr", lr), (self, "updates", updates), (self, "slots", slots)])
 
     def _state(self) -> dict[str, Array]:
         state = {"lr": np.array(self.lr), "updates": np.array(self.updates, dtype=np.int64)}
@@ -134,24 +159,20 @@ class SGD(Optimiser):
         self.weight_decay = _at_least_zero("weight_decay", weight_decay)
         super().__init__(parameters, lr, ("momentum",) if momentum else ())
 
-    def _update(self, p: Tensor, g: Array, i: int) -> None:
-        running = _kernels_for(p.data)
-        if running is not None:
-            arrays = [_in_one_block(p), g]
-            if self.momentum:
-                arrays.append(self.slots["momentum"][i])
-                numbers = [self.lr, self.weight_decay, self.momentum]
-                running.update(running.sgd_momentum_kernel, arrays, numbers)
-            else:
-                running.update(running.sgd_kernel, arrays, [self.lr, self.weight_decay])
-            return
-        if self.weight_decay:
-            g = g + self.weight_decay * p.data
-        if self.momentum:
-            b = self.slots["momentum"][i]
-            b[...] = self.momentum * b + g
-            g = b
-        p.data[...] = p.data - self.lr * g
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
+        kernels = _kernels_for(p)
+        if kernels is not None:
+            numbers = [self.lr, self.weight_decay]
+            if not running:
+                return kernels.update(kernels.sgd_kernel, [p, g], numbers)
+            numbers.append(self.momentum)
+            return kernels.update(kernels.sgd_momentum_kernel, [p, g, *running], numbers)
+        g = g + self.weight_decay * p
+        if not running:
+            return (p - self.lr * g,)
+        (b,) = running
+        b = self.momentum * b + g
+        return p - self.lr * b, b
 
 
 class Adam(Optimiser):
@@ -170,29 +191,29 @@ class Adam(Optimiser):
         self, parameters: Iterable[Tensor], lr: float = 1e-3, *,
         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
     ):  # fmt: skip
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"betas: got {betas!r}, expected two numbers, each 0 <= beta < 1")
-        self.betas = (float(betas[0]), float(betas[1]))
+        self.betas = (real_number(betas[0], "betas"), real_number(betas[1], "betas"))
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas: got {betas!r}, expected two numbers, each 0 <= beta < 1")
         self.eps = _at_least_zero("eps", eps)
         self.weight_decay = _at_least_zero("weight_decay", weight_decay)
         super().__init__(parameters, lr, ("mean", "square"))
 
-    def _update(self, p: Tensor, g: Array, i: int) -> None:
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
         beta1, beta2 = self.betas
-        correction1 = 1.0 - beta1 ** self.updates[i]
-        correction2 = 1.0 - beta2 ** self.updates[i]
+        correction1, correction2 = 1.0 - beta1**t, 1.0 - beta2**t
         l2, decay = (0.0, self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
-        m, v = self.slots["mean"][i], self.slots["square"][i]
-        running = _kernels_for(p.data)
-        if running is not None:
+        kernels = _kernels_for(p)
+        if kernels is not None:
             numbers = [self.lr, beta1, beta2, self.eps, decay, l2, correction1, correction2]
-            running.update(running.adam_kernel, [_in_one_block(p), g, m, v], numbers)
-            return
-        g = g + l2 * p.data
-        m[...] = beta1 * m + (1.0 - beta1) * g
-        v[...] = beta2 * v + (1.0 - beta2) * g * g
+            return kernels.update(kernels.adam_kernel, [p, g, *running], numbers)
+        m, v = running
+        g = g + l2 * p
+        m = beta1 * m + (1.0 - beta1) * g
+        v = beta2 * v + (1.0 - beta2) * g * g
         root = backend.array_module(v).sqrt(v / correction2)
-        p.data[...] = p.data - self.lr * (m / correction1 / (root + self.eps) + decay * p.data)
+        return p - self.lr * (m / correction1 / (root + self.eps) + decay * p), m, v
 
 
 class AdamW(Adam):
@@ -213,13 +234,23 @@ class AdamW(Adam):
 def gradient_norm(parameters: Iterable[Tensor]) -> Array:
     """sqrt(sum of all squared gradients): a float64 array without axes, on the gradients' device.
 
-    Parameters without a gradient count as 0.
+    Parameters without a gradient count as 0. On a GPU the squares of float64 gradients above about
+    1e154 overflow, and the norm is infinite.
     """
-    squares = [_sum_of_squares(p.grad) for p in parameters if p.grad is not None]
-    if not squares:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
         return np.array(0.0)
+    squares = [_sum_of_squares(g) for g in gradients]
     xp = backend.array_module(squares[0])
-    return xp.asarray(xp.sqrt(sum(squares[1:], squares[0])))
+    with np.errstate(over="ignore"):
+        total = sum(squares[1:], squares[0])
+    if xp is np and not 1e-290 < total < math.inf:  # squares below or above what float64 can hold
+        largest = max(float(abs(g).max()) if g.size else 0.0 for g in gradients)
+        if 0.0 < largest < math.inf:
+            parts = [_sum_of_squares(g / np.float64(largest)) for g in gradients]
+            with np.errstate(over="ignore"):
+                return np.asarray(largest * np.sqrt(sum(parts[1:], parts[0])))
+    return xp.asarray(xp.sqrt(total))
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
@@ -227,22 +258,24 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
 
         g *= min(1, max_norm / (norm + 1e-6))        (PyTorch's clip_grad_norm_)
 
+    So a norm of nan makes all gradients nan; an infinite one makes the infinite ones nan and the
+    others 0: look at the norm, as `nn.train` does.
+
     >>> import minimono as mm
     >>> p = mm.tensor([0.0, 0.0], requires_grad=True)
     >>> p.grad = np.array([3.0, 4.0])
     >>> clip_grad_norm([p], 1.0), p.grad.round(4)
     (array(5.), array([0.6, 0.8]))
     """
+    max_norm = real_number(max_norm, "clip_grad_norm: max_norm")
     if not max_norm > 0.0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}, expected a number above 0")
     parameters = [p for p in parameters if p.grad is not None]
     norm = gradient_norm(parameters)
-    factor = backend.array_module(norm).minimum(1.0, float(max_norm) / (norm + 1e-6))
+    factor = backend.array_module(norm).minimum(1.0, max_norm / (norm + 1e-6))
     if backend.device_of(factor) == "cpu" and factor == 1.0:
         return norm  # nothing to do; on a GPU, to look would be to wait
-    for p in parameters:
-        assert p.grad is not None
-        p.grad = p.grad * factor.astype(p.dtype)
+    set_all([(p, "grad", _scaled(p.grad, factor)) for p in parameters])
     return norm
 
 
@@ -256,17 +289,23 @@ def cosine_schedule(
                           along = (step - warmup) / (steps - warmup)
         later             floor
 
-    `step` counts from 0. The cosine: Loshchilov & Hutter 2017, eq. 5; starting above 0: our choice.
+    `step` counts from 0. 0 <= floor <= peak, all finite. The cosine: Loshchilov & Hutter 2017, eq. 5; starting above 0: our choice.
 
     >>> [cosine_schedule(step, steps=6, warmup=2, peak=0.3) for step in (0, 2, 4, 6)]
     [0.09999999999999999, 0.3, 0.15, 0.0]
     """
-    if not 0 <= warmup < steps:
+    name = "cosine_schedule"
+    step = whole_number(step, f"{name}: step", least=0)
+    steps = whole_number(steps, f"{name}: steps", least=1)
+    warmup = whole_number(warmup, f"{name}: warmup", least=0)
+    peak = _at_least_zero(f"{name}: peak", peak)
+    floor = _at_least_zero(f"{name}: floor", floor)
+    if warmup >= steps:
         raise ValueError(
             f"cosine_schedule: warmup is {warmup}, expected 0 <= warmup < {steps} steps"
         )
-    if step < 0:
-        raise ValueError(f"cosine_schedule: step is {step}, expected 0 or more")
+    if floor > peak:
+        raise ValueError(f"cosine_schedule: floor is {floor}, expected at most peak, {peak}")
     if step <= warmup:
         return peak * (step + 1) / (warmup + 1)
     along = min(1.0, (step - warmup) / (steps - warmup))
@@ -278,26 +317,37 @@ def _sum_of_squares(g: Array) -> Any:
     running = _kernels_for(g)
     if running is not None:
         return running.sum_of_squares(g)
-    return backend.array_module(g).square(g, dtype=np.float64).sum()
+    with np.errstate(over="ignore", under="ignore"):
+        return backend.array_module(g).square(g, dtype=np.float64).sum()
+
+
+def _scaled(g: Array, factor: Array) -> Array:
+    """g times a factor of at most 1, in float64 where that has no digits in g's own dtype."""
+    fits = g.dtype == np.float64 or (
+        g.dtype == np.float32 and backend.device_of(g) == "cpu" and factor > 1e-30
+    )
+    xp = backend.array_module(g)
+    with np.errstate(invalid="ignore"):  # infinity times 0
+        if fits:
+            scaled = g * factor.astype(g.dtype)
+        else:
+            scaled = xp.multiply(g, factor, dtype=np.float64).astype(g.dtype)
+    return xp.asarray(scaled)
 
 
 def _kernels_for(array: Array) -> ModuleType | None:
     """The module of running versions, if it has some for this array and they are switched on."""
     device = backend.device_of(array)
-    if not kernels.enabled() or array.dtype not in (np.float32, np.float64):
+    if not kernels.enabled() or array.dtype.char not in "fd":
         return None
     if device == "cpu" and type(array) is not np.ndarray:
         return None
     return kernels.of(device, "optim")
 
 
-def _in_one_block(p: Tensor) -> Array:
-    """The parameter's array as kernels want it, to be written to: itself, if it is like that."""
-    if p.device == "cuda":
-        p.data = backend.array_module(p.data).ascontiguousarray(p.data)
-    elif not p.data.flags.carray:
-        p.data = np.require(p.data, requirements=["C", "W"])
-    return p.data
+def _computed_in(dtype: np.dtype[Any]) -> Any:
+    """The dtype of the running arrays: float16 has neither the range nor the digits for them."""
+    return np.float32 if dtype == np.float16 else dtype
 
 
 def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -319,6 +369,7 @@ def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _at_least_zero(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0.0):
+    number = real_number(value, name)  # a plain float: NumPy's would make float32 float64
+    if not (math.isfinite(number) and number >= 0.0):
         raise ValueError(f"{name}: got {value}, expected a finite number, 0 or more")
-    return float(value)  # a plain float: NumPy's would turn float32 parameters into float64
+    return number

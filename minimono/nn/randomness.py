@@ -11,6 +11,7 @@ from minimono.backend import Array
 
 def pack_rng(rng: np.random.Generator) -> Array:
     """The state of a generator, as the bytes of its JSON text."""
+    _check(rng, "pack_rng")
     text = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)  # some hold arrays
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
@@ -23,7 +24,15 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
     >>> float(rng.random()) == float(other.random())
     True
     """
+    _check(into, "unpack_rng")
+    before = into.bit_generator.state
     try:
         into.bit_generator.state = json.loads(bytes(packed))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
+        into.bit_generator.state = before  # it is set part by part
         raise ValueError(f"generator state cannot be read: {error}") from error
+
+
+def _check(rng: np.random.Generator, name: str) -> None:
+    if not isinstance(rng, np.random.Generator):  # a seed has no state to keep
+        raise TypeError(f"{name}: rng: got {rng!r}, expected a numpy.random.Generator")

@@ -1,46 +1,115 @@
-"""Reading, replacing and inserting at the named places of a network.
+"""Reading, replacing and inserting at the named places of a network (hooks, as PyTorch says).
 
 No model file knows what is done at its taps, so a plain run and a treated one share every line.
 
     with taps.read(model, "block.*.mlp.act") as seen:      seen["block.0.mlp.act"] after a call
     with taps.replace(model, "block.1.out", f):            f(activation) goes on instead
     taps.insert(model, "block.1.out", MEmeL())             from now on part of the model
+
+At one tap, what is inserted comes first, then each replacement, in the order in which their `with`
+blocks were entered. Readers get what flows on from there, in whatever order they were entered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 from minimono.engine.tensor import Tensor
-from minimono.nn.module import Module, Tap
+from minimono.nn.module import Forward, Module, Tap, located
+
+__all__ = ["Seen", "insert", "names", "read", "remove", "replace"]
+
+
+class Seen(Mapping[str, Tensor]):
+    """What flowed on from the taps in the model's last call: `seen["block.0.out"]`.
+
+    A tap of a module that is used several times in a call has several activations and no single
+    one: `seen[name]` is an error there, `seen.every[name]` a list of all, in order.
+    """
+
+    def __init__(self) -> None:
+        self.every: dict[str, list[Tensor]] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        activations = self.every[name]
+        if len(activations) > 1:
+            raise ValueError(
+                f"taps.read: {name!r} was passed {len(activations)} times in the model's last "
+                f"call, so it has no single activation; seen.every[{name!r}] has all, in order"
+            )
+        return activations[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.every)
+
+    def __len__(self) -> int:
+        return len(self.every)
+
+    def __repr__(self) -> str:
+        return f"Seen({', '.join(f'{name}: {len(z)}' for name, z in self.every.items())})"
 
 
 def names(model: Module, pattern: str = "*") -> list[str]:
-    """The names of the model's taps that match a pattern (`*` stands for anything)."""
+    """The names of the model's taps that match a pattern (`*` stands for anything).
+
+    A tap in several places, since a module there is shared, has one name, that of the first.
+    """
     return [*_matching(model, pattern)]
 
 
 @contextmanager
-def read(model: Module, pattern: str = "*") -> Iterator[dict[str, Tensor]]:
-    """A dict that holds, after each call of the model, the activations at the matching taps.
+def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
+    """By name, after each call of the model, the activations at the matching taps.
 
-    They are what flows on: after an inserted module. They stay on the tape, so losses may use them.
+    They are what flows on, after what is inserted and replaced. They stay on the tape, so losses
+    may use them. A new call of the model, from outside itself, forgets the last one's.
     """
-    seen: dict[str, Tensor] = {}
+    seen = Seen()
+    depth = 0
 
-    def reader_for(name: str) -> Callable[[Tensor], None]:
-        return lambda x: seen.__setitem__(name, x)
+    def around(call: Forward) -> Forward:
+        def from_the_start(*args: Any, **kwargs: Any) -> Tensor:
+            nonlocal depth
+            if depth == 0:
+                seen.every.clear()
+            depth += 1
+            try:
+                return call(*args, **kwargs)
+            finally:
+                depth -= 1
 
-    with _attached({tap: reader_for(name) for name, tap in _matching(model, pattern).items()}):
+        return from_the_start
+
+    def reader_of(name: str) -> Callable[[Tensor], None]:
+        return lambda x: seen.every.setdefault(name, []).append(x)
+
+    matching = _matching(model, pattern)
+    readers = [(tap, "readers", reader_of(name)) for name, tap in matching.items()]
+    with _attached([(model, "around", around), *readers]):
         yield seen
 
 
 @contextmanager
 def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """In this `with` block, `function(activation)` flows on from the matching taps."""
-    with _attached(dict.fromkeys(_matching(model, pattern).values(), function)):
+
+    def replacement_at(name: str) -> Callable[[Tensor], Tensor]:
+        def replaced(x: Tensor) -> Tensor:
+            found = function(x)
+            if not isinstance(found, Tensor):
+                raise TypeError(
+                    f"taps.replace: function returned {type(found).__name__} at {name!r}, "
+                    "expected a Tensor"
+                )
+            return found
+
+        return replaced
+
+    matching = _matching(model, pattern)
+    with _attached([(tap, "replacements", replacement_at(name)) for name, tap in matching.items()]):
         yield
 
 
@@ -52,7 +121,10 @@ def insert(model: Module, name: str, module: Module) -> None:
     [tap] = _matching(model, name, one=True).values()
     if tap.inserted is not None:
         raise ValueError(f"insert: {name!r} already has a {type(tap.inserted).__name__}")
-    module.train(tap.training)
+    if not isinstance(module, Module):
+        raise TypeError(f"insert: module is {module!r}, expected a Module")
+    if module.training != tap.training:  # else its parts keep their modes, each its own
+        module.train(tap.training)
     tap.inserted = module
 
 
@@ -66,20 +138,26 @@ def remove(model: Module, name: str) -> Module:
 
 
 @contextmanager
-def _attached(readers: dict[Tap, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
-    for tap, reader in readers.items():
-        tap.readers.append(reader)
+def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """In this block, each function is the last of a tuple that a module has under this name."""
+    for module, name, function in functions:
+        setattr(module, name, (*getattr(module, name), function))
     try:
         yield
     finally:
-        for tap, reader in readers.items():
-            tap.readers.remove(reader)
+        for module, name, function in functions:  # each a closure of its own: equal to no other
+            left = tuple(f for f in getattr(module, name) if f is not function)
+            setattr(module, name, left)
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}
     found = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
     if not found or (one and len(found) > 1):
+        place, rest = located(model, pattern)
+        again = [name for name, tap in taps.items() if tap is place and not rest]
+        if again:
+            raise ValueError(f"taps: {pattern!r} is the same tap as {again[0]!r}; use that name")
         raise ValueError(
             f"taps: {len(found)} taps match {pattern!r}, expected "
             f"{'one' if one else 'at least one'}; the model has {', '.join(taps) or 'none'}"

@@ -17,9 +17,11 @@ from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
 
+__all__ = ["Record", "TrainingError", "train"]
+
 
 class TrainingError(RuntimeError):
-    """Training cannot go on. The parameters are those of before the step that failed."""
+    """Training cannot go on. Model and optimiser are as before the step that failed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def train(
     """Train until `steps` updates are done, from `start` of them; yields a Record after each.
 
     A step takes the next of `batches`, runs `loss(model, *batch)` in training mode, and updates.
+    Parts that are in `eval()` when training starts, while the model itself is not, stay so.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
     `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
     mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.
@@ -55,46 +58,74 @@ def train(
     To resume, restore a checkpoint that was saved between two records, with `start` its step: the
     batches are not prefetched, so the state that their generator has then makes the next batch.
 
-    Raises TrainingError for a loss or gradient that is nan or infinite, before it does any harm,
-    and if the batches end early.
+    Raises TrainingError for a loss or gradient that is nan or infinite, and if the batches end
+    early. Whatever is raised, a Ctrl-C too, a step happens or it does not: after one that failed
+    parameters, running moments, dropout's generators, the optimiser and its learning rate are as
+    before it (gradients are not, and its batch is gone).
     """
     if not 0 <= start <= steps:
         raise ValueError(f"train: start is {start}, expected 0 <= start <= {steps} steps")
     source = iter(batches)
+    frozen = {id(m) for _, m in model.named_modules() if not m.training and model.training}
     for step in range(start, steps):
         began = time.perf_counter()
         batch = next(source, None)
         if batch is None:
             raise TrainingError(f"train: the batches ended after {step} of {steps} steps")
-        if schedule is not None:
-            optimiser.lr = schedule(step)
-        model.train()  # each time: the caller may have evaluated in between
-        optimiser.zero_grad()
-        value: Any
-        if in_parts:
-            value = backward_in_parts(loss, model, batch)
-        else:
-            output = loss(model, *batch)
-            if not isinstance(output, Tensor):
-                raise TypeError(f"train: loss returned {type(output).__name__}, expected a Tensor")
-            output.backward()
-            value = output.data
-            del output  # with all that the tape holds
-        if max_norm is None:
-            norm = gradient_norm(optimiser.parameters)
-        else:
-            norm = clip_grad_norm(optimiser.parameters, max_norm)
-        record_loss, record_norm = float(value), float(norm)  # here a GPU is waited for
-        _check_finite(step + 1, "loss", record_loss)
-        _check_finite(step + 1, "gradient norm", record_norm)
-        optimiser.step()
+        put_back = _remember(model, optimiser)
+        try:
+            if schedule is not None:
+                optimiser.lr = schedule(step)
+            for _, module in model.named_modules():  # the caller may have evaluated in between
+                module.training = id(module) not in frozen
+            optimiser.zero_grad()
+            value: Any
+            if in_parts:
+                value = backward_in_parts(loss, model, batch)
+            else:
+                output = loss(model, *batch)
+                if not isinstance(output, Tensor):
+                    raise TypeError(
+                        f"train: loss returned {type(output).__name__}, expected a Tensor"
+                    )
+                output.backward()
+                value = output.data
+                del output  # with all that the tape holds
+            if max_norm is None:
+                norm = gradient_norm(optimiser.parameters)
+            else:
+                norm = clip_grad_norm(optimiser.parameters, max_norm)
+            record_loss, record_norm = float(value), float(norm)  # here a GPU is waited for
+            _check_finite(step + 1, "loss", record_loss)
+            _check_finite(step + 1, "gradient norm", record_norm)
+            optimiser.step()
+        except BaseException:
+            put_back()
+            raise
         seconds = time.perf_counter() - began
         yield Record(step + 1, record_loss, optimiser.lr, record_norm, seconds)
+
+
+def _remember(model: Module, optimiser: Optimiser) -> Callable[[], None]:
+    """A call that puts all back that a step changes before the optimiser's, unless that is done."""
+    lr, updates = optimiser.lr, optimiser.updates
+    states = [
+        module.remember() for _, module in model.named_modules()
+        if type(module).extra_state is not Module.extra_state
+    ]  # fmt: skip
+
+    def put_back() -> None:
+        if optimiser.updates is updates:  # a step of the optimiser brings a new list
+            optimiser.lr = lr
+            for back in states:
+                back()
+
+    return put_back
 
 
 def _check_finite(step: int, what: str, value: float) -> None:
     if not math.isfinite(value):
         raise TrainingError(
-            f"train: the {what} of step {step} is {value}; the parameters are those of before it. "
+            f"train: the {what} of step {step} is {value}; model and optimiser are as before it. "
             "Lower the learning rate, or clip the gradients (max_norm)"
         )

@@ -277,7 +277,7 @@ def test_adam(device, dtype, kind) -> None:
             optimiser.step()
         numbers = [0.1, 0.9, 0.999, 1e-8, decay, l2, 1 - 0.9**t, 1 - 0.999**t]
         arrays = [ours, device.array(p.grad), m, v]
-        gpu_optim.update(gpu_optim.adam_kernel, arrays, numbers)
+        ours, m, v = gpu_optim.update(gpu_optim.adam_kernel, arrays, numbers)
         close(device.host(ours), p.data, tolerance(dtype))
 
 
@@ -293,9 +293,10 @@ def test_sgd(device, dtype, momentum: float) -> None:
             optimiser.step()
         g = device.array(p.grad)
         if momentum:
-            gpu_optim.update(gpu_optim.sgd_momentum_kernel, [ours, g, b], [0.1, 0.3, momentum])
+            arrays, numbers = [ours, g, b], [0.1, 0.3, momentum]
+            ours, b = gpu_optim.update(gpu_optim.sgd_momentum_kernel, arrays, numbers)
         else:
-            gpu_optim.update(gpu_optim.sgd_kernel, [ours, g], [0.1, 0.3])
+            (ours,) = gpu_optim.update(gpu_optim.sgd_kernel, [ours, g], [0.1, 0.3])
         close(device.host(ours), p.data, tolerance(dtype))
 
 

@@ -134,7 +134,7 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     asked = {"k": 2, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
     gpu_scale.score(z, mean, mean, **asked)
     gpu_scale.scale(z, mean, mean)
-    gpu_scale.merge(1, mean, mean, 2, mean, mean)
+    gpu_scale.merge(mean, mean, mean, mean, 2 / 3, 2 / 3)
     assert {k.name for k in KERNELS} == set(launched)
 
 

@@ -82,6 +82,6 @@ def test_metrics() -> None:
         asked = {"k": 3, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
         gpu_scale.score(z, mean, mean, **asked)
         gpu_scale.scale(z, mean, mean)
-        gpu_scale.merge(3, mean, mean, 4, *gpu_scale.batch_moments(z))
+        gpu_scale.merge(mean, mean, *gpu_scale.batch_moments(z), 4 / 7, 12 / 7)
 
     assert not waits(score)

@@ -212,7 +212,7 @@ def test_between_taps_leaves_the_model_as_it_was() -> None:
     assert not model.hidden[1].training
     assert all(p.grad is None for p in model.parameters())
     tap = dict(model.named_modules())["hidden.0.act"]
-    assert tap.readers == []
+    assert tap.readers == tap.replacements == ()
 
 
 def test_between_taps_refuses_what_it_cannot_attribute() -> None:

@@ -356,7 +356,7 @@ def test_the_schedule_rises_in_a_line_and_falls_on_a_cosine() -> None:
     assert cosine_schedule(0, steps=10, warmup=0, peak=0.5) == 0.5
     with pytest.raises(ValueError, match="warmup is 10, expected 0 <= warmup < 10 steps"):
         cosine_schedule(0, steps=10, warmup=10, peak=0.5)
-    with pytest.raises(ValueError, match="step is -1"):
+    with pytest.raises(ValueError, match="step: got -1"):
         cosine_schedule(-1, steps=10, warmup=1, peak=0.5)
 
 
@@ -377,3 +377,159 @@ def test_on_a_gpu_the_same_to_rounding(kind: Any, settings: dict[str, Any]) -> N
         results.append([mm.backend.to_host(p.data) for p in parameters])
     for cpu, cuda in zip(*results, strict=True):
         np.testing.assert_allclose(cuda, cpu, rtol=1e-12, atol=1e-12)
+
+
+# ---- float16, and numbers at the ends of a dtype -------------------------------------------------
+
+
+def exact_steps(kind: Any, settings: dict[str, Any], p: float, gradients: Any) -> float:
+    """The formulas in float64, for one float16 number: rounded to float16 after each step."""
+    m = v = b = 0.0
+    for t, g in enumerate(gradients, start=1):
+        decay = settings.get("weight_decay", 0.01 if kind is AdamW else 0.0)
+        if kind is SGD:
+            b = settings.get("momentum", 0.0) * b + g + decay * p
+            p = p - settings["lr"] * b
+        else:
+            beta1, beta2 = settings.get("betas", (0.9, 0.999))
+            l2, apart = (0.0, decay) if kind is AdamW else (decay, 0.0)
+            g = g + l2 * p
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+            root = math.sqrt(v / (1 - beta2**t)) + settings.get("eps", 1e-8)
+            p = p - settings["lr"] * (m / (1 - beta1**t) / root + apart * p)
+        p = float(np.float16(p))
+    return p
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernel", "reading version"])
+@pytest.mark.parametrize("size", [6e-8, 1e-6, 1e-4, 1e-2, 1.0, 300.0, 6e4])
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=ids)
+def test_float16_is_updated_in_float32_and_rounded_once(
+    kind: Any, settings: dict[str, Any], size: float, kernels: bool
+) -> None:
+    signs = [1.0, -0.5, 0.75, 1.0, -1.0]
+    gradients = [np.float16(size * sign) for sign in signs]
+    p = mm.tensor([[1.5]], dtype=np.float16, requires_grad=True)
+    optimiser = kind([p], **settings)
+    for g in gradients:
+        p.grad = np.array([[g]])
+        with nullcontext() if kernels else mm.reference():
+            optimiser.step()
+    wanted = exact_steps(kind, settings, 1.5, map(float, gradients))
+    assert p.dtype == np.float16
+    assert p.data.item() == pytest.approx(wanted, rel=2e-3, abs=2e-3)  # a last digit at most
+    for name, array in optimiser.state_dict().items():
+        if "." in name:
+            assert array.dtype == np.float32, name
+            assert np.isfinite(array).all()
+
+
+def test_adam_in_float16_with_small_gradients() -> None:
+    """Their squares are 0 in float16, and a step was -inf."""
+    p = mm.tensor([1.0], dtype=np.float16, requires_grad=True)
+    for _ in range(3):
+        p.grad = np.array([1e-4], np.float16)
+        Adam([p], lr=0.125).step()
+    np.testing.assert_allclose(p.data, [1.0 - 3 * 0.125], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES, ids=ids)
+def test_a_state_of_float16_arrays_still_loads(kind: Any, settings: dict[str, Any]) -> None:
+    one, other = kind(start(np.float16), **settings), kind(start(np.float16), **settings)
+    for i, p in enumerate(one.parameters):
+        p.grad = np.full(p.shape, 0.1 * (i + 1), np.float16)
+    one.step()
+    old = {k: v.astype(np.float16) if "." in k else v for k, v in one.state_dict().items()}
+    other.load_state_dict(old)
+    for name, array in other.state_dict().items():
+        assert array.dtype == (np.float32 if "." in name else old[name].dtype)
+        np.testing.assert_array_equal(array, old[name])
+    with pytest.raises(ValueError, match="expected float64"):
+        Adam(start(np.float64)).load_state_dict(
+            {k: v.astype(np.float16) if "." in k else v
+             for k, v in Adam(start(np.float64)).state_dict().items()}
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernel", "reading version"])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("e", 6e4), ("e", 1e-7), ("e", 1e-3), ("f", 1e30), ("f", 3e38), ("f", 1e-30), ("f", 1e-44),
+     ("d", 1e200), ("d", 1e307), ("d", 1e-200), ("d", 1e-300), ("d", 1.0)],
+)  # fmt: skip
+@pytest.mark.parametrize("max_norm", [1.0, 1e-3, 1e-9])
+def test_norm_and_clipping_at_the_ends_of_a_dtype(
+    dtype: str, size: float, max_norm: float, kernels: bool
+) -> None:
+    values = np.array([1.0, -0.5, 0.25] * 40) * size
+    p = mm.tensor(np.zeros(120), dtype=dtype, requires_grad=True)
+    q = mm.tensor([0.0], dtype=dtype, requires_grad=True)
+    p.grad, q.grad = values.astype(dtype), np.zeros(1, dtype)
+    exact = [Fraction(float(g)) for g in p.grad]
+    squares = sum(g * g for g in exact)
+    norm = math.sqrt(squares / Fraction(max(exact)) ** 2) * float(max(exact))
+    with nullcontext() if kernels else mm.reference():
+        found = clip_grad_norm([p, q], max_norm)
+    assert float(found) == pytest.approx(norm, rel=1e-13)
+    wanted = np.array([float(g * Fraction(min(1.0, max_norm / (norm + 1e-6)))) for g in exact])
+    assert p.grad.dtype == q.grad.dtype == dtype
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    np.testing.assert_allclose(p.grad, wanted, rtol=4 * np.finfo(dtype).eps, atol=tiny)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_clipping_what_is_not_finite_as_in_pytorch(bad: float) -> None:
+    torch = pytest.importorskip("torch")
+    for dtype in (np.float32, np.float64):
+        p = mm.tensor([0.0, 0.0], dtype=dtype, requires_grad=True)
+        q = torch.tensor(p.data, requires_grad=True)
+        p.grad = np.array([bad, 2.0], dtype)
+        q.grad = torch.tensor(p.grad)
+        norm = clip_grad_norm([p], 1.0)
+        torch_norm = torch.nn.utils.clip_grad_norm_([q], 1.0)
+        np.testing.assert_array_equal(norm, torch_norm.numpy())
+        np.testing.assert_array_equal(p.grad, q.grad.numpy())
+
+
+SCHEDULE: dict[str, Any] = {"step": 3, "steps": 10, "warmup": 2, "peak": 0.5, "floor": 0.1}
+
+
+@pytest.mark.parametrize("name", ["peak", "floor"])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, -0.1, True, "0.1", None, 1j, np.array([0.1])]
+)
+def test_rates_of_the_schedule_that_are_none(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name}: got"):
+        cosine_schedule(**{**SCHEDULE, name: value})
+
+
+@pytest.mark.parametrize("name", ["step", "steps", "warmup"])
+@pytest.mark.parametrize("value", [-1, 0.5, 3.0, math.nan, True, "3", None])
+def test_counts_of_the_schedule_that_are_none(name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name}: got"):
+        cosine_schedule(**{**SCHEDULE, name: value})
+
+
+def test_a_floor_above_the_peak_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^cosine_schedule: floor is 0.6, expected at most peak"):
+        cosine_schedule(**{**SCHEDULE, "floor": 0.6})
+
+
+def test_numpys_numbers_give_pythons_rates() -> None:
+    numbers = {k: np.int8(v) if isinstance(v, int) else np.float64(v) for k, v in SCHEDULE.items()}
+    for step in (0, 1, 2, 3, 9, 10, 127):
+        rate = cosine_schedule(**{**numbers, "step": np.int8(step)})
+        assert type(rate) is float
+        assert rate == cosine_schedule(**{**SCHEDULE, "step": step})
+
+
+@pytest.mark.parametrize("value", ["0.1", True, None, 1j, np.array([0.1])])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "momentum", "max_norm"])
+def test_settings_that_are_no_numbers(name: str, value: Any) -> None:
+    kind = {"eps": Adam, "max_norm": None}.get(name, SGD)
+    with pytest.raises(TypeError, match=f"{name}: got"):
+        if kind is None:
+            clip_grad_norm(start(), value)
+        else:
+            kind(start(), **{"lr": 0.1, name: value})

@@ -35,3 +35,11 @@ def test_round_trip(kind: str) -> None:
 def test_what_is_no_state_is_one_kind_of_error(packed: bytes) -> None:
     with pytest.raises(ValueError, match="generator state cannot be read"):
         unpack_rng(np.frombuffer(packed, dtype=np.uint8), into=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("bad", [0, None, np.random.RandomState(0), "seed"])
+def test_only_a_generator_has_a_state(bad: object) -> None:
+    with pytest.raises(TypeError, match=r"^pack_rng: rng: got"):
+        pack_rng(bad)
+    with pytest.raises(TypeError, match=r"^unpack_rng: rng: got"):
+        unpack_rng(pack_rng(generator("PCG64", 0)), into=bad)

@@ -1,5 +1,9 @@
 """Taps: activations read, replaced and treated by name, with no line of the model changed."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import permutations
+
 import numpy as np
 import pytest
 
@@ -60,13 +64,192 @@ def test_replacing_lets_the_replacement_flow_on() -> None:
     np.testing.assert_array_equal(out.data, np.broadcast_to(model.out.bias.data, (6, 2)))
 
 
-def test_reading_comes_after_what_was_attached_before() -> None:
+def test_what_is_read_is_what_flows_on_in_any_order() -> None:
+    """Every order in which a reading and two replacements can be entered."""
+    model, tap = mlp(), "hidden.1.act"
+    with taps.read(model, tap) as seen:
+        model(X)
+    plain = seen[tap].data
+
+    def attach(stack: ExitStack, order: tuple[str, ...]) -> Mapping[str, Tensor]:
+        for what in order:
+            if what == "read":
+                seen = stack.enter_context(taps.read(model, tap))
+            elif what == "add":
+                stack.enter_context(taps.replace(model, tap, lambda z: z + 1.0))
+            else:
+                stack.enter_context(taps.replace(model, tap, lambda z: z * 2.0))
+        return seen
+
+    for order in permutations(("read", "add", "double")):
+        with ExitStack() as stack:
+            seen = attach(stack, order)
+            out = model(X)
+        # The one that was entered first is applied first.
+        first_adds = order.index("add") < order.index("double")
+        expected = (plain + 1.0) * 2.0 if first_adds else plain * 2.0 + 1.0
+        np.testing.assert_array_equal(seen[tap].data, expected, err_msg=str(order))
+        np.testing.assert_allclose(
+            out.data, expected @ model.out.weight.data.T + model.out.bias.data, rtol=1e-12
+        )
+
+
+def test_two_readings_see_the_same_and_a_replacement_ends_with_its_block() -> None:
+    model, tap = mlp(), "hidden.1.act"
+    with taps.read(model, tap) as outer:
+        with taps.replace(model, tap, lambda z: z + 1.0), taps.read(model) as inner:
+            model(X)
+            assert outer[tap] is inner[tap]
+            replaced = inner[tap].data
+        model(X)
+    np.testing.assert_array_equal(outer[tap].data + 1.0, replaced)
+    assert inner[tap].data is replaced  # what an ended block saw stays as it was
+
+
+def test_reading_and_replacing_inside_an_insertion() -> None:
+    """Inserted first, then replaced, then read."""
+    model, tap = mlp(), "hidden.1.act"
+    with taps.read(model, tap) as seen:
+        model(X)
+        plain = seen[tap].data
+        with taps.replace(model, tap, lambda z: z + 1.0):
+            taps.insert(model, tap, Doubling())
+            model(X)
+    np.testing.assert_array_equal(seen[tap].data, plain * 2.0 + 1.0)
+
+
+def test_reading_a_treated_activation_gives_the_treated_one() -> None:
+    model, tap = mlp(), "hidden.1.act"
+    module = mm.mono.MEmeL(k=1, start_after=1)
+    taps.insert(model, tap, module)
+    model(X)
+    with taps.read(model, tap) as seen:
+        out = model(X)
+    assert module.last is not None
+    flagged = module.last.flagged
+    assert flagged.sum() >= len(X.data)
+    means = np.broadcast_to(module.last.mean, flagged.shape)
+    np.testing.assert_array_equal(seen[tap].data[flagged], means[flagged])
+    expected = seen[tap].data @ model.out.weight.data.T + model.out.bias.data
+    np.testing.assert_allclose(out.data, expected, rtol=1e-12)
+
+
+def test_reading_without_a_tape_holds_none() -> None:
     model = mlp()
-    with taps.read(model, "hidden.1.act") as before:
-        with taps.replace(model, "hidden.1.act", lambda z: z + 1.0):
-            with taps.read(model, "hidden.1.act") as after:
-                model(X)
-    np.testing.assert_array_equal(after["hidden.1.act"].data, before["hidden.1.act"].data + 1.0)
+    with mm.no_grad(), taps.read(model) as seen:
+        model(X)
+    assert all(z.origin is None and not z.requires_grad for z in seen.values())
+
+
+def test_a_replacement_has_to_be_a_tensor() -> None:
+    model = mlp()
+    with taps.replace(model, "hidden.0.act", lambda z: None):
+        with pytest.raises(TypeError, match=r"replace: function returned NoneType at 'hidden.0"):
+            model(X)
+
+
+# ---- one tap, several activations in a call ----------------------------------------------------
+
+
+class Thrice(Module):
+    """One block, used three times: once by three places in a list, or again and again."""
+
+    def __init__(self, places: int, steps: int):
+        rng = np.random.default_rng(0)
+        self.block = [mm.models.MLP((3, 4, 3), rng=rng, dtype=np.float64)] * places
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.steps):
+            for block in self.block:
+                x = block(x)
+        return x
+
+
+@pytest.mark.parametrize(("places", "steps"), [(3, 1), (1, 3)], ids=["shared", "recurrent"])
+def test_a_tap_passed_several_times_gives_every_activation_or_an_error(
+    places: int, steps: int
+) -> None:
+    model, tap = Thrice(places, steps), "block.0.hidden.0.act"
+    assert taps.names(model) == [tap]
+    with taps.read(model) as seen:
+        for _ in range(2):  # the second call forgets the first
+            model(X)
+    x, expected = X, []
+    with taps.read(model.block[0]) as alone:
+        for _ in range(3):
+            x = model.block[0](x)
+            expected.append(alone["hidden.0.act"].data)
+    assert [z.data.tolist() for z in seen.every[tap]] == [z.tolist() for z in expected]
+    message = rf"'{tap}' was passed 3 times .*seen\.every\['{tap}'\] has all"
+    for use in (lambda: seen[tap], lambda: dict(seen), lambda: seen.get(tap), seen.items):
+        with pytest.raises(ValueError, match=message):
+            list(use())
+
+
+def test_a_model_that_calls_itself_is_one_call() -> None:
+    class Again(Module):
+        def __init__(self) -> None:
+            self.tap = mm.nn.Tap()
+
+        def forward(self, x: Tensor, times: int) -> Tensor:
+            return self.tap(x if times == 0 else self(x + 1.0, times - 1))
+
+    model = Again()
+    with taps.read(model) as seen:
+        model(X, 2)
+    assert len(seen.every["tap"]) == 3
+
+
+def test_a_call_that_fails_leaves_nothing_to_the_next() -> None:
+    model = mlp()
+    with taps.read(model) as seen:
+        with pytest.raises(ValueError, match="linear"):
+            model(mm.tensor(np.ones((2, 4))))
+        out = model(X)
+    assert [len(z) for z in seen.every.values()] == [1, 1]
+    assert out.shape == (6, 2)
+
+
+def test_what_was_not_passed_is_not_there() -> None:
+    model = mlp()
+    with taps.read(model, "hidden.*.act") as seen:
+        assert (len(seen), dict(seen)) == (0, {})
+        model.hidden[0](X)
+        assert list(seen) == ["hidden.0.act"]
+        with pytest.raises(KeyError, match=r"hidden.1.act"):
+            seen["hidden.1.act"]
+
+
+def test_another_name_of_a_shared_tap_is_explained() -> None:
+    model = Thrice(3, 1)
+    for act in (
+        lambda: taps.names(model, "block.2.hidden.0.act"),
+        lambda: taps.insert(model, "block.2.hidden.0.act", Doubling()),
+    ):
+        with pytest.raises(
+            ValueError, match=r"'block.2.hidden.0.act' is the same tap as 'block.0.hidden.0.act'"
+        ):
+            act()
+
+
+def test_a_module_that_replaces_is_no_part_of_the_model() -> None:
+    model = mlp()
+    names = [*model.state_dict()]
+    with taps.replace(model, "hidden.0.act", mm.nn.Linear(4, 4, rng=np.random.default_rng(0),
+                                                          dtype=np.float64)):  # fmt: skip
+        model(X)
+        assert [*model.state_dict()] == names
+
+
+def test_a_frozen_part_of_what_is_inserted_stays_frozen() -> None:
+    model = mlp()
+    part = Sequential(mm.nn.Dropout(0.5, rng=np.random.default_rng(0)), Doubling())
+    vars(part)["0"].eval()
+    taps.insert(model, "hidden.0.act", part)
+    assert [m.training for _, m in part.named_modules()] == [True, False, True]
+    taps.insert(model.eval(), "hidden.1.act", other := Sequential(Doubling()))
+    assert [m.training for _, m in other.named_modules()] == [False, False]
 
 
 def test_inserted_modules_are_part_of_the_model() -> None:
@@ -141,7 +324,10 @@ def test_taps_are_free_again_after_an_exception() -> None:
     with pytest.raises(ArithmeticError, match="on purpose"):
         with taps.read(model), taps.replace(model, "hidden.0.act", broken):
             model(X)
-    assert all(not m.readers for _, m in model.named_modules() if isinstance(m, mm.nn.Tap))
+    assert all(
+        not (m.around or getattr(m, "readers", ()) or getattr(m, "replacements", ()))
+        for _, m in model.named_modules()
+    )
     assert model(X).data.tobytes() == plain.data.tobytes()
 
 

@@ -77,6 +77,26 @@ def test_each_step_runs_in_training_mode() -> None:
     assert modes == [True, True, True]
 
 
+def test_parts_that_were_frozen_before_training_stay_so() -> None:
+    model, batches = regression()
+    frozen = Sequential(Dropout(0.5, rng=np.random.default_rng(0)))
+    model = Sequential(frozen, model)
+    modes = []
+
+    def loss(model: Module, x: Any, y: Any) -> mm.Tensor:
+        modes.append([m.training for _, m in model.named_modules()])
+        return square_error(model, x, y)
+
+    optimiser = mm.optim.SGD(model.parameters(), lr=0.01)
+    frozen.eval()
+    for _ in train(model, batches, loss, optimiser, steps=2):
+        model.eval()
+    model.eval()  # nothing is frozen by itself
+    for _ in train(model, batches, loss, optimiser, steps=1):
+        pass
+    assert modes == [[True, False, False, True]] * 2 + [[True] * 4]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_the_step_and_harms_nothing(bad: float) -> None:
     model, batches = regression()

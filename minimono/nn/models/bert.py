@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array, as_array
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
+    ActivationName,
     Dropout,
     Embedding,
     FeedForward,
@@ -21,6 +24,7 @@ from minimono.nn.layers import (
     Linear,
     MultiHeadAttention,
     parameter,
+    token_ids,
 )
 from minimono.nn.module import Module, Tap
 
@@ -28,6 +32,7 @@ from minimono.nn.module import Module, Tap
 class BERT(Module):
     """Token ids (B, T) to logits of the text's class (B, classes).
 
+    A block has `hidden` neurons, by default four for each channel; `eps` is that of all norms.
     `segments` (B, T) tells the first text of a pair (0) from the second (1); `mask` (B, T) is True
     where there is text, False on padding. Taps: `embedded`, `block.0.mlp.act`, `block.0.out`, ...,
     `pooled`.
@@ -35,18 +40,30 @@ class BERT(Module):
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        classes: int, rng: np.random.Generator, segments: int = 2, dropout: float = 0.0,
+        classes: int, rng: Rng, segments: int = 2, hidden: int | None = None,
+        activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
         dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes(
+            "BERT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
+            classes=classes, segments=segments,
+        )  # fmt: skip
+        checks.sizes("BERT", least=0, layers=layers)
+        rng = checks.generator(rng, "BERT: rng")
+        hidden = 4 * channels if hidden is None else hidden
         self.context = context
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
         self.position = Embedding(context, channels, rng=rng, dtype=dtype)
         self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
-        self.norm = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm = LayerNorm(channels, eps=eps, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
         self.embedded = Tap()
         self.block: list[Module] = [
-            Block(channels, heads, rng=rng, dropout=dropout, dtype=dtype) for _ in range(layers)
+            Block(
+                channels, heads, hidden, activation=activation, eps=eps, rng=rng,
+                dropout=dropout, dtype=dtype,
+            )
+            for _ in range(layers)
         ]
         self.pooler = Linear(channels, channels, rng=rng, dtype=dtype)
         self.pooled = Tap()
@@ -62,16 +79,16 @@ class BERT(Module):
         self,
         ids: Tensor | Array,
         segments: Tensor | Array | None = None,
-        mask: Array | None = None,
+        mask: Tensor | Array | None = None,
     ) -> Tensor:
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
+        ids = token_ids(ids, self.context, "BERT")
         B, T = ids.shape
-        if T > self.context:
-            raise ValueError(f"BERT: ids have {T} positions, the context is {self.context}")
-        mask = None if mask is None else as_array(mask).astype(bool)
+        mask = None if mask is None else _text_mask(mask)
         if mask is not None and mask.shape != (B, T):
             raise ValueError(f"BERT: mask has shape {mask.shape}, ids {(B, T)}")
         segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
+        segments = segments if isinstance(segments, Tensor) else as_array(segments)
         if segments.shape != (B, T):
             raise ValueError(f"BERT: segments have shape {segments.shape}, ids {(B, T)}")
         x = self.token(ids) + self.position(np.arange(T)) + self.segment(segments)  # (B, T, C)
@@ -84,7 +101,7 @@ class BERT(Module):
         self,
         ids: Tensor | Array,
         segments: Tensor | Array | None = None,
-        mask: Array | None = None,
+        mask: Tensor | Array | None = None,
     ) -> Tensor:
         first = self.encode(ids, segments, mask)[:, 0]  # (B, T, C) -> (B, C)
         pooled = self.pooled(F.tanh(self.pooler(first)))
@@ -95,19 +112,39 @@ class Block(Module):
     """norm(x + attention(x)), then norm(x + feed-forward(x))."""
 
     def __init__(
-        self, channels: int, heads: int, *, rng: np.random.Generator, dropout: float, dtype: Any
-    ):
+        self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
+        rng: np.random.Generator, dropout: float, dtype: Any,
+    ):  # fmt: skip
         self.attention = MultiHeadAttention(
             channels, heads, rng=rng, dropout=dropout, dtype=dtype
         )
-        self.norm1 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm1 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.mlp = FeedForward(
-            channels, 4 * channels, rng=rng, activation="gelu", dropout=dropout, dtype=dtype
+            channels, hidden, rng=rng, activation=activation, dropout=dropout, dtype=dtype
         )
-        self.norm2 = LayerNorm(channels, eps=1e-12, dtype=dtype)
+        self.norm2 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.out = Tap()
 
     def forward(self, x: Tensor, mask: Array | None = None) -> Tensor:
         x = self.norm1(x + self.attention(x, mask))
         x = self.norm2(x + self.mlp(x))
         return self.out(x)
+
+
+def _text_mask(mask: Tensor | Array) -> Array:
+    """Booleans, True where there is text, also from the ones and zeros that tokenisers give."""
+    array = as_array(mask.data if isinstance(mask, Tensor) else mask)
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"BERT: mask has dtype {array.dtype}, expected booleans, or whole numbers 0 and 1: "
+            "1 where there is text (a mask of real numbers is added to the scores elsewhere)"
+        )
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        at = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
+        raise ValueError(
+            f"BERT: mask has {int(array[*at])} at {at}, expected booleans, or 0 and 1 only"
+        )
+    return array == 1

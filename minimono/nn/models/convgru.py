@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.primitives import concatenate
 from minimono.engine.tensor import Tensor
@@ -41,16 +43,18 @@ class ConvGRU(Module):
     """
 
     def __init__(
-        self, *, channels: Sequence[int], strides: Sequence[int], rng: np.random.Generator,
+        self, *, channels: Sequence[int], strides: Sequence[int], rng: Rng,
         frames_out: int = 10, kernel_size: int = 3, dtype: Any = np.float32,
     ):  # fmt: skip
-        if not channels or len(channels) != len(strides) or min(strides) < 1:
+        channels = checks.whole_numbers(channels, "ConvGRU: channels", least=1)
+        strides = checks.whole_numbers(strides, "ConvGRU: strides", least=1)
+        checks.sizes("ConvGRU", frames_out=frames_out)
+        rng = checks.generator(rng, "ConvGRU: rng")
+        if not channels or len(channels) != len(strides):
             raise ValueError(
-                f"ConvGRU: channels {tuple(channels)} and strides {tuple(strides)}, expected a "
-                "number of each for each stage"
+                f"ConvGRU: channels {channels} and strides {strides}, expected a number of each "
+                "for each stage"
             )
-        if frames_out < 1:
-            raise ValueError(f"ConvGRU: frames_out is {frames_out}, expected 1 or more")
         self.frames_out, self.shrink = frames_out, int(np.prod(strides))
         same = {"kernel_size": kernel_size, "rng": rng, "dtype": dtype}
         below = (1, *channels[:-1])  # channels of what a stage reads in the encoder

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
-from minimono.nn.convolution import Conv2d, MaxPool2d
+from minimono.nn.convolution import Conv2d, MaxPool2d, check_image
 from minimono.nn.layers import Linear
 from minimono.nn.module import Module, Tap
 
@@ -33,15 +35,19 @@ class ConvNet(Module):
 
     def __init__(
         self, *, image: tuple[int, int, int], channels: Sequence[int], classes: int,
-        rng: np.random.Generator, dtype: Any = np.float32,
+        rng: Rng, dtype: Any = np.float32,
     ):  # fmt: skip
+        image = check_image(image, "ConvNet: image")
+        channels = checks.whole_numbers(channels, "ConvNet: channels", least=1)
+        checks.sizes("ConvNet", classes=classes)
+        rng = checks.generator(rng, "ConvNet: rng")
         shrink = 2 ** len(channels)
-        if len(image) != 3 or image[1] % shrink or image[2] % shrink or min(image) < 1:
+        if image[1] % shrink or image[2] % shrink:
             raise ValueError(
-                f"ConvNet: image is {tuple(image)}, expected (C, Y, X) with Y and X multiples of "
+                f"ConvNet: image is {image}, expected (C, Y, X) with Y and X multiples of "
                 f"{shrink}, since each of {len(channels)} stages halves them"
             )
-        self.image = tuple(image)
+        self.image = image
         self.stage: list[Module] = [
             _Stage(n_in, n_out, rng, dtype) for n_in, n_out in pairwise((image[0], *channels))
         ]

@@ -10,41 +10,62 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array
+from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
-from minimono.nn.layers import Dropout, Embedding, FeedForward, LayerNorm, MultiHeadAttention
+from minimono.nn.layers import (
+    ActivationName,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    MultiHeadAttention,
+    token_ids,
+)
 from minimono.nn.module import Module, Tap
 
 
 class GPT(Module):
     """Token ids (B, T) to logits of the next token (B, T, vocabulary).
 
+    A block has `hidden` neurons, by default four for each channel; `eps` is that of all norms.
     Taps: `embedded`, `block.0.mlp.act` (the neurons of the first block), `block.0.out` (what the
     first block hands on), ..., `normed`.
     """
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        rng: np.random.Generator, dropout: float = 0.0, dtype: Any = np.float32,
+        rng: Rng, hidden: int | None = None,
+        activation: ActivationName = "gelu_tanh", eps: float = 1e-5, dropout: float = 0.0,
+        dtype: Any = np.float32,
     ):  # fmt: skip
+        checks.sizes(
+            "GPT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
+        )  # fmt: skip
+        checks.sizes("GPT", least=0, layers=layers)
+        rng = checks.generator(rng, "GPT: rng")
+        hidden = 4 * channels if hidden is None else hidden
         self.context = context
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
         self.position = Embedding(context, channels, rng=rng, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
         self.embedded = Tap()
         self.block: list[Module] = [
-            Block(channels, heads, rng=rng, dropout=dropout, dtype=dtype) for _ in range(layers)
+            Block(
+                channels, heads, hidden, activation=activation, eps=eps, rng=rng,
+                dropout=dropout, dtype=dtype,
+            )
+            for _ in range(layers)
         ]
-        self.norm = LayerNorm(channels, dtype=dtype)
+        self.norm = LayerNorm(channels, eps=eps, dtype=dtype)
         self.normed = Tap()
         _initialise_as_gpt2(self, layers, rng)
 
     def forward(self, ids: Tensor | Array) -> Tensor:
-        length = ids.shape[1]
-        if length > self.context:
-            raise ValueError(f"GPT: ids have {length} positions, the context is {self.context}")
-        x = self.token(ids) + self.position(np.arange(length))  # (B, T, C) + (T, C)
+        ids = token_ids(ids, self.context, "GPT")
+        x = self.token(ids) + self.position(np.arange(ids.shape[1]))  # (B, T, C) + (T, C)
         x = self.embedded(self.dropout(x))
         for block in self.block:
             x = block(x)
@@ -56,15 +77,16 @@ class Block(Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
     def __init__(
-        self, channels: int, heads: int, *, rng: np.random.Generator, dropout: float, dtype: Any
-    ):
-        self.norm1 = LayerNorm(channels, dtype=dtype)
+        self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
+        rng: np.random.Generator, dropout: float, dtype: Any,
+    ):  # fmt: skip
+        self.norm1 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.attention = MultiHeadAttention(
             channels, heads, rng=rng, causal=True, dropout=dropout, dtype=dtype
         )
-        self.norm2 = LayerNorm(channels, dtype=dtype)
+        self.norm2 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.mlp = FeedForward(
-            channels, 4 * channels, rng=rng, activation="gelu_tanh", dropout=dropout, dtype=dtype
+            channels, hidden, rng=rng, activation=activation, dropout=dropout, dtype=dtype
         )
         self.out = Tap()
 

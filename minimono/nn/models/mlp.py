@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minimono import checks
+from minimono.checks import Rng
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import Activation, Linear
 from minimono.nn.module import Module, Tap
@@ -21,11 +23,13 @@ class MLP(Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], *, rng: np.random.Generator,
+        self, widths: Sequence[int], *, rng: Rng,
         activation: Literal["relu", "gelu", "tanh"] = "relu", dtype: Any = np.float32,
     ):  # fmt: skip
+        widths = checks.whole_numbers(widths, "MLP: widths", least=1)
         if len(widths) < 2:
-            raise ValueError(f"MLP: widths is {tuple(widths)}, expected at least input and output")
+            raise ValueError(f"MLP: widths is {widths}, expected at least input and output")
+        rng = checks.generator(rng, "MLP: rng")
         self.hidden: list[Module] = [
             _Hidden(n_in, n_out, rng, activation, dtype)
             for n_in, n_out in pairwise(widths[:-1])

@@ -1,25 +1,38 @@
 """Weights that others have trained: GPT-2 and BERT folders in the usual layout.
 
 A folder holds `config.json` and `model.safetensors`, as the Hugging Face libraries write them. The
-tables below say which of its arrays is which parameter of ours. Needs the extra `pretrained`.
+tables below say which of its arrays is which parameter of ours, and which of its settings change a
+number. A setting or an array that they do not name is an error: it might change the result. What
+they say was read off transformers 5.24 and its older versions. Needs `pip install safetensors`.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array
+from minimono.nn.layers import ActivationName
 from minimono.nn.models.bert import BERT
 from minimono.nn.models.gpt import GPT
 from minimono.nn.module import Module
 
-Arrays = Mapping[str, Array]
+Config = Mapping[str, Any]
+Rng = np.random.Generator
+
+_repr = Repr()  # a hostile value may be a megabyte long
+_repr.maxstring = 60
+short = _repr.repr
 
 # Parameters of a block of ours, and the names that they have in a block of theirs.
 GPT2_BLOCK = {
@@ -31,132 +44,512 @@ BERT_BLOCK = {
     "mlp.up": "intermediate.dense", "mlp.down": "output.dense", "norm2": "output.LayerNorm",
 }  # fmt: skip
 
+# Sizes, with the library's values where config.json is silent.
+GPT2_SIZES = {
+    "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+}  # fmt: skip
+BERT_SIZES = {
+    "vocab_size": 30522, "max_position_embeddings": 512, "hidden_size": 768,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
+    "type_vocab_size": 2,
+}  # fmt: skip
+GPT2_OTHER_NAMES = {
+    "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
+    "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
+}  # fmt: skip
+ACTIVATIONS: dict[str, ActivationName] = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "relu": "relu",
+    "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
+}  # fmt: skip
 
-def load_pretrained(folder: str | Path) -> Module:
+# Settings of which the networks here compute one value only.
+FIXED: dict[str, Any] = {
+    "is_decoder": False, "is_encoder_decoder": False, "tie_encoder_decoder": False,
+    "add_cross_attention": False, "cross_attention_hidden_size": None, "pruned_heads": {},
+    "per_layer_config": None, "quantization_config": None, "use_bfloat16": False,
+}  # fmt: skip
+GPT2_FIXED = FIXED | {
+    "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True, "n_special": 0,
+}  # fmt: skip
+BERT_FIXED = FIXED | {
+    "position_embedding_type": "absolute", "directionality": "bidi",
+    "pooler_type": "first_token_transform",
+}  # fmt: skip
+
+# Settings that change no logit: where the folder came from, training, losses, what to return and
+# how to go on writing.
+HARMLESS = frozenset(
+    """
+    model_type architectures transformers_version _name_or_path name_or_path _commit_hash
+    dtype torch_dtype torchscript tf_legacy_loss xla_device gradient_checkpointing
+    chunk_size_feed_forward attn_implementation _attn_implementation
+    _attn_implementation_autoset use_cache output_past output_hidden_states output_attentions
+    output_scores return_dict return_dict_in_generate initializer_range
+    id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params
+    tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id
+    decoder_start_token_id forced_bos_token_id forced_eos_token_id
+    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
+    temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
+    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
+    """.split()
+)
+GPT2_HARMLESS = HARMLESS | set(
+    """
+    resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx predict_special_tokens
+    summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
+    """.split()
+)
+BERT_HARMLESS = HARMLESS | set(
+    """
+    hidden_dropout_prob attention_probs_dropout_prob classifier_dropout tie_word_embeddings
+    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
+    """.split()
+)
+
+# Arrays that hold no weights: masks and counts that older versions stored.
+GPT2_BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"
+BERT_BUFFERS = r"embeddings\.(position_ids|token_type_ids)"
+
+
+@dataclass(frozen=True)
+class BertHead:
+    """What a class of theirs has above BERT's blocks."""
+
+    classifier: str = ""  # the array that is our classifier; none in most
+    rows: int | None = None  # its number of classes, where config.json does not say it
+    left_out: str = ""  # arrays of heads for other tasks begin so
+
+
+BERT_HEADS = {
+    "BertForSequenceClassification": BertHead("classifier"),
+    "BertForMultipleChoice": BertHead("classifier", rows=1),
+    "BertForNextSentencePrediction": BertHead("cls.seq_relationship", rows=2),
+    "BertModel": BertHead(),
+    "BertForPreTraining": BertHead(left_out="cls."),
+    "BertForMaskedLM": BertHead(left_out="cls."),
+    "BertForTokenClassification": BertHead(left_out="classifier."),
+    "BertForQuestionAnswering": BertHead(left_out="qa_outputs."),
+}
+FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float32, "BF16": np.float32}
+
+
+def load_pretrained(
+    folder: str | Path,
+    classes: int | None = None,
+    initialise: Rng | int | None = None,
+) -> Module:
     """A `GPT` or `BERT` with the weights of a GPT-2 or BERT folder, in `eval()` mode.
 
-    A BERT folder without a classification head (or pooler) gets a new one, all zeros, with as many
-    classes as its config says. Raises FileNotFoundError for a missing file, and ValueError, naming
-    it, for an array that is missing or misshapen and for a kind of model that is not known here.
+    Its logits are those of the library that wrote the folder. Weights stored in float64 make a
+    float64 model, all others (float16, bfloat16) a float32 model, exactly. It has no dropout.
+
+    A BERT here ends in a pooler and a classifier. Most folders lack one or both, having been
+    trained for something else. `initialise`, a seed or a generator, draws what the file lacks as
+    BERT does, normal with standard deviation `initializer_range` and bias 0, to be fine-tuned;
+    without it such a folder is an error. `classes` asks for that many classes; other than the
+    file's, they too are a part that the file lacks.
+
+    Raises FileNotFoundError for a missing file, RuntimeError if a library is missing, and
+    ValueError, naming it, for a setting that is not computed here or not known to be harmless, for
+    a class of model that is not, and for an array that is missing, misshapen, not finite or without
+    a place. Sizes are compared before memory is asked for.
+
+    >>> load_pretrained("no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: load_pretrained: no/such/folder/config.json does not exist
     """
-    config, arrays = _read(Path(folder))
-    kind = config.get("model_type")
-    if kind not in _KINDS:
-        raise ValueError(
-            f"load_pretrained: config.json says model_type {kind!r}, expected {[*_KINDS]}"
+    if classes is not None:
+        classes = checks.whole_number(classes, "load_pretrained: classes", least=1)
+    rng = initialise
+    if rng is not None and not isinstance(rng, Rng):
+        rng = np.random.default_rng(
+            checks.whole_number(rng, "load_pretrained: initialise", least=0)
         )
-    model, state = _KINDS[kind](config, arrays)
-    try:
-        model.load_state_dict(state)
-    except ValueError as error:
-        raise ValueError(f"load_pretrained: {folder}: {error}") from error
-    return model.eval()
-
-
-def _gpt2(config: Mapping[str, Any], arrays: Arrays) -> tuple[Module, dict[str, Array]]:
-    _expect(config, "activation_function", "gelu_new", "gelu_pytorch_tanh", default="gelu_new")
-    _expect(config, "n_inner", None, 4 * config["n_embd"], default=None)
-    _expect(config, "layer_norm_epsilon", 1e-5, default=1e-5)
-    _expect(config, "tie_word_embeddings", True, default=True)
-    _expect(config, "scale_attn_by_inverse_layer_idx", False, default=False)
-    model = GPT(
-        vocabulary=config["vocab_size"], context=config["n_positions"], channels=config["n_embd"],
-        heads=config["n_head"], layers=config["n_layer"], rng=np.random.default_rng(0),
-    )  # fmt: skip
-    get = _getter(arrays, "transformer.")
-    state = {
-        "token.weight": get("wte.weight"),
-        "position.weight": get("wpe.weight"),
-        "norm.weight": get("ln_f.weight"),
-        "norm.bias": get("ln_f.bias"),
-    }
-    for i in range(config["n_layer"]):
-        for ours, theirs in GPT2_BLOCK.items():
-            weight = get(f"h.{i}.{theirs}.weight")
-            # GPT-2 stores a layer's weights as (in, out), ours are (out, in); norms are vectors.
-            state[f"block.{i}.{ours}.weight"] = weight.T
-            state[f"block.{i}.{ours}.bias"] = get(f"h.{i}.{theirs}.bias")
-    return model, state
-
-
-def _bert(config: Mapping[str, Any], arrays: Arrays) -> tuple[Module, dict[str, Array]]:
-    _expect(config, "hidden_act", "gelu", default="gelu")
-    _expect(config, "intermediate_size", 4 * config["hidden_size"])
-    _expect(config, "layer_norm_eps", 1e-12, default=1e-12)
-    _expect(config, "position_embedding_type", "absolute", default="absolute")
-    channels, classes = config["hidden_size"], len(config.get("id2label", (0, 1)))
-    model = BERT(
-        vocabulary=config["vocab_size"], context=config["max_position_embeddings"],
-        channels=channels, heads=config["num_attention_heads"],
-        layers=config["num_hidden_layers"], classes=classes, segments=config["type_vocab_size"],
-        rng=np.random.default_rng(0),
-    )  # fmt: skip
-    get = _getter(arrays, "bert.")
-    state = {
-        "token.weight": get("embeddings.word_embeddings.weight"),
-        "position.weight": get("embeddings.position_embeddings.weight"),
-        "segment.weight": get("embeddings.token_type_embeddings.weight"),
-        "norm.weight": get("embeddings.LayerNorm.weight"),
-        "norm.bias": get("embeddings.LayerNorm.bias"),
-    }
-    for i in range(config["num_hidden_layers"]):
-        block = f"encoder.layer.{i}."
-        for part in ("weight", "bias"):
-            state[f"block.{i}.attention.qkv.{part}"] = np.concatenate(
-                [get(f"{block}attention.self.{n}.{part}") for n in ("query", "key", "value")]
-            )
-            for ours, theirs in BERT_BLOCK.items():
-                state[f"block.{i}.{ours}.{part}"] = get(f"{block}{theirs}.{part}")
-    for ours, theirs, rows in (
-        ("pooler", "pooler.dense", channels),
-        ("classifier", "classifier", classes),
-    ):
-        for part, shape in (("weight", (rows, channels)), ("bias", (rows,))):
-            name = f"{theirs}.{part}"
-            known = name in arrays or f"bert.{name}" in arrays
-            state[f"{ours}.{part}"] = get(name) if known else np.zeros(shape, dtype=np.float32)
-    return model, state
-
-
-_KINDS: dict[str, Callable[..., tuple[Module, dict[str, Array]]]] = {"gpt2": _gpt2, "bert": _bert}
-
-
-def _getter(arrays: Arrays, prefix: str) -> Callable[[str], Array]:
-    """Arrays by name, with or without the prefix that whole models put before their base."""
-
-    def get(name: str) -> Array:
-        for key in (name, prefix + name):
-            if key in arrays:
-                return arrays[key].astype(np.float32)
-        raise ValueError(f"load_pretrained: model.safetensors has no array {name!r}")
-
-    return get
-
-
-def _expect(config: Mapping[str, Any], key: str, *known: Any, default: Any = "missing") -> None:
-    value = config.get(key, default)
-    if value not in known:
-        raise ValueError(
-            f"load_pretrained: config.json has {key} = {value!r}; "
-            f"the model here computes {' or '.join(map(repr, known))} only"
-        )
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], Arrays]:
+    folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"load_pretrained: {folder / name} does not exist")
+            raise FileNotFoundError(
+                f"load_pretrained: {folder / name} does not exist{_other_weights(folder)}"
+            )
     try:
-        safetensors = importlib.import_module("safetensors.numpy")
+        safetensors = importlib.import_module("safetensors")
     except ImportError as error:
-        raise RuntimeError(
-            'load_pretrained needs safetensors: pip install "minimono[pretrained]"'
-        ) from error
+        raise RuntimeError("load_pretrained needs safetensors: pip install safetensors") from error
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        arrays = safetensors.load_file(folder / "model.safetensors")
-    except Exception as error:  # the library raises kinds of its own
-        raise ValueError(f"load_pretrained: {folder} cannot be read: {error}") from error
+        config = _read_config(folder / "config.json")
+        kind = config.get("model_type")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise ValueError(f"config.json has model_type = {short(kind)}, expected {[*_KINDS]}")
+        try:
+            file = safetensors.safe_open(folder / "model.safetensors", "numpy")
+        except Exception as error:  # the library raises kinds of its own
+            raise ValueError(f"model.safetensors cannot be read: {error}") from error
+        with file:
+            return _KINDS[kind](config, file, classes, rng).eval()
+    except ValueError as error:
+        raise ValueError(f"load_pretrained: {folder}: {error}") from error
+
+
+def _other_weights(folder: Path) -> str:
+    if (folder / "model.safetensors.index.json").exists():
+        return ": its weights are in several files, which are not read here; save them as one"
+    if (folder / "pytorch_model.bin").exists():
+        return ": pytorch_model.bin is not read here; save the weights as safetensors"
+    return ""
+
+
+# ---- the two kinds ------------------------------------------------------------------------------
+
+
+def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
+    if classes is not None:
+        raise ValueError(f"classes = {classes}, but a GPT-2 has no classes")
+    config = _with_one_name_each(config, GPT2_OTHER_NAMES)
+    known = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
+    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | known)
+    vocabulary, context, C, heads, layers = (_size(config, *item) for item in GPT2_SIZES.items())
+    _check_heads("n_embd", C, "n_head", heads)
+    hidden = 4 * C if config.get("n_inner") is None else _size(config, "n_inner", 0)
+    activation = _activation(config, "activation_function", "gelu_new")
+    eps = _positive(config, "layer_norm_epsilon", 1e-5)
+    if (name := _architecture(config)) not in (None, "GPT2LMHeadModel", "GPT2Model"):
+        raise _unknown_architecture(name, ["GPT2LMHeadModel", "GPT2Model"])
+
+    arrays = _Arrays(file, base="transformer")
+    if "lm_head.weight" in arrays and not arrays.same("lm_head.weight", "wte.weight"):
+        raise ValueError(
+            "model.safetensors: lm_head.weight differs from wte.weight; the GPT here reads and "
+            "writes tokens with one matrix"
+        )
+
+    def parts() -> Iterator[_Part]:
+        yield _Part("token.weight", ["wte.weight"], (vocabulary, C))
+        yield _Part("position.weight", ["wpe.weight"], (context, C))
+        shapes = {
+            "attention.qkv": (C, 3 * C), "attention.out": (C, C),
+            "mlp.up": (C, hidden), "mlp.down": (hidden, C),
+        }  # fmt: skip
+        for i in range(layers):
+            for ours, theirs in GPT2_BLOCK.items():
+                # GPT-2 stores a layer's weights as (in, out), ours are (out, in).
+                shape = shapes.get(ours, (C,))
+                ours, theirs = f"block.{i}.{ours}", f"h.{i}.{theirs}"
+                yield _Part(f"{ours}.weight", [f"{theirs}.weight"], shape, transposed=True)
+                yield _Part(f"{ours}.bias", [f"{theirs}.bias"], shape[-1:])
+        yield _Part("norm.weight", ["ln_f.weight"], (C,))
+        yield _Part("norm.bias", ["ln_f.bias"], (C,))
+
+    checked, dtype = arrays.check(parts(), harmless=rf"{GPT2_BUFFERS}|lm_head\.weight")
+    model = GPT(
+        vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
+        hidden=hidden, activation=activation, eps=eps, rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
+    )  # fmt: skip
+    return _filled(model, arrays, checked)
+
+
+def _bert(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
+    known = {*BERT_SIZES, "hidden_act", "layer_norm_eps"}
+    _check_settings(config, BERT_FIXED, BERT_HARMLESS | known)
+    vocabulary, context, C, heads, layers, hidden, segments = (
+        _size(config, *item) for item in BERT_SIZES.items()
+    )
+    _check_heads("hidden_size", C, "num_attention_heads", heads)
+    activation = _activation(config, "hidden_act", "gelu")
+    eps = _positive(config, "layer_norm_eps", 1e-12)
+
+    arrays = _Arrays(file, base="bert")
+    name = _architecture(config) or _bert_architecture(arrays)
+    if name not in BERT_HEADS:
+        raise _unknown_architecture(name, [*BERT_HEADS])
+    head = BERT_HEADS[name]
+    rows = _labels(config) if head.rows is None else head.rows
+    pooler, classifier, left_out = "pooler.dense", head.classifier, head.left_out
+    missing = []
+    if f"{pooler}.weight" not in arrays:
+        missing, pooler = ["a pooler"], ""
+    if not classifier or f"{classifier}.weight" not in arrays:
+        missing, classifier = [*missing, "a classifier of texts"], ""
+    elif classes not in (None, rows):
+        missing = [*missing, f"a classifier of {classes} classes (it has one of {rows})"]
+        classifier, left_out = "", f"{classifier}."
+    if missing and rng is None:
+        raise ValueError(
+            f"the weights of a {name} lack {' and '.join(missing)}; to draw what is missing and "
+            "fine-tune it: load_pretrained(folder, classes=..., initialise=0), with any seed"
+        )
+    if not classifier and classes is None and rows > vocabulary:  # no stored array bounds it
+        raise _wrong("num_labels", rows, f"at most vocab_size = {vocabulary}; say classes=...")
+    rows = rows if classes is None else classes
+    spread = _positive(config, "initializer_range", 0.02) if missing else 0.0
+
+    def parts() -> Iterator[_Part]:
+        def layer(ours: str, theirs: list[str], shape: tuple[int, ...]) -> Iterator[_Part]:
+            yield _Part(f"{ours}.weight", [f"{name}.weight" for name in theirs], shape)
+            yield _Part(f"{ours}.bias", [f"{name}.bias" for name in theirs], shape[:1])
+
+        for ours, theirs, length in (
+            ("token", "word", vocabulary), ("position", "position", context),
+            ("segment", "token_type", segments),
+        ):  # fmt: skip
+            yield _Part(f"{ours}.weight", [f"embeddings.{theirs}_embeddings.weight"], (length, C))
+        yield from layer("norm", ["embeddings.LayerNorm"], (C,))
+        shapes = {"attention.out": (C, C), "mlp.up": (hidden, C), "mlp.down": (C, hidden)}
+        for i in range(layers):
+            block = f"encoder.layer.{i}"
+            qkv = [f"{block}.attention.self.{name}" for name in ("query", "key", "value")]
+            yield from layer(f"block.{i}.attention.qkv", qkv, (C, C))
+            for ours, theirs in BERT_BLOCK.items():
+                yield from layer(f"block.{i}.{ours}", [f"{block}.{theirs}"], shapes.get(ours, (C,)))
+        yield from layer("pooler", [pooler] if pooler else [], (C, C))
+        yield from layer("classifier", [classifier] if classifier else [], (rows, C))
+
+    harmless = BERT_BUFFERS + (rf"|{re.escape(left_out)}.*" if left_out else "")
+    checked, dtype = arrays.check(parts(), harmless)
+    model = BERT(
+        vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
+        hidden=hidden, activation=activation, eps=eps, classes=rows, segments=segments,
+        rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
+    )  # fmt: skip
+    return _filled(model, arrays, checked, rng, spread)
+
+
+_KINDS: dict[str, Callable[..., Module]] = {"gpt2": _gpt2, "bert": _bert}
+
+
+def _bert_architecture(arrays: _Arrays) -> str:
+    """The class that wrote these arrays, where config.json does not say it."""
+    if "classifier.weight" in arrays:
+        pooled = "pooler.dense.weight" in arrays
+        return "BertForSequenceClassification" if pooled else "BertForTokenClassification"
+    if "qa_outputs.weight" in arrays:
+        return "BertForQuestionAnswering"
+    if "cls.predictions.bias" in arrays:
+        return "BertForPreTraining"
+    if "cls.seq_relationship.weight" in arrays:
+        return "BertForNextSentencePrediction"
+    return "BertModel"
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A parameter of ours, made of arrays of theirs, all of one shape, one above the other.
+
+    Made of none, it is one that the file lacks.
+    """
+
+    ours: str
+    theirs: list[str]
+    shape: tuple[int, ...]
+    transposed: bool = False
+
+
+class _Arrays:
+    """The arrays of a file by their bare names: each class of theirs has prefixes of its own, and
+    old versions called a norm's weight and bias gamma and beta."""
+
+    def __init__(self, file: Any, base: str):
+        self.file = file
+        self.stored: dict[str, str] = {}
+        for stored in file.keys():
+            name = re.sub(rf"^(model\.)?({base}\.)?", "", stored)
+            name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+            other = self.stored.setdefault(name, stored)
+            if other != stored and not self._same(other, stored):
+                raise ValueError(f"model.safetensors has both {other} and {stored}, which differ")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.stored
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self.stored:
+            raise ValueError(f"model.safetensors has no array {name}, which config.json asks for")
+        return self.stored[name]
+
+    def same(self, name: str, other: str) -> bool:
+        return self._same(self[name], self[other])
+
+    def _same(self, stored: str, other: str) -> bool:
+        return self._shape(stored) == self._shape(other) and np.array_equal(
+            self._read(stored), self._read(other)
+        )
+
+    def _shape(self, stored: str) -> tuple[int, ...]:
+        return tuple(self.file.get_slice(stored).get_shape())
+
+    def _kind(self, stored: str) -> str:
+        kind: str = self.file.get_slice(stored).get_dtype()
+        if kind not in FLOATS:
+            raise ValueError(
+                f"model.safetensors has {stored} in {kind}, expected one of {[*FLOATS]}"
+            )
+        return kind
+
+    def _read(self, stored: str) -> Array:
+        if (kind := self._kind(stored)) == "BF16":
+            try:
+                importlib.import_module("ml_dtypes")  # teaches NumPy the type
+            except ImportError as error:
+                raise RuntimeError(
+                    f"load_pretrained needs ml_dtypes to read {stored} in bfloat16: "
+                    "pip install ml_dtypes"
+                ) from error
+        return self.file.get_tensor(stored).astype(FLOATS[kind])
+
+    def check(self, parts: Iterator[_Part], harmless: str) -> tuple[list[_Part], type]:
+        """The parts, and the dtype that holds them all, once each array is known to fit."""
+        checked, kinds, used = [], set(), set()
+        for part in parts:
+            for name in part.theirs:
+                stored = self[name]
+                if (shape := self._shape(stored)) != part.shape:
+                    raise ValueError(
+                        f"model.safetensors has {stored} of shape {shape}, "
+                        f"config.json asks for {part.shape}"
+                    )
+                kinds.add(self._kind(stored))
+                used.add(name)
+            checked.append(part)
+        others = [name for name in self.stored if name not in used]
+        if strangers := [name for name in others if not re.fullmatch(harmless, name)]:
+            raise ValueError(
+                f"model.safetensors has {len(strangers)} arrays without a place in the network "
+                f"that config.json describes: {', '.join(sorted(strangers)[:3])}..."
+            )
+        return checked, np.float64 if "F64" in kinds else np.float32
+
+    def read(self, part: _Part) -> Array:
+        arrays = []
+        for name in part.theirs:
+            array = self._read(self[name])
+            if not np.isfinite(array).all():
+                raise ValueError(f"model.safetensors has nan or inf in {self[name]}")
+            arrays.append(array)
+        array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return array.T if part.transposed else array
+
+
+class _Zeros(Rng):
+    """Draws zeros, in no time, for a model of which every weight is about to be replaced."""
+
+    def standard_normal(self, size: Any) -> Array:  # type: ignore[override]
+        return np.zeros(size)
+
+    def uniform(self, low: float, high: float, size: Any) -> Array:  # type: ignore[override]
+        return np.zeros(size)
+
+
+def _filled(
+    model: Module, arrays: _Arrays, parts: list[_Part],
+    rng: Rng | None = None, spread: float = 0.0,
+) -> Module:  # fmt: skip
+    """The model with each parameter replaced, one at a time, so that there are never two sets."""
+    parameters = dict(model.named_parameters())
+    for part in parts:
+        p = parameters.pop(part.ours)
+        if part.theirs:
+            value = arrays.read(part)
+        else:
+            assert rng is not None
+            value = np.zeros(p.shape) if p.ndim == 1 else rng.normal(0.0, spread, p.shape)
+        p.data = value.astype(p.dtype, order="C", copy=False)
+    assert not parameters, f"no arrays for {[*parameters]}"
+    return model
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > 10_000_000:
+            raise ValueError(f"{path.stat().st_size} bytes are no settings")
+        config = json.loads(path.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"config.json cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"load_pretrained: {folder / 'config.json'} holds no settings")
-    return config, arrays
+        raise ValueError(f"config.json holds {short(config)}, expected an object of settings")
+    return config
+
+
+def _wrong(key: str, value: Any, expected: str) -> ValueError:
+    return ValueError(f"config.json has {key} = {short(value)}, expected {expected}")
+
+
+def _with_one_name_each(config: Config, other_names: Mapping[str, str]) -> Config:
+    renamed = {key: value for key, value in config.items() if key not in other_names}
+    for other, key in other_names.items():
+        if other in config:
+            if key in config and repr(config[key]) != repr(config[other]):
+                raise _wrong(other, config[other], f"{short(config[key])} as in {key}")
+            renamed[key] = config[other]
+    return renamed
+
+
+def _check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[str]) -> None:
+    for key, value in config.items():
+        if key in fixed:
+            if type(value) is not type(fixed[key]) or value != fixed[key]:
+                raise _wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
+        elif key not in known:
+            raise ValueError(
+                f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
+                "that is not known here; if it does not, take it out"
+            )
+
+
+def _size(config: Config, key: str, default: int) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or value < 1:
+        raise _wrong(key, value, "a whole number of at least 1")
+    return value
+
+
+def _positive(config: Config, key: str, default: float) -> float:
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0.0 < value < math.inf:
+        raise _wrong(key, value, "a number above 0")
+    return float(value)
+
+
+def _activation(config: Config, key: str, default: str) -> ActivationName:
+    value = config.get(key, default)
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        raise _wrong(key, value, f"one of {[*ACTIVATIONS]}")
+    return ACTIVATIONS[value]
+
+
+def _check_heads(channels_key: str, channels: int, heads_key: str, heads: int) -> None:
+    if channels % heads:
+        raise _wrong(heads_key, heads, f"a divisor of {channels_key} = {channels}")
+
+
+def _labels(config: Config) -> int:
+    """How many classes config.json names; 2 where it names none, as in the library."""
+    names = config.get("id2label")
+    if names is None:
+        return _size(config, "num_labels", 2)
+    if not isinstance(names, dict) or not names:
+        raise _wrong("id2label", names, "an object with a name for each class")
+    if (number := config.get("num_labels")) not in (None, len(names)):
+        raise _wrong("num_labels", number, f"{len(names)}, as there are names in id2label")
+    return len(names)
+
+
+def _architecture(config: Config) -> str | None:
+    """The name of the class that wrote the folder, if config.json says it."""
+    names = config.get("architectures")
+    if names is None:
+        return None
+    if not (isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)):
+        raise _wrong("architectures", names, "a list of one name")
+    return names[0]
+
+
+def _unknown_architecture(name: str, known: list[str]) -> ValueError:
+    return _wrong("architectures", [name], f"one of {known}: no other is computed here")

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import to_device
+from minimono.checks import Rng
 from minimono.engine.primitives import pad
 from minimono.engine.tensor import Tensor
-from minimono.nn.convolution import Conv2d
+from minimono.nn.convolution import Conv2d, check_image
 from minimono.nn.layers import FeedForward, LayerNorm, Linear, MultiHeadAttention, parameter
 from minimono.nn.module import Module, Tap
 
@@ -42,14 +44,20 @@ class ViT(Module):
 
     def __init__(
         self, *, image: tuple[int, int, int], patch: int, window: int, channels: int, heads: int,
-        layers: int, classes: int, rng: np.random.Generator, dtype: Any = np.float32,
+        layers: int, classes: int, rng: Rng, dtype: Any = np.float32,
     ):  # fmt: skip
-        if patch < 1 or window < 1 or any(n % (patch * window) for n in image[1:]):
+        image = check_image(image, "ViT: image")
+        checks.sizes(
+            "ViT", patch=patch, window=window, channels=channels, heads=heads, classes=classes
+        )
+        checks.sizes("ViT", least=0, layers=layers)
+        rng = checks.generator(rng, "ViT: rng")
+        if any(n % (patch * window) for n in image[1:]):
             raise ValueError(
-                f"ViT: image {tuple(image)} is not made of windows of {window} x {window} patches "
+                f"ViT: image {image} is not made of windows of {window} x {window} patches "
                 f"of {patch} x {patch} pixels"
             )
-        self.image = tuple(image)
+        self.image = image
         grid = (image[1] // patch, image[2] // patch)
         self.patches = Conv2d(image[0], channels, patch, stride=patch, rng=rng, dtype=dtype)
         self.position = parameter(0.02 * rng.standard_normal((grid[0] * grid[1], channels)), dtype)
