@@ -1,15 +1,18 @@
 """What pytest knows beyond `tests/`: examples in pages and docstrings, and how properties run."""
 
+import json
 import os
+import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
-from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import Phase, settings
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
-from sybil.parsers.rest import DocTestParser
-from sybil.sybil import SybilCollection
 
 os.environ.setdefault("MPLBACKEND", "agg")  # pictures are drawn without a screen
 
@@ -24,27 +27,60 @@ settings.register_profile(
 )  # fmt: skip
 settings.load_profile("minimono-ci" if os.environ.get("CI") else "minimono")
 
-OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
-FIXTURES = ["switches_are_left_as_found"]
+ROOT = Path(__file__).parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(p for p in sorted(ROOT.glob("docs/**/*.md")) if not {"_build", "gallery"} & set(p.parts)),
+]
 
 
-def pages(**where: object) -> Sybil:
-    """Every ```python fence of a page: scripts and `>>>` sessions, one namespace a page."""
-    parsers = [PythonCodeBlockParser(doctest_optionflags=OPTIONS), SkipParser()]
-    return Sybil(parsers, fixtures=FIXTURES, **where)
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "FileWithExamples | None":
+    is_module = file_path.suffix == ".py" and file_path.is_relative_to(ROOT / "minimono")
+    if is_module or file_path in PAGES:
+        return FileWithExamples.from_parent(parent, path=file_path)
+    return None
 
 
-README_AND_OTHERS = pages(filenames=["README.md", "CONTRIBUTING.md"])
-DOCUMENTATION = pages(path="docs", pattern="*.md")
-DOCSTRINGS = Sybil([DocTestParser(OPTIONS)], path="minimono", pattern="*.py", fixtures=FIXTURES)
+class FileWithExamples(pytest.File):
+    """A page or a module whose examples run in a process of their own: `tests/examples.py`."""
 
-pytest_collect_file = SybilCollection([README_AND_OTHERS, DOCUMENTATION, DOCSTRINGS]).pytest()
+    def collect(self) -> Iterator["Examples"]:
+        if re.search(r"^ *(>>> |```python)", self.path.read_text(encoding="utf-8"), re.MULTILINE):
+            yield Examples.from_parent(self, name="examples")
+
+
+class Examples(pytest.Item):
+    def runtest(self) -> None:
+        runner = examples_runner()
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        print(self.path, file=runner.stdin, flush=True)
+        failures = json.loads(runner.stdout.readline())
+        if failures:
+            pytest.fail(failures, pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"the examples of {self.path.relative_to(ROOT)}"
+
+
+@cache
+def examples_runner() -> "subprocess.Popen[str]":
+    command = [sys.executable, "-P", "-W", "error", ROOT / "tests/examples.py"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+
+def pytest_sessionfinish() -> None:
+    if examples_runner.cache_info().currsize:
+        with examples_runner() as runner:  # closes its input, and waits for its end
+            runner.stdin.close()
 
 
 @pytest.fixture(scope="session")
-def page_parser() -> Sybil:
-    """For `tests/docs/test_fences.py`, which checks that no fence escapes the parsers above."""
-    return DOCUMENTATION
+def examples() -> SimpleNamespace:
+    """The pages, and what finds examples: `tests/docs/test_fences.py` looks for those it misses."""
+    return SimpleNamespace(PAGES=PAGES, **runpy.run_path(str(ROOT / "tests/examples.py")))
 
 
 @pytest.fixture(autouse=True)

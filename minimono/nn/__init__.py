@@ -1,6 +1,6 @@
 """Networks: modules, layers, taps, models, optimisers, training, checkpoints."""
 
-from minimono.nn import checkpoint, optim, taps, training
+from minimono.nn import checkpoint, models, optim, taps, training
 from minimono.nn.convolution import AvgPool2d, Conv2d, ConvGRUCell, ConvTranspose2d, MaxPool2d
 from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.layers import (
@@ -19,5 +19,5 @@ __all__ = [
     "Activation", "AvgPool2d", "Conv2d", "ConvGRUCell", "ConvTranspose2d", "Dropout",
     "Embedding", "FeedForward", "LayerNorm", "Linear", "MaxPool2d", "Module",
     "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "backward_in_parts",
-    "checkpoint", "optim", "taps", "training",
+    "checkpoint", "models", "optim", "taps", "training",
 ]  # fmt: skip

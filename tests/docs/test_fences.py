@@ -1,29 +1,35 @@
-"""No example in a page is only for show: each is run, or says why it is not.
+"""No example is only for show: each is run, or says why it is not.
 
-Sybil runs the ```python fences (conftest.py says how); these tests find fences on their own and
-check that Sybil saw them, that skips give a reason, and that shell commands exist.
+Pages and modules run their examples (tests/examples.py says how); these tests find examples on
+their own, in every file of the project, and check that those are run, that skips give a reason, and
+that shell commands exist.
 """
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
-from doctest import SKIP
+from doctest import SKIP, DocTestParser
 from doctest import Example as DocTestExample
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from sybil import Sybil
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *(p for p in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in p.parts),
-]
+MADE = {"_build", "gallery", "runs", "__pycache__"}  # by commands, not by hand
+FILES = [
+    file for folder in ("docs", "minimono", "demos", "tests")
+    for file in sorted((ROOT / folder).rglob("*.*")) if not MADE & set(file.parts)
+]  # fmt: skip
+PAGES = [*sorted(ROOT.glob("*.md")), *(file for file in FILES if file.suffix == ".md")]
+MODULES = [ROOT / "conftest.py", *(file for file in FILES if file.suffix == ".py")]
 FENCE = re.compile(r"^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(`{3,}|~{3,})(.*)$")
 # MyST directives the build itself carries out, so that a mistake in them fails `make docs`.
 DIRECTIVES = {
@@ -141,8 +147,8 @@ def unknown_flags(arguments: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_example_is_run_or_says_why_not(page: Path, page_parser: Sybil) -> None:
-    assert problems(page, page_parser) == []
+def test_every_example_is_run_or_says_why_not(page: Path, examples: SimpleNamespace) -> None:
+    assert problems(page, examples.PAGE) == []
 
 
 @pytest.mark.parametrize(
@@ -166,13 +172,15 @@ def test_every_example_is_run_or_says_why_not(page: Path, page_parser: Sybil) ->
         "```sh\nminimono oracle chek\n```\n",
     ],
 )
-def test_a_fence_that_escapes_is_found(text: str, tmp_path: Path, page_parser: Sybil) -> None:
+def test_a_fence_that_escapes_is_found(
+    text: str, tmp_path: Path, examples: SimpleNamespace
+) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
-    assert len(problems(page, page_parser)) == 1
+    assert len(problems(page, examples.PAGE)) == 1
 
 
-def test_fences_that_are_in_order(tmp_path: Path, page_parser: Sybil) -> None:
+def test_fences_that_are_in_order(tmp_path: Path, examples: SimpleNamespace) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "```python\nx = 1\n\nassert x\n```\n\n1. In a list:\n\n   ```text\n   x\n   ```\n\n"
@@ -181,10 +189,61 @@ def test_fences_that_are_in_order(tmp_path: Path, page_parser: Sybil) -> None:
         "```text\nwhat it prints\n```\n\n```{toctree}\nmap\n```\n\n"
         "```sh\npython -m pip install -e '.[test]'\nmake demo TEXT=my.txt  # a comment\n```\n"
     )
-    assert problems(page, page_parser) == []
+    assert problems(page, examples.PAGE) == []
     assert [f.line for f in fences(page.read_text())] == [1, 9, 13, 22, 25, 29, 33]
 
 
-def test_docstrings_skip_nothing() -> None:
-    for file in sorted((ROOT / "minimono").rglob("*.py")):
-        assert "+SKIP" not in file.read_text(encoding="utf-8"), file
+def test_every_page_with_python_is_run(
+    examples: SimpleNamespace, pytestconfig: pytest.Config
+) -> None:
+    with_python = {p for p in PAGES if any(f.language == "python" for f in fences(p.read_text()))}
+    assert len(with_python) > 20
+    assert with_python <= set(examples.PAGES)
+    paths = [ROOT / path for path in pytestconfig.getini("testpaths")]
+    assert all(any(page.is_relative_to(path) for path in paths) for page in examples.PAGES)
+
+
+def test_every_example_in_a_python_file_is_run(examples: SimpleNamespace) -> None:
+    """None in a comment or a string that is no docstring, and none in a file that nobody runs."""
+    found = 0
+    for file in MODULES:
+        text = file.read_text(encoding="utf-8")
+        if file.is_relative_to(ROOT / "minimono"):
+            run = sum(len(test.examples) for test in examples.docstrings(file))
+        else:
+            run = 0
+        assert len(re.findall(r"^ *>>> ", text, re.MULTILINE)) == run, file
+        assert "+SKIP" not in text or file == Path(__file__), file
+        found += run
+    assert found > 200
+
+
+def test_each_example_owes_nothing_to_another(tmp_path: Path, examples: SimpleNamespace) -> None:
+    """A page finds nothing loaded and no name of another; what it says on its output is lost."""
+    first, second = tmp_path / "first.md", tmp_path / "second.md"
+    nothing_loaded = "```python\nimport sys\nassert 'minimono' not in sys.modules\n"
+    first.write_text(nothing_loaded + "import minimono.nn\nfound = 1\nprint('noise')\n```\n")
+    second.write_text(nothing_loaded + "```\n```python\n>>> found\n1\n```\n")
+    run = subprocess.run(
+        [sys.executable, "-P", ROOT / "tests/examples.py", first, second],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "name 'found' is not defined" in run.stderr
+    assert "AssertionError" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [(">>> a = 1\n", ""), (">>> a\n1\n", "NameError"), (">>> 1\n2\n", "Got")]
+)
+def test_a_docstring_that_is_wrong_is_found(
+    source: str, said: str, examples: SimpleNamespace
+) -> None:
+    test = DocTestParser().get_doctest(source, {"__name__": "here"}, "name", "file.py", 0)
+    assert said in examples.of_docstring(test)
+    assert bool(said) == bool(examples.of_docstring(test))
+
+
+def test_an_example_that_ends_its_process_is_found(examples: SimpleNamespace) -> None:
+    assert "status -9" in examples.alone(lambda: os.kill(os.getpid(), signal.SIGKILL) or "")
+    assert "SystemExit" in examples.alone(lambda: sys.exit(0))
