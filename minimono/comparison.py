@@ -31,6 +31,7 @@ from minimono.mono.inhibition import MEmeL
 from minimono.nn import taps
 from minimono.nn.module import Module
 from minimono.nn.training import Record, TrainingError
+from minimono.verdict import Interval
 
 Scores = dict[str, float]  # by the measures' names
 
@@ -292,18 +293,6 @@ def number_of_trainings(seeds: int, tuning_seeds: int, grid: int) -> int:
 
 
 # ---- statistics over seeds ---------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """A mean, and half the width of its 95 % interval."""
-
-    mean: float
-    half: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether zero is outside."""
-        return abs(self.mean) > self.half
 
 
 class Paired(NamedTuple):

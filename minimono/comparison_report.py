@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minimono.backend import Array
 from minimono.comparison import (
     GRID,
     MEMEL,
@@ -25,9 +26,7 @@ from minimono.comparison import (
     PHI,
     TUNING_SEEDS,
     Comparison,
-    Interval,
     Measure,
-    Paired,
     Task,
     compare,
     insert,
@@ -37,6 +36,7 @@ from minimono.comparison import (
     scipy_stats,
     score,
 )
+from minimono.verdict import LEAST, NOT_RESOLVED, Verdict, judge
 
 # ---- tables and words --------------------------------------------------------------------------
 
@@ -45,8 +45,10 @@ LEGEND = """\
   of the order of batches; the data are the same, so it says nothing about other test data.
 minus original: the mean of the differences, seed by seed. p (t): of the paired t-test. Sign test:
   in how many seeds it is higher than the original, of those that differ, and p of that, which
-  cannot be below {least:.3f} with {n} seeds. Nothing is corrected for asking five times a table: if
-  no method did anything, one table in four or five would still have an interval without zero.
+  cannot be below {least:.3f} with {n} seeds. No table is corrected for asking five times: if no
+  method did anything, one table in four or five would still have an interval without zero.
+Words: all {conclusions} conclusions hold together with 95 %, so each has a wider interval than in
+  its table (of {each:.2f} %). Fewer than {fewest} seeds resolve nothing.
 phi: of test activations at MEmeL's places, nothing inhibited, against moments of training ones:
   the 99.9th percentile of all, and the highest of each sample, its median over samples.
 MEmeL, on at test: the same networks as MEmeL, so the same phi. published: by the paper."""
@@ -71,7 +73,7 @@ def _table(found: Comparison, m: Measure) -> str:
         else:
             test = paired(found.values(name, m), original)
             line += [
-                _signed(test.difference, m.digits),
+                test.difference.written(m.digits),
                 "" if math.isnan(test.p_t) else f"{test.p_t:.3f}",
                 f"{test.higher} of {test.higher + test.lower}, p {test.p_sign:.3f}",
             ]
@@ -85,10 +87,6 @@ def _table(found: Comparison, m: Measure) -> str:
             line.append(m.published.get(line[0], ""))
     table = _aligned(lines)
     return f"{table}\n\npublished: {m.published_as}." if m.published else table
-
-
-def _signed(difference: Interval, digits: int) -> str:
-    return f"{difference.mean:+.{digits}f} ± {difference.half:.{digits}f}"
 
 
 def _aligned(lines: list[list[str]]) -> str:
@@ -125,53 +123,57 @@ def _tuned(value: float | None, digits: int) -> str:
 
 
 def verdicts(found: Comparison) -> list[str]:
-    """What the tables say, in words, plainly: where the paper's claim does not show, that too."""
+    """What the numbers allow one to say, plainly: where the paper's claim is not resolved, that."""
     return [_verdict(found, m) for m in found.task.measures] + [_phi_verdict(found)]
 
 
+def conclusions(found: Comparison) -> int:
+    """How many differences `verdicts` judges: phi's, all methods' and the baseline's."""
+    _, baseline = found.task.baseline()
+    return 1 + sum(len(NAMES) - 1 + (m.name in baseline) for m in found.task.measures)
+
+
 def _verdict(found: Comparison, m: Measure) -> str:
-    tests = {name: _against_original(found, name, m) for name in NAMES[1:]}
-    better: list[str] = []
-    worse: list[str] = []
-    neither: list[str] = []
-    for name, test in tests.items():
-        d = test.difference
-        verdict = neither if not d.clear else better if _gains(d, m) else worse
-        verdict.append(f"{name} ({_signed(d, m.digits)})")
-    said = [
-        f"{words} {', '.join(names)}."
-        for words, names in (
-            ("Better than the original:", better), ("Worse than the original:", worse),
-            ("No difference to the original that the seeds can tell from chance:", neither),
-        )
-        if names
-    ]  # fmt: skip
-    shows = tests[MEMEL.name].difference.clear and _gains(tests[MEMEL.name].difference, m)
-    claim = "shows here" if shows else "does not show at this scale"
-    said.append(f"The paper's claim, that MEmeL gains, {claim}.")
+    original = found.values(ORIGINAL.name, m)
+    judged = {
+        name: _judge(found, found.values(name, m), original, m) for name in NAMES[1:]
+    }
+    said = []
+    for word, label in (
+        ("better", "Better than the original"), ("worse", "Worse than the original"),
+        (NOT_RESOLVED, NOT_RESOLVED.capitalize()),
+    ):  # fmt: skip
+        names = [
+            f"{name} ({verdict.interval.written(m.digits)})"
+            for name, verdict in judged.items() if verdict.word == word
+        ]  # fmt: skip
+        said += [f"{label}: {', '.join(names)}."] if names else []
+    claim = {"better": "shows", "worse": "the opposite shows", NOT_RESOLVED: NOT_RESOLVED}
+    said.append(f"The paper's claim, that MEmeL gains: {claim[judged[MEMEL.name].word]}.")
     name, baseline = found.task.baseline()
-    gain = float(found.values(ORIGINAL.name, m).mean()) - baseline.get(m.name, math.nan)
-    if not math.isnan(gain) and not _gains(Interval(gain, 0.0), m):
-        said.append(f"But no network is worth much here: the original does not beat {name}.")
+    if m.name in baseline:
+        word = _judge(found, original, baseline[m.name], m).word
+        if word == "worse":
+            said.append(f"But no network is worth much here: the original is worse than {name}.")
+        elif word == NOT_RESOLVED:
+            said.append(f"But whether the original is better than {name} is {NOT_RESOLVED}.")
     return f"{m.name}: {' '.join(said)}"
 
 
+def _judge(found: Comparison, values: Array, base: float | Array, m: Measure) -> Verdict:
+    above, below = ("better", "worse") if m.better == "higher" else ("worse", "better")
+    return judge(values, base, above=above, below=below, among=conclusions(found))
+
+
 def _phi_verdict(found: Comparison) -> str:
-    d = _against_original(found, MEMEL.name, PHI[0]).difference
-    less = (
-        f"{'less' if d.mean < 0 else 'more'} monosemantic than the original's"
-        if d.clear
-        else "neither less nor more monosemantic than the original's, as far as the seeds can tell"
+    word, difference = judge(
+        found.values(MEMEL.name, PHI[0]), found.values(ORIGINAL.name, PHI[0]),
+        above="more monosemantic", below="less monosemantic", among=conclusions(found),
+    )  # fmt: skip
+    return (
+        "phi: are MEmeL's networks at its places less monosemantic than the original's, or more? "
+        f"{word.capitalize()} (99.9 %: {difference.written(PHI[0].digits)})."
     )
-    return f"phi: at its places MEmeL's networks are {less} (99.9 %: {_signed(d, PHI[0].digits)})."
-
-
-def _against_original(found: Comparison, name: str, m: Measure) -> Paired:
-    return paired(found.values(name, m), found.values(ORIGINAL.name, m))
-
-
-def _gains(difference: Interval, m: Measure) -> bool:
-    return (difference.mean > 0) == (m.better == "higher")
 
 
 # ---- the picture -------------------------------------------------------------------------------
@@ -276,7 +278,10 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         minutes = (time.perf_counter() - began) / 60.0
         estimate = _estimate(full) if flags.quick else ""
     said = "\n".join(f"* {sentence}" for sentence in verdicts(found))
-    legend = LEGEND.format(n=seeds, least=min(1.0, 2.0 ** (1 - seeds)))
+    legend = LEGEND.format(
+        n=seeds, least=min(1.0, 2.0 ** (1 - seeds)), conclusions=conclusions(found),
+        each=100.0 - 5.0 / conclusions(found), fewest=LEAST,
+    )  # fmt: skip
     body = f"{task.description()}\n\n{tables(found)}\n\n{tuning_table(found)}\n\n{said}"
     print(f"\n{body}\n\n{legend}\n")
 

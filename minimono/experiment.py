@@ -1,4 +1,4 @@
-"""The main job: one small GPT, trained four times from one seed on the same batches of real text.
+"""The main job: one small GPT, trained four times from one seed on the same batches of a text.
 
     plain        the network as it is
     naive (a)    the most monosemantic activations become their mean; no gradient
@@ -54,7 +54,7 @@ UNTRAINED = Method("untrained", "Untrained", None)
 
 LOOKED_INTO = ("untrained", "plain", "memel")  # whose neurons are shown
 CASE_STUDY_BATCHES, CASE_STUDY_STEP = 16, 0.01  # the step: a learning rate of plain descent
-COST_ROUNDS = 12
+COST_ROUNDS = 24
 LOG10_PHI_EDGES = np.linspace(-6.0, 4.0, 101)
 
 
@@ -250,8 +250,8 @@ class Experiment:
                 change = run.movement(before, batch[0])
                 records.append(_record("movement", run.method, step=done, change=change))
             if evaluated:
-                pieces = self.corpus.validation_pieces[::4]
-                loss = float(measurement.window_losses(run.model, pieces).mean())
+                losses = measurement.window_losses(run.model, self.corpus.validation_pieces)
+                loss = float(losses.mean())  # the last one is the loss of the table
                 records.append(_record("validation", run.method, step=done, loss=loss))
         self.step = done
         return records

@@ -106,8 +106,8 @@ def movement(records: Sequence[Json]) -> Figure:
     both = figure.subplots(2, height_ratios=[4, 3])
     for axes, (title, methods, found) in zip(both, panels, strict=True):
         axes.axvline(0.0, color=MUTED, linewidth=0.8)
-        for y, (m, (mean, two_errors)) in enumerate(zip(methods, found, strict=True)):
-            axes.errorbar(mean, y, xerr=two_errors, fmt="o", color=COLOURS[m.key], markersize=5)
+        for y, (m, (mean, half)) in enumerate(zip(methods, found, strict=True)):
+            axes.errorbar(mean, y, xerr=half, fmt="o", color=COLOURS[m.key], markersize=5)
         axes.set_yticks(range(len(methods)), [m.name for m in methods])
         for label, m in zip(axes.get_yticklabels(), methods, strict=True):
             label.set_color(COLOURS[m.key])

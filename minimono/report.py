@@ -1,7 +1,8 @@
 """The demo's table, verdicts and page, made from its records and from nothing else.
 
-Differences have an interval: mean ± 2 standard errors over what was measured again and again
-(batches, steps, pieces of text). It says nothing about another seed: there is one run of each.
+Differences have a 95 % interval over what was measured again and again (batches, updates, pieces of
+text, rounds). It says nothing about another seed: there is one run of each. So what another seed
+may turn round, which network learns better or is less monosemantic, is never resolved here.
 """
 
 from __future__ import annotations
@@ -16,38 +17,10 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.experiment import METHODS, UNTRAINED, Method
+from minimono.verdict import NOT_RESOLVED, Interval, Median, interval, judge, judge_median, median
 
 Json = dict[str, Any]
 INHIBITING = [method for method in METHODS if method.strength is not None]
-
-
-class Interval(NamedTuple):
-    """A mean, and two of its standard errors."""
-
-    mean: float
-    two_errors: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether zero is outside the interval."""
-        return abs(self.mean) > self.two_errors
-
-    def written(self, digits: int) -> str:
-        if math.isnan(self.mean):
-            return "n/a"
-        return f"{self.mean:+.{digits}f} ± {self.two_errors:.{digits}f}"
-
-
-def interval(values: Sequence[float] | Array) -> Interval:
-    """Mean ± 2 standard errors; nan for less than two values.
-
-    >>> interval([1.0, 3.0])
-    Interval(mean=2.0, two_errors=2.0)
-    """
-    if len(values) < 2:
-        return Interval(math.nan, math.nan)
-    array = np.asarray(values, dtype=np.float64)
-    return Interval(float(array.mean()), float(2.0 * array.std(ddof=1) / math.sqrt(len(array))))
 
 
 class Row(NamedTuple):
@@ -55,12 +28,11 @@ class Row(NamedTuple):
 
     method: Method
     loss: float  # nats a character
-    loss_to_plain: Interval  # over pieces of validation text
     phi_mean: float
     phi_999: float
-    movement: Interval  # per cent, updates of the training; over measuring steps
+    movement: Interval  # per cent, by updates of the training; over those that were measured
     rule: Interval  # per cent, by the rule alone against naive (a); over batches
-    cost: float  # seconds a step, by plain's
+    cost: Median  # seconds of a step, over plain's of the same round; over rounds
     constant_neurons: int
     neurons: int
 
@@ -72,22 +44,15 @@ def of_kind(records: Sequence[Json], kind: str, method: str | None = None) -> li
 def rows(records: Sequence[Json]) -> list[Row]:
     """The table's numbers."""
     final = {r["method"]: r for r in of_kind(records, "final")}
-    steps = {m.key: _per_cent(of_kind(records, "movement", m.key)) for m in METHODS}
-    rule = {m.key: _per_cent(of_kind(records, "case study", m.key)) for m in INHIBITING}
-    seconds = {
-        m.key: np.array([r["seconds"] for r in of_kind(records, "cost", m.key)]) for m in METHODS
-    }
-    plain_losses = np.array(final["plain"]["piece_losses"])
     return [
         Row(
             method=m,
             loss=final[m.key]["loss"],
-            loss_to_plain=interval(np.array(final[m.key]["piece_losses"]) - plain_losses),
             phi_mean=_number(final[m.key]["phi_mean"]),
             phi_999=_number(final[m.key]["phi_999"]),
-            movement=interval(steps[m.key]),
-            rule=interval(rule[m.key] - rule["naive-a"] if m in INHIBITING else []),
-            cost=float(np.median(seconds[m.key] / seconds["plain"])),
+            movement=interval(_per_cent(records, "movement", m)[0]),
+            rule=interval(_by_the_rule(records, m)),
+            cost=median(_cost(records, m)),
             constant_neurons=final[m.key]["constant_neurons"],
             neurons=final[m.key]["neurons"],
         )
@@ -95,8 +60,28 @@ def rows(records: Sequence[Json]) -> list[Row]:
     ]
 
 
-def _per_cent(measured: list[Json]) -> Array:
-    return 100.0 * np.array([r["change"] for r in measured if r["change"] is not None])
+def _per_cent(records: Sequence[Json], kind: str, *methods: Method) -> Array:
+    """Movements (methods, n), where all of the methods have one."""
+    of_each = [[r["change"] for r in of_kind(records, kind, m.key)] for m in methods]
+    known = [found for found in zip(*of_each, strict=True) if None not in found]
+    return 100.0 * np.array(known, dtype=np.float64).reshape(-1, len(methods)).T
+
+
+def _by_the_rule(records: Sequence[Json], method: Method) -> Array:
+    """Movement of the case study, minus naive (a)'s on the same batches; plain has no rule."""
+    if method.strength is None:
+        return np.empty(0)
+    own, none = _per_cent(records, "case study", method, INHIBITING[0])
+    return own - none
+
+
+def _cost(records: Sequence[Json], method: Method) -> Array:
+    """Seconds of a step, over plain's of the same round."""
+    own, plain = (
+        np.array([r["seconds"] for r in of_kind(records, "cost", m.key)])
+        for m in (method, METHODS[0])
+    )
+    return own / plain
 
 
 def _number(value: float | None) -> float:
@@ -108,14 +93,18 @@ HEADINGS = (
     "Time", "Constant",
 )  # fmt: skip
 LEGEND = """\
-Loss: validation, nats per character (divide by ln 2 for bits).
+Loss: validation, nats per character (divide by ln 2 for bits), on the same text as the progress
+  bar's and the picture's.
 phi: of validation activations behind the middle blocks, against the moments of training ones;
   its mean and its 99.9th percentile.
 Moved: change of the flagged activations' distance to their mean by one update, in per cent; below
   0 is towards the mean. In training: by its own updates. By the rule: by one small gradient step
   from one and the same network; the difference to naive (a), which gives no gradient.
-Time: of a step, against plain. Constant: neurons without variance, which have no phi.
-±: two standard errors, over steps or batches. One seed each."""
+Time: of a step, over plain's of the same round; median (95 % interval over rounds).
+Constant: neurons without variance, which have no phi.
+±: half of the 95 % interval of the mean (Student's t), in training over the updates that were
+  measured, by the rule over batches. One network of each, from one seed: none of it is over seeds.
+What shows: all verdicts together hold with 95 %, so their intervals are wider than the table's."""
 
 
 _RULE_CELLS = {"plain": "none", "naive-a": "0"}  # there is no rule; it is what is subtracted
@@ -123,10 +112,14 @@ _RULE_CELLS = {"plain": "none", "naive-a": "0"}  # there is no rule; it is what 
 
 def cells(row: Row) -> list[str]:
     return [
-        row.method.name, f"{row.loss:.4f}", f"{row.phi_mean:.3f}", f"{row.phi_999:.2f}",
+        row.method.name, f"{row.loss:.4f}", _written(row.phi_mean, 3), _written(row.phi_999, 2),
         row.movement.written(2), _RULE_CELLS.get(row.method.key) or row.rule.written(4),
-        f"x {row.cost:.2f}", str(row.constant_neurons),
+        "1" if row.method is METHODS[0] else row.cost.written(2), str(row.constant_neurons),
     ]  # fmt: skip
+
+
+def _written(value: float, digits: int) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def table(records: Sequence[Json]) -> str:
@@ -148,63 +141,65 @@ def table(records: Sequence[Json]) -> str:
 # ---- what shows and what does not --------------------------------------------------------------
 
 
+VERDICTS = 6  # `verdicts` draws two on the rule, one on movement in training, three on time
+
+
 def verdicts(records: Sequence[Json]) -> list[str]:
     """What this run says about each claim of the paper, in plain words."""
-    by = {row.method.key: row for row in rows(records)}
-    plain, a, b, memel = by["plain"], by["naive-a"], by["naive-b"], by["memel"]
-    rule_size = "compared with naive (a), by one step of the same network"
+    table = {row.method.key: row for row in rows(records)}
+    plain, a, b, memel = METHODS
+    pieces = [
+        np.array(of_kind(records, "final", m.key)[0]["piece_losses"]) for m in (memel, plain)
+    ]
+    loss = interval(pieces[0] - pieces[1])
     return [
         "Claim: naive (b) moves flagged activations away from their mean. "
-        + _moved(b.rule, away=True) + f": {b.rule.written(4)} %, {rule_size}.",
+        + _of_the_rule(records, b, above="shows", below="the opposite shows"),
         "Claim: reversing the gradient moves them towards it. "
-        + _moved(memel.rule, away=False) + f": {memel.rule.written(4)} %, {rule_size}.",
+        + _of_the_rule(records, memel, above="the opposite shows", below="shows"),
         "In training itself, the network's other reasons to move are part of it: "
-        + "; ".join(f"{row.method.name} {row.movement.written(2)} %" for row in by.values())
-        + ". " + _apart(memel.movement, b.movement),
-        "Claim: inhibited networks are less monosemantic. "
-        + ("It points that way: the" if memel.phi_999 < plain.phi_999 else "Does not show: the")
-        + f" 99.9th percentile of phi is {memel.phi_999:.2f} with MEmeL and "
-        + f"{plain.phi_999:.2f} without ({_change(memel.phi_999, plain.phi_999)}); naive (a) "
-        + f"{a.phi_999:.2f}, naive (b) {b.phi_999:.2f}. One seed cannot tell such differences "
-        + "from chance.",
-        "Claim: MEmeL learns better. " + _loss_verdict(memel),
-        f"MEmeL's step takes {memel.cost:.2f} times the plain one here, naive (a)'s "
-        + f"{a.cost:.2f}, naive (b)'s {b.cost:.2f}.",
+        + "; ".join(f"{row.method.name} {row.movement.written(2)} %" for row in table.values())
+        + ". " + _apart(records, memel, b),
+        f"Claim: inhibited networks are less monosemantic. {NOT_RESOLVED.capitalize()}: one "
+        "network of each has no interval. The 99.9th percentile of phi is "
+        + ", ".join(f"{_written(row.phi_999, 2)} ({row.method.name})" for row in table.values())
+        + ".",
+        f"Claim: MEmeL learns better. {NOT_RESOLVED.capitalize()}: one network of each, and "
+        "another seed may turn it round. On this run's validation text MEmeL's loss minus plain's "
+        f"is {loss.written(4)} nats (95 % interval over pieces of text, not over seeds).",
+        "Time of a step over plain's, median and its interval: "
+        + "; ".join(f"{m.name} {_of_the_cost(records, m)}" for m in (a, b, memel))
+        + ". On this machine, as busy as it was.",
     ]  # fmt: skip
 
 
-def _moved(rule: Interval, *, away: bool) -> str:
-    if math.isnan(rule.mean):
-        return "Not measured (inhibition had not begun)"
-    if not rule.clear:
-        return "Does not show at this scale"
-    return "Shows" if (rule.mean > 0) == away else "The opposite shows"
-
-
-def _apart(memel: Interval, b: Interval) -> str:
-    if math.isnan(memel.mean) or math.isnan(b.mean):
-        return "Too few steps to compare."
-    difference = Interval(memel.mean - b.mean, math.hypot(memel.two_errors, b.two_errors))
-    if not difference.clear:
-        return "MEmeL and naive (b) do not differ by more than the noise."
-    nearer = "nearer to" if difference.mean < 0 else "further from"
-    return f"MEmeL's end up {nearer} their means than naive (b)'s, by more than the noise."
-
-
-def _change(value: float, reference: float) -> str:
-    return f"{100.0 * (value / reference - 1.0):+.1f} %"
-
-
-def _loss_verdict(memel: Row) -> str:
-    difference = memel.loss_to_plain
-    amount = f"its validation loss is {difference.written(4)} nats against plain"
-    if not difference.clear:
-        return f"Does not show at this scale: {amount}, within the noise of which text is taken."
-    word = "lower" if difference.mean < 0 else "higher"
+def _of_the_rule(records: Sequence[Json], method: Method, *, above: str, below: str) -> str:
+    changes = _by_the_rule(records, method)
+    if not len(changes):
+        return f"{NOT_RESOLVED.capitalize()}: inhibition had not begun."
+    word, found = judge(changes, above=above, below=below, among=VERDICTS)
     return (
-        f"In this run the loss is {word}: {amount}. The ± is over pieces of text; how much another "
-        "seed would change, one run cannot tell."
+        f"{word.capitalize()}: {found.written(4)} % compared with naive (a), by one step of the "
+        f"same network, over {len(changes)} batches."
     )
+
+
+def _apart(records: Sequence[Json], memel: Method, b: Method) -> str:
+    ours, theirs = _per_cent(records, "movement", memel, b)
+    word, found = judge(
+        ours, theirs, above="further from their means", below="nearer to their means",
+        among=VERDICTS,
+    )  # fmt: skip
+    return (
+        f"MEmeL's end up nearer than naive (b)'s, or further? {word.capitalize()}: "
+        f"{found.written(2)} %, over the {len(ours)} updates that were measured."
+    )
+
+
+def _of_the_cost(records: Sequence[Json], method: Method) -> str:
+    ratios = _cost(records, method)
+    word = judge_median(ratios, 1.0, above="slower", below="faster", among=VERDICTS)
+    return f"{median(ratios, among=VERDICTS).written(2)}, {word}"
 
 
 # ---- the page ----------------------------------------------------------------------------------
@@ -249,7 +244,7 @@ VARIABLES = {
 def page(records: Sequence[Json], config: Json, pictures: Mapping[str, str]) -> str:
     """The report: one HTML page without scripts that loads nothing. pictures: name to SVG."""
     text, settings = config["text"], config["settings"]
-    source = settings["text"] or "Python's own help topics"
+    source = settings["text"] or "Python's own help topics, English with code and markup"
     lines = [
         "<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -270,13 +265,14 @@ def page(records: Sequence[Json], config: Json, pictures: Mapping[str, str]) -> 
         "<h2>Learning</h2>",
         _figure(pictures["loss"], "Training and validation loss of the four methods",
                 "How to read it: above, the loss against the step; lines are training (smoothed), "
-                "dots are validation, the dotted line is what guessing each character by its "
+                "dots are validation (the last ones are the table's), the dotted line is what "
+                "guessing each character by its "
                 "frequency would cost. Below, each method minus plain on the same batches: under "
-                "zero it learns better than plain."),
+                "zero its loss is lower."),
         "<h2>Where flagged activations move</h2>",
         _figure(pictures["movement"], "Movement of flagged activations by one update",
                 "How to read it: left of zero an update brought the flagged activations nearer to "
-                "their mean, right of zero further away; bars are two standard errors. Above, the "
+                "their mean, right of zero further away; bars are 95 % intervals. Above, the "
                 "updates of the training, with all that the network wants besides. Below, what the "
                 "rule alone does: one small gradient step from the trained plain network by each "
                 "of the three rules, compared with naive (a). Plain's flagged activations are "
@@ -390,12 +386,16 @@ def _definitions(config: Json) -> str:
         "begun: the sum of |z after - mean| over the flagged activations by the sum of "
         "|z before - mean|, minus 1; z is the network's own activation of the same batch before "
         "and after the update, nothing inhibited; mean is what the flagged activation was set "
-        "to. Mean ± 2 standard errors over these updates.",
+        "to. Mean and 95 % interval over these updates.",
         "Moved by the rule": "the same quantity after one step of plain gradient descent "
         "from the trained plain network, the same batches for each rule, minus naive (a)'s; mean "
-        "± 2 standard errors over batches.",
+        "and 95 % interval over batches.",
         "Time": "further updates of the four networks in turn, on the same batches: the "
-        "median of the ratios to plain.",
+        "median of the ratios to plain, and its 95 % interval over rounds (from the sorted "
+        "ratios: they are far from normal).",
+        "Verdicts": f"a difference is resolved if its interval does not hold 0. The {VERDICTS} "
+        "verdicts hold together with 95 %, so each by a wider interval. Which network learns "
+        "better, or is less monosemantic, one seed cannot resolve.",
     }
     listed = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"

@@ -1,0 +1,142 @@
+"""Words that numbers allow: better, worse, or not resolved."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minimono.verdict import (
+    NOT_RESOLVED,
+    Interval,
+    interval,
+    judge,
+    judge_median,
+    median,
+    student_t,
+)
+
+
+def word(values: object, base: object = 0.0, among: int = 1) -> str:
+    return judge(values, base, above="more", below="less", among=among).word  # type: ignore[arg-type]
+
+
+# ---- intervals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("degrees", [*range(1, 12), 23, 100, 999])
+@pytest.mark.parametrize("outside", [0.3, 0.05, 0.05 / 46])
+def test_student_t_leaves_out_what_it_says(degrees: int, outside: float) -> None:
+    mpmath = pytest.importorskip("mpmath")
+    t = student_t(degrees, outside)  # P(|T| > t) = I(d/(d + t^2); d/2, 1/2)
+    found = mpmath.betainc(degrees / 2, 0.5, 0, degrees / (degrees + t * t), regularized=True)
+    assert float(found) == pytest.approx(outside, rel=1e-9)
+
+
+def test_interval_by_hand() -> None:
+    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])  # s^2 = 10/4, t(0.975; 4) = 2.776445
+    assert found.mean == 3.0
+    assert found.half == pytest.approx(2.7764451052 * math.sqrt(2.5 / 5.0), rel=1e-9)
+    both = interval([1.0, 2.0, 3.0, 4.0, 5.0], among=2)  # t(0.9875; 4) = 3.495406
+    assert both.half == pytest.approx(3.4954059325 * math.sqrt(2.5 / 5.0), rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan, 2.0], [1.0, math.inf, 2.0]])
+def test_what_has_no_interval_is_not_a_number(values: list[float]) -> None:
+    assert np.isnan(interval(values)).all()
+    assert word(values) == NOT_RESOLVED
+
+
+def test_median_by_counting() -> None:
+    # of 6 values all lie on one side of the median in 2 of 64 cases: 3.1 %; of 5 in 2 of 32: 6.3 %
+    assert median([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (3.5, 1.0, 6.0)
+    assert np.isnan(median([1.0, 2.0, 3.0, 4.0, 5.0])[1:]).all()
+    # 24: P(six or fewer below) = 190051/2^24 = 1.13 %, of seven or fewer 3.2 %
+    assert median(range(24)) == (11.5, 6.0, 17.0)  # type: ignore[arg-type]
+    assert np.isnan(median([])).all()
+
+
+def test_the_median_is_inside_19_times_in_20() -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(2000):
+        found = median(rng.lognormal(0.0, 1.0, 24))
+        inside += found.low <= 1.0 <= found.high
+    assert inside / 2000 > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "said"),
+    [
+        (-0.0123, 0.0045, "-0.0123 ± 0.0045"), (-1.2e-05, 4.5e-06, "-1.2e-05 ± 4.5e-06"),
+        (-0.00001, 0.0045, "0.0000 ± 0.0045"), (0.0, 0.0, "0.0000 ± 0.0000"),
+        (0.5, 0.0, "+0.5 ± 0"), (math.nan, math.nan, "n/a"), (1.0, math.nan, "+1.0000 ± n/a"),
+    ],
+)  # fmt: skip
+def test_no_interval_is_printed_as_nothing(mean: float, half: float, said: str) -> None:
+    """± 0.0000 stands only beside a difference of exactly 0, which has no verdict."""
+    assert Interval(mean, half).written(4) == said
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def test_the_word_is_on_the_side_of_the_interval() -> None:
+    assert word([2.0, 2.1, 1.9]) == "more"
+    assert word([-2.0, -2.1, -1.9]) == "less"
+    assert word([2.0, 2.1, 1.9], [1.0, 1.2, 0.8]) == "more"
+    assert word([2.0, 2.1, 1.9], 2.05) == NOT_RESOLVED
+    assert word([2.0, 2.1, -1.9]) == NOT_RESOLVED
+
+
+def test_too_few_samples_resolve_nothing() -> None:
+    assert word([1.0, 1.0 + 1e-6]) == NOT_RESOLVED  # its interval is clear of 0 all the same
+    assert interval([1.0, 1.0 + 1e-6]).clear
+
+
+@pytest.mark.parametrize("d", [0.0, 0.5, 1e-17, -1e-3])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e12])
+def test_differences_that_are_equal_up_to_rounding_resolve_nothing(d: float, scale: float) -> None:
+    base = scale * np.array([0.1, 0.7, 1.3, 2.9])
+    assert word(base + scale * d, base) == NOT_RESOLVED
+    rounded = base * (1.0 + np.array([1, 2, 1, 3]) * 2.0**-52)  # each differs in its last bits
+    assert word(rounded, base) == NOT_RESOLVED
+
+
+def test_small_differences_of_small_numbers_are_seen() -> None:
+    assert word(1e-20 * np.array([2.0, 2.1, 1.9])) == "more"
+    assert word(1.0 + 1e-9 * np.array([2.0, 2.1, 1.9]), 1.0) == "more"
+
+
+def test_among_many_it_takes_more() -> None:
+    values = [0.6, 1.0, 1.4, 0.3, 1.7]
+    assert word(values) == "more"
+    assert word(values, among=20) == NOT_RESOLVED
+
+
+@pytest.mark.parametrize("samples", [3, 5, 16])
+@pytest.mark.parametrize("among", [1, 6])
+def test_noise_gives_no_verdict_in_nine_runs_of_ten(samples: int, among: int) -> None:
+    rng = np.random.default_rng(samples + among)
+    without = 0
+    for _ in range(1000):
+        words = {word(rng.normal(0.0, 1.0, samples), among=among) for _ in range(among)}
+        without += words == {NOT_RESOLVED}
+    assert without >= 930  # 950 expected, less three standard errors
+
+
+def test_median_words() -> None:
+    def of(values: object, base: float = 1.0) -> str:
+        return judge_median(values, base, above="slower", below="faster")  # type: ignore[arg-type]
+
+    slow = [1.2, 1.3, 1.1, 1.25, 1.15, 9.0]  # one far out does no harm
+    assert of(slow) == "slower"
+    assert of([2.0 - r for r in slow[:5]] + [0.1]) == "faster"
+    assert of(slow[:5]) == NOT_RESOLVED  # five are too few
+    assert of([*slow[:5], 0.9]) == NOT_RESOLVED
+    assert of([1.1] * 24) == NOT_RESOLVED
+    assert of([1.0] * 24) == NOT_RESOLVED
+
+
+@pytest.mark.parametrize("base", [[1.0], [1.0, 2.0], [[1.0, 2.0, 3.0]]])
+def test_as_many_of_one_as_of_the_other(base: list[float]) -> None:
+    with pytest.raises(ValueError, match="verdict: got values of shape"):
+        word([1.0, 2.0, 3.0], base)
