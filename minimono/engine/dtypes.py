@@ -129,7 +129,7 @@ def python_number(value: Any) -> Any:
     >>> python_number(np.float64(0.5)), python_number("none")
     (0.5, 'none')
     """
-    if not isinstance(value, np.generic):
+    if not isinstance(value, np.generic) or value.dtype.kind not in "biufc":
         return value
     held = value.item()
     if isinstance(held, np.generic):  # longer than Python's: `item` leaves it as it is

@@ -49,8 +49,10 @@ class Primitive:
             data = [a.data if isinstance(a, Tensor) else a for a in arguments]
         else:
             arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
-        if options and any(isinstance(o, Tensor) for o in options.values()):
-            raise TypeError(f"{self.name}: pass tensors by position, not by name")
+        if options and any(isinstance(o, Tensor | np.generic) for o in options.values()):
+            if any(isinstance(o, Tensor) for o in options.values()):
+                raise TypeError(f"{self.name}: pass tensors by position, not by name")
+            options = {name: dtypes.python_number(o) for name, o in options.items()}
         try:
             output = self.forward(*data, **options)
         except (ValueError, TypeError, IndexError, OverflowError) as error:

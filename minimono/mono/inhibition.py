@@ -25,6 +25,7 @@ import numpy as np
 from minimono import kernels
 from minimono.backend import Array, array_module, as_array, device_of
 from minimono.checks import real_number, whole_number
+from minimono.engine.dtypes import arithmetic
 from minimono.engine.primitives import primitive
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.moments import Moments, as_activations
@@ -43,6 +44,7 @@ def _deactivate(z: Array, mask: Array, mean: Array, strength: float) -> Array:
     return out
 
 
+@arithmetic(numbers=1)
 @primitive
 def _reverse(g: Array, mask: Array, strength: float) -> Array:
     """-strength · g where flagged, g elsewhere."""
