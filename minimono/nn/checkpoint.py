@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from minimono import describe
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser
@@ -51,6 +52,12 @@ class Checkpoint:
     model: dict[str, Array]
     optimiser: dict[str, Array] | None
     rng: Array | None
+
+    def __repr__(self) -> str:
+        settings = describe.plain(vars(self)) | {"config": self.config}
+        optimiser = "none" if self.optimiser is None else describe.amount(self.optimiser.values())
+        model = describe.amount(self.model.values())
+        return f"Checkpoint({describe.named(settings)}; model: {model}; optimiser: {optimiser})"
 
     def restore(
         self,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, kernels
+from minimono import backend, describe, kernels
 from minimono.backend import Array
 from minimono.checks import real_number, whole_number
 from minimono.engine.tensor import Tensor
@@ -52,6 +52,11 @@ class Optimiser:
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = _at_least_zero("lr", value)
+
+    def __repr__(self) -> str:
+        settings = {"lr": self.lr} | describe.plain(vars(self)) | {"updates": max(self.updates)}
+        moves = describe.amount(self.parameters)
+        return f"{type(self).__name__}({describe.named(settings)}; {moves})"
 
     def step(self) -> None:
         """Change every parameter that has a gradient, or if anything is wrong, raise, and none."""
