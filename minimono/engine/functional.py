@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minimono import backend, checks
+from minimono import backend, checks, lazy
 from minimono.backend import Array
 from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
@@ -25,6 +25,7 @@ __all__ = [
     "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "relu", "rms_norm",
     "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax", "tanh",
 ]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)
 
 
 @real()

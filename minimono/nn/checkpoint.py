@@ -26,13 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from minimono import describe
+from minimono import describe, lazy
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser
 from minimono.nn.randomness import pack_rng, unpack_rng
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]
+__dir__ = lazy.only(__name__, __all__)
 
 VERSION = 1
 NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool

@@ -18,11 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, describe, kernels
+from minimono import backend, describe, kernels, lazy
 from minimono.backend import Array
 from minimono.checks import real_number, whole_number
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
+
+__all__ = [
+    "SGD", "Adam", "AdamW", "Optimiser", "clip_grad_norm", "cosine_schedule", "gradient_norm",
+]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)
 
 
 class Optimiser:

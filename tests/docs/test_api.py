@@ -1,16 +1,50 @@
 """The page of public names leaves no public module out."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import minimono
 
 API = Path(__file__).resolve().parents[2] / "docs/api.md"
 
 
+def public_modules() -> set[str]:
+    """minimono, the modules among its public names, and those among theirs."""
+    found, waiting = set(), [minimono]
+    while waiting:
+        module = waiting.pop()
+        if module.__name__ not in found:
+            found.add(module.__name__)
+            public = [getattr(module, name) for name in module.__all__]
+            waiting += [value for value in public if isinstance(value, ModuleType)]
+    return found
+
+
 def test_every_public_module_is_on_the_page() -> None:
     shown = re.findall(r"^\.\. automodule:: ([\w.]+)$", API.read_text(), re.MULTILINE)
-    public = [getattr(minimono, name) for name in minimono.__all__]
-    modules = {value.__name__ for value in public if isinstance(value, ModuleType)}
-    assert modules <= set(shown)
+    assert "minimono.nn.training" in public_modules()
+    assert public_modules() <= set(shown)
+
+
+@pytest.mark.parametrize("name", sorted(public_modules()))
+def test_completion_offers_public_names_and_no_others(name: str) -> None:
+    module = importlib.import_module(name)
+    offered = {name for name in dir(module) if not name.startswith("__")}
+    extra = {"backend", "engine", "kernels"} if module is minimono else set()  # for who reads on
+    assert offered == {*module.__all__, *extra}
+    assert all(hasattr(module, public) for public in offered)
+    assert not offered & {"Any", "Array", "Mapping", "np", "annotations", "lazy", "TYPE_CHECKING"}
+
+
+@pytest.mark.parametrize("name", sorted(public_modules()))
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        value = getattr(module, public)
+        if callable(value) or isinstance(value, ModuleType):
+            assert inspect.getdoc(value), f"{name}.{public}"
