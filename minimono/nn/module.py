@@ -26,7 +26,14 @@ Forward: TypeAlias = Callable[..., Tensor]
 
 
 class Module:
-    """A function with parameters. Subclasses assign their parts and define `forward`."""
+    """A function with parameters. Subclasses assign their parts and define `forward`.
+
+    Parts are modules and tensors in attributes, and in lists, tuples and dicts there: they train
+    and are saved under their dotted names, "block.0.mlp.up.weight". A part in several places, or
+    one that refers to its parent, counts once, under its first name. What has no clear name (in a
+    set, under a key with a dot) is an error as soon as parts are asked for; objects of other kinds
+    are not looked into.
+    """
 
     training = True
     around: tuple[Callable[[Forward], Forward], ...] = ()  # what each call goes through (`taps`)
