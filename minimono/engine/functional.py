@@ -202,6 +202,10 @@ def scaled_dot_product_attention(
     nowhere raises ValueError where the mask is on the host, and is nan on a GPU.
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
+    if q.shape[-1] == 0:
+        raise ValueError(
+            f"scaled_dot_product_attention: q has shape {q.shape}, expected (..., T, D), D above 0"
+        )
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
     allowed = None if mask is None else _as_mask(mask, "scaled_dot_product_attention")
     if allowed is not None:
@@ -227,8 +231,10 @@ def self_attention(
     `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
     """
-    if qkv.ndim != 5 or qkv.shape[2] != 3:
-        raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
+    if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] == 0:
+        raise ValueError(
+            f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D), D above 0"
+        )
     allowed = None if mask is None else _as_mask(mask, "self_attention")
     if allowed is not None:
         if allowed.shape != qkv.shape[:2]:
