@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pydoc
 import re
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,26 @@ def test_completion_offers_public_names_and_no_others(name: str) -> None:
     assert offered == {*module.__all__, *extra}
     assert all(hasattr(module, public) for public in offered)
     assert not offered & {"Any", "Array", "Mapping", "np", "annotations", "lazy", "TYPE_CHECKING"}
+
+
+def tensor_methods() -> list[str]:
+    """What `primitives` attaches to Tensor, and what Tensor itself defines for all to use."""
+    source = inspect.getsource(minimono.Tensor)
+    return sorted({*re.findall(r"^ +def (\w+)\(", source, re.M)} - {
+        "__init__", "__float__", "__bool__", "__len__", "__iter__", "__array__", "__repr__",
+        "__reduce__", "__getstate__", "__setstate__",
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("name", tensor_methods())
+def test_a_tensors_methods_say_what_they_do(name: str) -> None:
+    method = inspect.getattr_static(minimono.Tensor, name)
+    said = inspect.getdoc(method)
+    assert said
+    assert said.splitlines()[0] in pydoc.render_doc(method, renderer=pydoc.plaintext)
+    if name.startswith("__") and not name.startswith("__r"):
+        assert name in API.read_text()
+    assert {"sum", "exp", "to", "T", "__add__", "__radd__", "backward"} <= {*tensor_methods()}
 
 
 @pytest.mark.parametrize("name", sorted(public_modules()))
