@@ -17,12 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, lazy
 from minimono.backend import Array
 from minimono.checks import Rng, generator
 from minimono.engine.tensor import Tensor, grad, no_grad, tensor
 
 __all__ = ["GradientError", "check_grads"]
+__dir__ = lazy.only(__name__, __all__)
 
 Mode = Literal["directional", "complex"]
 # Agreement asked for, relative to the size of the terms: what extrapolated differences reach in

@@ -1,9 +1,9 @@
-"""Packages whose names are imported at first use, so that importing the package costs little."""
+"""The names that a package or a module shows: imported at first use, and no others."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +26,16 @@ def names(
         setattr(sys.modules[package], name, value)  # the next use does not come here
         return value
 
-    def dir_() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+    return getattr_, only(package, homes)
 
-    return getattr_, dir_
+
+def only(module: str, public: Iterable[str]) -> Callable[[], list[str]]:
+    """`__dir__` of a module: its public names, not those that it imports for its own use.
+
+    So completion offers what the module is for.
+    """
+
+    def dir_() -> list[str]:
+        return sorted({*public, *(name for name in vars(sys.modules[module]) if name[:2] == "__")})
+
+    return dir_

@@ -3,6 +3,7 @@
 Random numbers come from an explicit generator.
 """
 
+from minimono import lazy
 from minimono.data.images import Images, image_batches, load_digits, load_idx, shuffled_split
 from minimono.data.rain import (
     Rain,
@@ -42,3 +43,4 @@ __all__ = [
     "rain_loss", "rain_weights", "rainfall_to_pixels", "random_batches", "read_text", "roc_auc",
     "sequential_batches", "shuffled_split", "simulate_rain", "split",
 ]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)

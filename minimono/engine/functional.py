@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minimono import backend, checks
+from minimono import backend, checks, lazy
 from minimono.backend import Array
 from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
@@ -25,6 +25,7 @@ __all__ = [
     "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "relu", "rms_norm",
     "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax", "tanh",
 ]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)
 
 
 @real()
@@ -201,6 +202,10 @@ def scaled_dot_product_attention(
     nowhere raises ValueError where the mask is on the host, and is nan on a GPU.
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
+    if q.shape[-1] == 0:
+        raise ValueError(
+            f"scaled_dot_product_attention: q has shape {q.shape}, expected (..., T, D), D above 0"
+        )
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
     allowed = None if mask is None else _as_mask(mask, "scaled_dot_product_attention")
     if allowed is not None:
@@ -226,8 +231,10 @@ def self_attention(
     `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
     """
-    if qkv.ndim != 5 or qkv.shape[2] != 3:
-        raise ValueError(f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D)")
+    if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] == 0:
+        raise ValueError(
+            f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D), D above 0"
+        )
     allowed = None if mask is None else _as_mask(mask, "self_attention")
     if allowed is not None:
         if allowed.shape != qkv.shape[:2]:

@@ -29,7 +29,8 @@ class Primitive:
     def __init__(self, forward: Callable[..., Array]):
         self.forward = forward
         self.name = forward.__name__
-        self.__doc__ = forward.__doc__
+        self.__doc__, self.__name__ = forward.__doc__, forward.__name__
+        self.__wrapped__ = forward  # so that `help` shows its signature
         self.rules: tuple[Rule | None, ...] = ()
         self.rule_of_all: Callable[..., Iterable[Tensor | None]] | None = None
         self.dtype_rule: dtypes.Rule | None = None
@@ -137,6 +138,7 @@ def constant(array: Array) -> Tensor:
 @arithmetic()
 @primitive
 def add(x: Array, y: Array) -> Array:
+    """x + y, element by element, broadcast as in NumPy."""
     return x + y
 
 
@@ -146,6 +148,7 @@ add.vjp(lambda g, out, x, y: g, lambda g, out, x, y: g)
 @arithmetic()
 @primitive
 def subtract(x: Array, y: Array) -> Array:
+    """x - y, element by element."""
     return x - y
 
 
@@ -155,6 +158,7 @@ subtract.vjp(lambda g, out, x, y: g, lambda g, out, x, y: -g)
 @arithmetic()
 @primitive
 def multiply(x: Array, y: Array) -> Array:
+    """x y, element by element."""
     return x * y
 
 
@@ -164,6 +168,7 @@ multiply.vjp(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x)
 @real()
 @primitive
 def divide(x: Array, y: Array) -> Array:
+    """x / y, element by element."""
     return x / y
 
 
@@ -173,6 +178,7 @@ divide.vjp(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y)
 @dtypes.negation()
 @primitive
 def negative(x: Array) -> Array:
+    """-x, element by element."""
     return -x
 
 
@@ -182,6 +188,7 @@ negative.vjp(lambda g, out, x: -g)
 @dtypes.real_power()
 @primitive
 def power(x: Array, y: Array) -> Array:
+    """x to the power y, element by element."""
     return x**y
 
 
@@ -205,6 +212,7 @@ power.vjp(_power_base_rule, _power_exponent_rule)
 @real()
 @primitive
 def matmul(x: Array, y: Array) -> Array:
+    """The product of matrices, or of stacks of them: (..., n, m) and (..., m, k)."""
     if getattr(x, "ndim", 0) < 2 or getattr(y, "ndim", 0) < 2:
         raise ValueError(
             "matmul takes matrices, or stacks of them; make a vector one with reshape: "
@@ -224,6 +232,7 @@ matmul.vjp(
 @real()
 @primitive
 def exp(x: Array) -> Array:
+    """e to the power x, element by element."""
     return array_module(x).exp(x)
 
 
@@ -233,6 +242,7 @@ exp.vjp(lambda g, out, x: g * out)
 @real()
 @primitive
 def log(x: Array) -> Array:
+    """The natural logarithm, element by element."""
     return array_module(x).log(x)
 
 
@@ -242,6 +252,7 @@ log.vjp(lambda g, out, x: g / x)
 @real()
 @primitive
 def expm1(x: Array) -> Array:
+    """exp(x) - 1, to all digits for small x too."""
     return array_module(x).expm1(x)
 
 
@@ -251,6 +262,7 @@ expm1.vjp(lambda g, out, x: g * (out + 1.0))
 @real()
 @primitive
 def log1p(x: Array) -> Array:
+    """log(1 + x), to all digits for small x too."""
     return array_module(x).log1p(x)
 
 
@@ -260,6 +272,7 @@ log1p.vjp(lambda g, out, x: g / (1.0 + x))
 @real()
 @primitive
 def sqrt(x: Array) -> Array:
+    """The square root, element by element."""
     return array_module(x).sqrt(x)
 
 
@@ -269,12 +282,14 @@ sqrt.vjp(lambda g, out, x: 0.5 * g / out)
 @real()
 @primitive
 def sin(x: Array) -> Array:
+    """The sine of an angle in radians, element by element."""
     return array_module(x).sin(x)
 
 
 @real()
 @primitive
 def cos(x: Array) -> Array:
+    """The cosine of an angle in radians, element by element."""
     return array_module(x).cos(x)
 
 
@@ -285,6 +300,7 @@ cos.vjp(lambda g, out, x: -g * sin(x))
 @real()
 @primitive
 def tanh(x: Array) -> Array:
+    """The hyperbolic tangent, element by element."""
     return array_module(x).tanh(x)
 
 
@@ -294,6 +310,7 @@ tanh.vjp(lambda g, out, x: g * (1.0 - out * out))
 @real()
 @primitive
 def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), element by element."""
     # 1 / (1 + exp(-x)), written so that no exponential overflows and small values keep all digits.
     xp = array_module(x)
     small = xp.exp(xp.where(x.real < 0, x, -x))
@@ -306,6 +323,7 @@ sigmoid.vjp(lambda g, out, x: g * out * (1.0 - out))
 @real()
 @primitive
 def erfc(x: Array) -> Array:
+    """The complementary error function, 1 - erf(x), element by element."""
     return backend.erfc(x)
 
 
@@ -315,6 +333,7 @@ erfc.vjp(lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x))
 @dtypes.size()
 @primitive
 def absolute(x: Array) -> Array:
+    """|x|, element by element; slope 0 at 0."""
     return x * array_module(x).sign(x.real)  # of complex x too, for the complex step
 
 
@@ -383,6 +402,7 @@ def _share_of_larger(x: Array, y: Array) -> Tensor:
 @arithmetic()
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The sum along the axes, of all elements without them."""
     return x.sum(axis=axis, keepdims=keepdims)
 
 
@@ -425,6 +445,7 @@ min.vjp(_extreme_rule)
 
 @primitive
 def flip(x: Array, axis: int = -1) -> Array:
+    """The elements in reverse order along an axis."""
     return array_module(x).flip(x, axis=axis)
 
 
@@ -434,6 +455,7 @@ flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
 @arithmetic()
 @primitive
 def cumsum(x: Array, axis: int = -1) -> Array:
+    """The sums of all elements up to each, along an axis."""
     return x.cumsum(axis=axis)
 
 
@@ -446,6 +468,7 @@ cumsum.vjp(_cumsum_rule)
 
 @real()
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The mean along the axes, of all elements without them."""
     total: Tensor = sum(x, axis=axis, keepdims=keepdims)
     count = math.prod(x.shape[i] for i in _reduced(x, axis))
     if count == 0:
@@ -481,11 +504,13 @@ _reshape.vjp(lambda g, out, x, shape: _reshape(g, x.shape))
 
 
 def reshape(x: Tensor, *shape: int | tuple[int, ...]) -> Tensor:
+    """The same elements in another shape; one length may be -1, whatever is left."""
     return _reshape(x, shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape)
 
 
 @primitive
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Repeated along axes of length 1, and new ones in front, to this shape."""
     return array_module(x).broadcast_to(x, shape)
 
 
@@ -510,6 +535,7 @@ def transpose(x: Tensor, *axes: int) -> Tensor:
 
 @primitive
 def swapaxes(x: Array, axis: int, other: int) -> Array:
+    """Two axes change places."""
     return x.swapaxes(axis, other)
 
 
@@ -533,6 +559,7 @@ pad.vjp(
 
 @primitive
 def concatenate(*xs: Array, axis: int) -> Array:
+    """Tensors one after another along an axis."""
     return array_module(*xs).concatenate(xs, axis=axis)
 
 
@@ -616,6 +643,7 @@ def _index_arrays(index: Any) -> Any:
 
 @primitive
 def astype(x: Array, dtype: Any) -> Array:
+    """The same numbers as another dtype, rounded where that needs it."""
     return x.astype(dtype)
 
 
@@ -624,6 +652,7 @@ astype.vjp(lambda g, out, x, dtype: g)  # the walk back returns to the dtype of 
 
 @primitive
 def to(x: Array, device: str) -> Array:
+    """The same numbers on "cpu" or "cuda"."""
     return backend.to_device(x, device)
 
 
@@ -635,36 +664,42 @@ to.vjp(lambda g, out, x, device: to(g, x.device))
 @exact()
 @primitive
 def less(x: Array, y: Array) -> Array:
+    """x < y, element by element: booleans."""
     return x < y
 
 
 @exact()
 @primitive
 def less_equal(x: Array, y: Array) -> Array:
+    """x <= y, element by element: booleans."""
     return x <= y
 
 
 @exact()
 @primitive
 def greater(x: Array, y: Array) -> Array:
+    """x > y, element by element: booleans."""
     return x > y
 
 
 @exact()
 @primitive
 def greater_equal(x: Array, y: Array) -> Array:
+    """x >= y, element by element: booleans."""
     return x >= y
 
 
 @exact()
 @primitive
 def equal(x: Array, y: Array) -> Array:
+    """x == y, element by element: booleans."""
     return array_module(x, y).equal(x, y)
 
 
 @exact()
 @primitive
 def not_equal(x: Array, y: Array) -> Array:
+    """x != y, element by element: booleans."""
     return array_module(x, y).not_equal(x, y)
 
 
@@ -672,7 +707,11 @@ def not_equal(x: Array, y: Array) -> Array:
 
 
 def _swapped(operation: Primitive) -> Callable[[Tensor, Operand], Tensor]:
-    return lambda x, y: operation(y, x)
+    def swapped(y: Tensor, x: Operand) -> Tensor:
+        return operation(x, y)
+
+    swapped.__doc__ = operation.__doc__
+    return swapped
 
 
 for _name, _operation in {

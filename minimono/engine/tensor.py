@@ -98,23 +98,28 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
         return tuple(self.data.shape)
 
     @property
     def ndim(self) -> int:
+        """How many axes there are."""
         return int(self.data.ndim)
 
     @property
     def size(self) -> int:
+        """How many elements there are."""
         return int(self.data.size)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The type of the elements."""
         dtype: np.dtype[Any] = self.data.dtype
         return dtype
 
     @property
     def device(self) -> Device:
+        """Where they are: "cpu" or "cuda"."""
         return backend.device_of(self.data)
 
     # `==` compares element by element, so equality cannot be what dicts and sets go by.

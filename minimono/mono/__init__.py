@@ -5,6 +5,7 @@
 `circuits` hold both kinds.
 """
 
+from minimono import lazy
 from minimono.mono.circuits import (
     alignment,
     circuit_attribution,
@@ -87,3 +88,4 @@ __all__ = [
     "single_feature_purity", "split_weights", "superposition_proxy", "superposition_scores",
     "variance_sparsity", "virtual_activations", "virtual_neurons",
 ]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from minimono import kernels
+from minimono import describe, kernels
 from minimono.backend import Array, array_module, as_array, device_of
 from minimono.checks import real_number, whole_number
 from minimono.engine.dtypes import arithmetic
@@ -126,6 +126,8 @@ class Inhibition:
     compensation: float
     scores_constant: bool  # whether a neuron that was constant so far has a scale
 
+    __repr__ = describe.line
+
     @property
     def mean(self) -> Array:
         """The means that scored the activations and took their place, (*neurons)."""
@@ -189,6 +191,9 @@ class MEmeL(Module):
             convention=convention, forget_after=forget_after, compensation=compensation
         )
         self.last: Inhibition | None = None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, tracker={self.tracker}"
 
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from minimono import describe
 from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
 from minimono.checks import as_written, whole_number
 from minimono.engine.primitives import log, where
@@ -220,6 +221,9 @@ class MovingThreshold:
         self.rate = _between_0_and_1(rate, "MovingThreshold: rate")
         self._value: Array | None = None
 
+    def __repr__(self) -> str:
+        return describe.line(self, value=self.value)
+
     @property
     def value(self) -> Array:
         """τ, a float64 array without axes; nan before the first scores."""
@@ -376,6 +380,8 @@ class Penalised:
     moments: Moments | None = None  # what they were scored with; None in the first call
     compensation: float = 0.0
 
+    __repr__ = describe.line
+
     @property
     def mean(self) -> Array | None:
         """The means the penalised were measured from, (*neurons); None while none can be."""
@@ -442,6 +448,9 @@ class L2E(Module):
         self.tracker = ScaleTracker(forget_after=forget_after, compensation=compensation)
         self.threshold = MovingThreshold(fraction, rate=rate)
         self.last: Penalised | None = None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, tracker={self.tracker}, threshold={self.threshold}"
 
     @property
     def penalty(self) -> Tensor:

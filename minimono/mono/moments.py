@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from minimono import kernels
+from minimono import describe, kernels
 from minimono.backend import Array, Device, array_module, as_array, device_of, to_device
 from minimono.checks import whole_number
 
@@ -48,6 +48,8 @@ class Moments:
     count: int
     mean: Array
     m2: Array
+
+    __repr__ = describe.line
 
     def __post_init__(self) -> None:
         count = whole_number(self.count, "Moments: count", least=0)

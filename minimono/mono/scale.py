@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from minimono import describe
 from minimono.backend import Array, array_module, as_array, device_of, to_host
 from minimono.checks import real_number, whole_number
 from minimono.mono.moments import (
@@ -242,6 +243,11 @@ class ScaleTracker:
         self.compensation = _compensation(compensation, "ScaleTracker")
         # Batches seen and their moments: one value, so that no failure can come between the two.
         self._state: tuple[int, Moments | None] = (0, None)
+
+    def __repr__(self) -> str:
+        return describe.line(
+            self, forget_after=self.forget_after, batches_seen=self.batches_seen
+        )
 
     @property
     def batches_seen(self) -> int:

@@ -1,5 +1,6 @@
 """Networks: modules, layers, taps, models, optimisers, training, checkpoints."""
 
+from minimono import lazy
 from minimono.nn import checkpoint, models, optim, taps, training
 from minimono.nn.convolution import AvgPool2d, Conv2d, ConvGRUCell, ConvTranspose2d, MaxPool2d
 from minimono.nn.data_parallel import backward_in_parts
@@ -21,3 +22,4 @@ __all__ = [
     "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "backward_in_parts",
     "checkpoint", "models", "optim", "taps", "training",
 ]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)

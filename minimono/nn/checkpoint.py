@@ -26,12 +26,14 @@ from typing import Any
 
 import numpy as np
 
+from minimono import describe, lazy
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser
 from minimono.nn.randomness import pack_rng, unpack_rng
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]
+__dir__ = lazy.only(__name__, __all__)
 
 VERSION = 1
 NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
@@ -51,6 +53,12 @@ class Checkpoint:
     model: dict[str, Array]
     optimiser: dict[str, Array] | None
     rng: Array | None
+
+    def __repr__(self) -> str:
+        settings = describe.plain(vars(self)) | {"config": self.config}
+        optimiser = "none" if self.optimiser is None else describe.amount(self.optimiser.values())
+        model = describe.amount(self.model.values())
+        return f"Checkpoint({describe.named(settings)}; model: {model}; optimiser: {optimiser})"
 
     def restore(
         self,

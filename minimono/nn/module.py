@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, describe
 from minimono.backend import Array
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
@@ -26,7 +26,14 @@ Forward: TypeAlias = Callable[..., Tensor]
 
 
 class Module:
-    """A function with parameters. Subclasses assign their parts and define `forward`."""
+    """A function with parameters. Subclasses assign their parts and define `forward`.
+
+    Parts are modules and tensors in attributes, and in lists, tuples and dicts there: they train
+    and are saved under their dotted names, "block.0.mlp.up.weight". A part in several places, or
+    one that refers to its parent, counts once, under its first name. What has no clear name (in a
+    set, under a key with a dot) is an error as soon as parts are asked for; objects of other kinds
+    are not looked into.
+    """
 
     training = True
     around: tuple[Callable[[Forward], Forward], ...] = ()  # what each call goes through (`taps`)
@@ -52,6 +59,16 @@ class Module:
         for around in self.around:
             call = around(call)
         return call(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        """The tree of parts, as PyTorch draws it; a run of equal ones is drawn once."""
+        return _tree(self, "", {})
+
+    def extra_repr(self) -> str:
+        """What `repr` says of the module itself: settings, its parameters' dtypes and shapes."""
+        tensors = {name: part for name, part in _parts(self) if isinstance(part, Tensor)}
+        shown = describe.plain(vars(self)) | tensors
+        return describe.named({name: v for name, v in shown.items() if name not in _TAKEN})
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """This module (named "") and all parts of its parts, each once, by dotted name, in order.
@@ -318,6 +335,39 @@ def _trouble_with(key: Any, name: str, value: Mapping[Any, Any]) -> str:
         bad = not key or "." in key
         return f"{name} has the key {key!r}, expected a name without dots" if bad else ""
     return f"{name} has the keys {key!r} and {str(key)!r}" if str(key) in value else ""
+
+
+def _tree(module: Module, name: str, drawn: dict[int, str]) -> str:
+    """A module's class and settings, and below them its parts; `drawn`: names of those before."""
+    drawn[id(module)] = f'"{name}"' if name else "the whole"
+    runs: list[tuple[str, str, int, str]] = []  # first name, last name, how many, what each is
+    for key, part in _parts(module):
+        if not isinstance(part, Module):
+            continue
+        if id(part) in drawn:
+            text = f"{type(part).__name__}, the same as {drawn[id(part)]}"
+        else:
+            text = _tree(part, _dotted(name, key), drawn)
+        if runs and runs[-1][3] == text and _follows(key, runs[-1][1]):
+            runs[-1] = (runs[-1][0], key, runs[-1][2] + 1, text)
+        else:
+            runs.append((key, key, 1, text))
+    body = ""
+    for first, last, count, text in runs:
+        names = first if count == 1 else f"{first}-{last.rpartition('.')[2]}"
+        times = "" if count == 1 else f"{count} x "
+        body += f"\n({names}): {times}{text}"
+    settings = module.extra_repr()
+    if not body:
+        return f"{type(module).__name__}({settings})"
+    inside = f"\n{settings}{body}" if settings else body
+    return f"{type(module).__name__}({inside.replace(chr(10), chr(10) + '  ')}\n)"
+
+
+def _follows(name: str, other: str) -> bool:
+    """Whether they are "block.4" and "block.3", say."""
+    (stem, _, i), (other_stem, _, j) = name.rpartition("."), other.rpartition(".")
+    return stem == other_stem and i.isdecimal() and j.isdecimal() and int(i) == int(j) + 1
 
 
 def _class_name(holder: Module | type[Module]) -> str:

@@ -18,11 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, kernels
+from minimono import backend, describe, kernels, lazy
 from minimono.backend import Array
 from minimono.checks import real_number, whole_number
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
+
+__all__ = [
+    "SGD", "Adam", "AdamW", "Optimiser", "clip_grad_norm", "cosine_schedule", "gradient_norm",
+]  # fmt: skip
+__dir__ = lazy.only(__name__, __all__)
 
 
 class Optimiser:
@@ -52,6 +57,11 @@ class Optimiser:
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = _at_least_zero("lr", value)
+
+    def __repr__(self) -> str:
+        settings = {"lr": self.lr} | describe.plain(vars(self)) | {"updates": max(self.updates)}
+        moves = describe.amount(self.parameters)
+        return f"{type(self).__name__}({describe.named(settings)}; {moves})"
 
     def step(self) -> None:
         """Change every parameter that has a gradient, or if anything is wrong, raise, and none."""

@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
+from minimono import lazy
 from minimono.engine.tensor import Tensor
 from minimono.nn.module import Forward, Module, Tap, located
 
 __all__ = ["Seen", "insert", "names", "read", "remove", "replace"]
+__dir__ = lazy.only(__name__, __all__)
 
 
 class Seen(Mapping[str, Tensor]):

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from minimono import lazy
 from minimono.engine.tensor import Tensor
 from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
 
 __all__ = ["Record", "TrainingError", "train"]
+__dir__ = lazy.only(__name__, __all__)
 
 
 class TrainingError(RuntimeError):

@@ -129,3 +129,13 @@ def test_a_row_without_a_place_to_look_is_refused(use: str, dtype: Any) -> None:
     for hidden in (MASK & (np.arange(B)[:, None] != 1), np.zeros((B, T), dtype=bool)):
         with pytest.raises(ValueError, match="mask leaves a query nothing to look at"):
             USES[use](hidden.astype(dtype))
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["kernel", "formula"])
+def test_heads_without_channels_are_refused(reading: bool) -> None:
+    q, qkv = mm.tensor(np.ones((2, 3, 0))), mm.tensor(np.ones((2, 3, 3, 2, 0)))
+    with mm.reference() if reading else nullcontext():
+        with pytest.raises(ValueError, match=r"^scaled_dot_.*: q has shape \(2, 3, 0\)"):
+            F.scaled_dot_product_attention(q, q, q)
+        with pytest.raises(ValueError, match=r"^self_attention: qkv has shape \(2, 3, 3, 2, 0\)"):
+            F.self_attention(qkv)

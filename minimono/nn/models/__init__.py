@@ -1,5 +1,6 @@
 """Whole networks. None of them knows what is done at its taps."""
 
+from minimono import lazy
 from minimono.nn.models.bert import BERT
 from minimono.nn.models.convgru import ConvGRU
 from minimono.nn.models.convnet import ConvNet
@@ -9,3 +10,4 @@ from minimono.nn.models.pretrained import load_pretrained
 from minimono.nn.models.vit import ViT
 
 __all__ = ["BERT", "GPT", "MLP", "ConvGRU", "ConvNet", "ViT", "load_pretrained"]
+__dir__ = lazy.only(__name__, __all__)
