@@ -161,6 +161,16 @@ class Tensor:
         """The same data without the tape: a constant (the stop-gradient `sg` of the papers)."""
         return Tensor(self.data)
 
+    def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+        """`copy` and `pickle` take data, `requires_grad` and `grad`; refused on a tape, which a
+        copy would leave without a word."""
+        if self.origin is not None:
+            raise TypeError(
+                f"copy, pickle: this tensor was made by {self.origin.operation.name} and would "
+                "lose the tape behind it: take tensor.detach()"
+            )
+        return _again, (self.data, self.requires_grad, self.grad)
+
     def backward(self, cotangent: Array | None = None) -> None:
         """Add d(self)/d(leaf) to `.grad` of every leaf that requires it.
 
@@ -233,6 +243,13 @@ class Tensor:
 
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _again(data: Array, requires_grad: bool, grad: Array | None) -> Tensor:
+    """A tensor that was copied or pickled: a new one, so that its birth is of this process."""
+    tensor = Tensor(data, requires_grad)
+    tensor.grad = grad
+    return tensor
 
 
 def tensor(
