@@ -189,8 +189,9 @@ def draw(results: Results, folder: Path) -> None:
             )
             ax.axvline(1.0, color=GREY, lw=0.8)
             ax.set_xlim(0.0, 2.0)
+            ax.set_xticks([0.0, 1.0])  # a 2 would stand at the next panel's 0
             ax.set_title(task)
-        figure.supxlabel(f"time / {results.base} (bars that reach 2 go on)", fontsize=9)
+        figure.supxlabel(f"time / {results.base} (bars that reach the right edge, 2, go on)", fontsize=9)
         figure.savefig(folder / "performance-steps.svg", metadata={"Date": None})
 
         figure = Figure(figsize=(8.0, 4.6), layout="constrained")
@@ -201,7 +202,8 @@ def draw(results: Results, folder: Path) -> None:
             ax.loglog(sizes, milliseconds, "o-", color=BLUE)
             ax.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
             ends = [milliseconds.min(), milliseconds.max()]
-            ax.set_yticks(ends, [f"{end:.3g}" for end in ends], fontsize=8)
+            ax.set_yticks(ends, [f"{end:.2g}" if end < 10 else f"{end:.0f}" for end in ends],
+                          fontsize=8)  # fmt: skip
             ax.minorticks_off()
             ax.set_title(f"{name}: slope {slope((sizes, times_)):.2f}")
         figure.supylabel("ms", fontsize=9)
