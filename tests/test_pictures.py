@@ -1,4 +1,4 @@
-"""What is written in a picture can be read: no text lies on another, or on a line, or is cut off."""
+"""What is written in a picture can be read: it is not cut off, nor on another text or a line."""
 
 import importlib.util
 import itertools
