@@ -50,6 +50,7 @@ smartquotes = False  # quotes and dashes as written: many are code
 html_theme = "furo"
 html_title = "minimono"
 html_static_path = ["_static"]
+html_css_files = ["wide.css"]  # a formula wider than its page scrolls; it is not cut
 katex_css_path = "katex/katex.min.css"  # the JavaScript comes with the extension
 
 autodoc_member_order = "bysource"

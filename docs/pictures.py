@@ -49,14 +49,14 @@ def tape() -> None:
     by_s = x * (1 - t * t)
     nodes = {  # name: place, value, gradient
         "$x$": (0, 2, x, t + by_s * w), "$w$": (0, 1, w, by_s * x), "$b$": (0, 0, b, by_s),
-        "$wx$": (1.25, 1, u, by_s), "$wx+b$": (2.5, 0.5, s, by_s), "tanh": (3.75, 0.5, t, x),
-        "$y$": (5, 1.25, x * t, 1.0),
+        "$wx$": (1.25, 1, u, by_s), "$wx+b$": (2.5, 0.5, s, by_s), "tanh": (4.1, 0.5, t, x),
+        "$y$": (5.4, 1.25, x * t, 1.0),
     }  # fmt: skip
     edges = [
         ("$x$", "$wx$", w), ("$w$", "$wx$", x), ("$wx$", "$wx+b$", 1.0), ("$b$", "$wx+b$", 1.0),
         ("$wx+b$", "tanh", 1 - t * t), ("tanh", "$y$", x), ("$x$", "$y$", t),
     ]  # fmt: skip
-    _, ax = plt.subplots(figsize=(7.2, 3.2))
+    _, ax = plt.subplots(figsize=(7.7, 3.2))
     for start, end, slope in edges:
         (x0, y0, *_), (x1, y1, *_) = nodes[start], nodes[end]
         length = math.hypot(x1 - x0, y1 - y0)
@@ -68,9 +68,10 @@ def tape() -> None:
     for name, (px, py, value, gradient) in nodes.items():
         ax.plot(px, py, "o", ms=46, mfc="none", mec=GREY, mew=1.2)
         ax.text(px, py + 0.11, name, ha="center", va="center", fontsize=9)
-        ax.text(px, py - 0.04, f"{value:.3g}", ha="center", va="center", weight="bold", fontsize=10)
+        ax.text(px, py - 0.04, f"{value:.3g}".replace("-", "−"), ha="center", va="center",
+                weight="bold", fontsize=10)  # fmt: skip
         ax.text(px, py - 0.18, f"{gradient:.4g}", ha="center", va="center", color=RED, fontsize=10)
-    ax.set(xlim=(-0.4, 5.4), ylim=(-0.4, 2.4))
+    ax.set(xlim=(-0.4, 5.8), ylim=(-0.4, 2.4))
     ax.axis("off")
     save("tape")
 

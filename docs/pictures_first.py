@@ -43,8 +43,8 @@ def broadcasting() -> None:
         grid(ax, (left, -1.2), total, ORANGE)
         arrow(ax, (3.2, 3.5), (5.3, 3.5), color=BLUE, lw=2)
         arrow(ax, (5.3, -1.7), (3.2, -1.7), color=ORANGE, lw=2)
-        ax.text(4.25, 3.7, "repeated", color=BLUE, ha="center")
-        ax.text(4.25, -1.5, "added up", color=ORANGE, ha="center")
+        ax.text(4.25, 3.2, "repeated", color=BLUE, ha="center", va="top")
+        ax.text(4.25, -2.0, "added up", color=ORANGE, ha="center", va="top")
         shape = ("(3,)", "(4, 1)")[axis]
         ax.text(-0.3, 4.35, f"forward: {shape} to (4, 3)", color=BLUE, weight="bold")
         ax.text(-0.3, -0.85, f"backward: (4, 3) to {shape}", color=ORANGE, weight="bold")

@@ -60,12 +60,12 @@ def superposition_pentagon() -> None:
     ax.axvspan(-b, 2.3, color=BLUE, alpha=0.12, lw=0)
     ax.axvline(-b, color=BLUE, ls="--", lw=1.6)
     ax.text(-b + 0.12, 0.6, "fires:\nbeyond −b = 0.447", color=BLUE)
-    ax.text(-b - 0.2, -1.72, "silent", ha="right")
+    ax.text(-b - 0.75, -1.72, "silent", ha="right")
     for n in range(5):
         angle = 2 * np.pi * n / 5
         tip = (r * np.cos(angle), r * np.sin(angle))
         arrow(ax, (0, 0), tip, color=ORANGE if n == 0 else GREY, lw=2, shrinkA=0, shrinkB=0)
-        at = (1.13 * tip[0] - 0.12 * (n in (1, 4)), 1.13 * tip[1])
+        at = (1.13 * tip[0] - 0.25 * (n in (1, 4)), 1.13 * tip[1])
         ax.text(*at, f"{n + 1}", ha="center", va="center", color=ORANGE if n == 0 else GREY)
     arrow(ax, (0, -0.14), (1, -0.14), color=BLUE, lw=2.4)
     ax.text(0.8, -0.22, "w", color=BLUE, ha="center", va="top")
@@ -161,18 +161,19 @@ def world_roc() -> None:
     phi = monosemantic_scale(z, history.mean, history.variance())
     extreme = np.quantile(phi, 0.999, axis=0)
     positive = extreme[layer.kinds == "monosemantic"]
-    _, ax = plt.subplots(figsize=(4.8, 4.6))
+    _, ax = plt.subplots(figsize=(4.8, 5.4))
     ax.plot([0, 1], [0, 1], ":", color=GREY, lw=1.2)
-    for kind, colour, style, at in (
-        ("distributed", GREEN, "-", (0.24, 0.955)), ("antipodal", BLUE, "--", (0.48, 0.81)),
-        ("polysemantic", ORANGE, "-.", (0.43, 0.31)), ("noisy", RED, "-", (0.72, 0.12)),
+    for kind, colour, style in (
+        ("distributed", GREEN, "-"), ("antipodal", BLUE, "--"), ("polysemantic", ORANGE, "-."),
+        ("noisy", RED, "-"),
     ):  # fmt: skip
         negative = extreme[layer.kinds == kind]
         thresholds = np.sort(np.concatenate([positive, negative]))[::-1, None]
         found, mistakes = ((g >= thresholds).mean(axis=1) for g in (positive, negative))
-        ax.plot(np.append(0, mistakes), np.append(0, found), style, color=colour)
         area = roc_auc(positive, negative)
-        ax.text(*at, f"{kind}, {area:.2f}", color=colour)
+        ax.plot(np.append(0, mistakes), np.append(0, found), style, color=colour,
+                label=f"{kind}, {area:.2f}")  # fmt: skip
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, labelcolor="linecolor")
     ax.set(xlabel="share of the others, found by mistake", ylabel="share of monosemantic, found",
            xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")  # fmt: skip
     save("world-roc")

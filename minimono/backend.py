@@ -156,3 +156,14 @@ def set_blas_threads(count: int) -> None:
     library = _openblas()
     if library is not None:
         library.scipy_openblas_set_num_threads64_(count)
+
+
+def blas_described() -> str:
+    """NumPy's BLAS, and for which processor it chose its kernels: the speed hangs on it."""
+    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    name, library = f"{build.get('name')} {build.get('version')}", _openblas()
+    if library is None:
+        return name
+    core = library.scipy_openblas_get_corename64_
+    core.restype = ctypes.c_char_p
+    return f"{name}, kernels for {core().decode()}"

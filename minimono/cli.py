@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo_parser = commands.add_parser(
         "demo", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        help="train a small GPT four ways on real text and write a report (about a minute)",
+        help="train a small GPT four ways on a text and write a report (about a minute)",
         description=(
             "Train a small character-level GPT four times, from one seed on the same batches:\n"
             "plain, with both naive ways of deactivating monosemantic neurons, and with MEmeL.\n"

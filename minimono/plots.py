@@ -83,9 +83,9 @@ def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
         below.plot(at, difference, color=COLOURS[m.key])
         ends.append(float(difference[-1]))
     above.axhline(unigram_entropy, color=MUTED, linewidth=1, linestyle=":")
-    above.annotate(
-        "guessing by frequency", (1.0, unigram_entropy), xycoords=("axes fraction", "data"),
-        xytext=(0, 3), textcoords="offset points", ha="right", color=MUTED,
+    above.annotate(  # beside the axes, where no line can run through it
+        "guessing by\nfrequency", (1.02, unigram_entropy), xycoords=("axes fraction", "data"),
+        va="center", color=MUTED, annotation_clip=False,
     )  # fmt: skip
     above.set(ylabel="loss (nats per character)")
     above.set_title("Lines: training, smoothed. Dots: validation")
@@ -122,7 +122,8 @@ def phi(records: Sequence[Json], inhibited: Sequence[str]) -> Figure:
     layers = of_kind(records, "phi", "plain")
     across = min(2, len(layers))
     down = math.ceil(len(layers) / across)
-    figure = Figure(figsize=(2.8 * across, 0.5 + 2.2 * down), layout="constrained")
+    width = 2.8 * across if across > 1 else 4.0  # the names need room
+    figure = Figure(figsize=(width, 0.5 + 2.2 * down), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, record in zip(grid, layers, strict=False):
         edges = np.array(record["edges"])
@@ -152,8 +153,8 @@ def phi(records: Sequence[Json], inhibited: Sequence[str]) -> Figure:
 
 def neuron(record: Json) -> Figure:
     """How a neuron's activation is spread over characters; where the snippets are."""
-    figure = Figure(figsize=(4.6, 1.9))
-    axes = figure.add_axes((0.17, 0.28, 0.81, 0.67))  # a known place: nine of these are drawn
+    figure = Figure(figsize=(4.6, 2.0))
+    axes = figure.add_axes((0.2, 0.31, 0.73, 0.65))  # a known place: nine of these are drawn
     axes.stairs(record["counts"], record["edges"], fill=True, color=COLOURS[record["method"]])
     axes.plot(
         [snippet["activation"] for snippet in record["snippets"]],
@@ -165,6 +166,8 @@ def neuron(record: Json) -> Figure:
     top = math.floor(math.log10(max(record["counts"])))
     axes.set_yticks([10.0**n for n in range(top + 1)], [f"{10**n:,}" for n in range(top + 1)])
     axes.minorticks_off()
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(axis="x", pad=8)  # below the marks of the snippets
     return figure
 
 
@@ -182,8 +185,8 @@ def _name_lines(axes: Axes, x: float, ends: Sequence[float]) -> None:
     heights = _spread(ends, gap)
     for m, end, height in zip(METHODS, ends, heights, strict=True):
         axes.annotate(
-            m.name, (x, end), xytext=(1.02 * x, height), color=COLOURS[m.key], va="center",
-            annotation_clip=False,
+            m.name, (x, end), xytext=(1.02, height), textcoords=("axes fraction", "data"),
+            color=COLOURS[m.key], va="center", annotation_clip=False,
         )  # fmt: skip
 
 

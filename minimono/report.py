@@ -211,13 +211,13 @@ STYLE = """
   :root { --ink: #e8e6e3; --muted: #a3a19d; --paper: #16181b; --line: #3a3d42; --mark: #f0e442;
           --blue: #56b4e9; --green: #2fbf95; --red: #ef7d31; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 46rem; background: var(--paper);
+body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 50rem; background: var(--paper);
        color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { vertical-align: bottom; font-weight: 600; } td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1rem 0; } figure svg { display: block; width: 100%; height: auto; }

@@ -1,4 +1,4 @@
-"""What is measured beside training steps: limits, the metrics, memory, imports, growth."""
+"""What is measured beside training steps: the metrics, memory, imports, growth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minimono import backend, kernels
+from minimono import kernels
 from minimono.bench import ours
 from minimono.bench.rounds import interleaved, seconds
 from minimono.bench.tasks import TASKS, Perceptron, Task, Transformer
@@ -26,7 +26,7 @@ from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale, score_batch
 
 SHORT = 0.02  # seconds of a turn
-READ, COPY = "read, one thread", "copy, one thread"
+READ, READ_ALL, COPY = "read, one thread", "read, all threads", "copy, one thread"
 
 Result = TypeVar("Result")
 
@@ -37,22 +37,7 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
         return pool.submit(function, *arguments).result()
 
 
-# ---- the machine's limits, and the metric pass beside them -------------------------------------
-
-
-def matrix_products(rounds: int) -> dict[int, float]:
-    """The most float32 operations in a second in products of 1536 x 1536, by number of threads."""
-    a, b = (np.random.default_rng(i).random((1536, 1536), dtype=np.float32) for i in range(2))
-    out = np.empty_like(a)
-    threads = sorted({1, backend.blas_threads_by_default() or 1})
-
-    def product(count: int) -> float:
-        backend.set_blas_threads(count)
-        return seconds(lambda: np.matmul(a, b, out=out), 0.1)
-
-    contestants = {str(n): partial(product, n) for n in threads}
-    times = interleaved(contestants, rounds, random.Random(0))
-    return {n: 2.0 * 1536**3 / min(times[str(n)]) for n in threads}
+# ---- the metric pass beside the speed of memory -------------------------------------------------
 
 
 def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
@@ -89,7 +74,7 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
     threads, words = kernels.threads(), z.view(np.int64)
     contestants: dict[str, Callable[[], Any]] = {
         READ: lambda: read(words),
-        "read, all threads": lambda: in_parts(lambda part: read(words[part]), rows, z.size),
+        READ_ALL: lambda: in_parts(lambda part: read(words[part]), rows, z.size),
         COPY: lambda: np.copyto(copy, z),
         "`Moments.update`, one thread": with_one_thread(moments),
         "`Moments.update`": moments,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from minimono.bench.measures import READ, slope
+from minimono.bench import limits, load
+from minimono.bench.measures import READ, READ_ALL, slope
 from minimono.bench.ours import IN_PARTS, MINIMONO, WITH_MEMEL
 from minimono.bench.rounds import quartiles_of_ratios
-from minimono.bench.run import EAGER, Results, nearness, tape_overhead
+from minimono.bench.run import EAGER, Results, busy, nearness, tape_overhead
 
 GREY, BLUE, ORANGE = "#808080", "#2b8cc4", "#e08a00"
 STYLE: Any = {
@@ -31,6 +32,29 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def spread(quartiles: tuple[float, float, float]) -> str:
     low, median, high = quartiles
     return f"{median:.2f} ({low:.2f}-{high:.2f})"
+
+
+def share(quartiles: tuple[float, float, float]) -> str:
+    """A share of a limit. Nothing is faster than a limit: it was measured too low, then."""
+    above = ": above 1, so the limit was measured too low" if quartiles[1] > 1.0 else ""
+    return spread(quartiles) + above
+
+
+def of_others(results: Results) -> str:
+    """How busy the machine was with other things, and when."""
+    known = {name: share for name, share in results.others.items() if share is not None}
+    if not known:
+        return "Whether the machine was busy with other things is not known here."
+    said = "Share of the machine that other processes took: " + "; ".join(
+        f"{name} {100.0 * part:.0f} %" for name, part in known.items()
+    ) + "."  # fmt: skip
+    if not busy(results):
+        return said
+    return (
+        f"**The machine was busy with other things** ({', '.join(busy(results))}: more than "
+        f"{100.0 * load.BUSY:.0f} %). Ratios of the same round suffer less than times, but "
+        f"figures of a quiet machine may be others. {said}"
+    )
 
 
 def ratios(times_of: Mapping[str, Mapping[str, Sequence[float]]], base: str) -> str:
@@ -54,6 +78,7 @@ def page(results: Results, pictures: str | None) -> str:
         "# Performance",
         f"Written by `minimono bench{' --quick' if results.quick else ''}` on {results.date}.",
         table(["", ""], [[key, value] for key, value in results.machine.items()]),
+        of_others(results),
         "Every framework runs in a process of its own and takes its turn in every round. A number "
         "is the median over the rounds of a time divided by another one of the same round, with "
         "the lower and upper quartile. Before anything is timed, the losses of the first four "
@@ -68,9 +93,10 @@ def page(results: Results, pictures: str | None) -> str:
     if pictures:
         parts += [f"![Time of a training step, relative]({pictures}/performance-steps.svg)"]
     parts += [
-        "How near to the machine's limit: the least time for a step's matrix products (at the "
-        "highest rate measured in the same run) and for moving Adam's arrays (at a copy's), over "
-        "the time of the step.",
+        "How near to the machine's limit: the least time for a step's matrix products and for "
+        "moving Adam's arrays, over the time of the step. The limits take turns in the same "
+        f"rounds: a product of {limits.SIZE} x {limits.SIZE} with one thread or all, whichever is "
+        "faster, and a copy.",
         _nearness(results),
         "The tape's overhead, our step / the same kernels called by hand in the right order: "
         + "; ".join(f"{task} {spread(q)}" for task, q in tape_overhead(results).items()) + ".",
@@ -94,17 +120,18 @@ def page(results: Results, pictures: str | None) -> str:
         ]
     rows, neurons = results.metric_shape
     size = 4.0 * rows * neurons
-    read = results.metric[READ]
+    read = np.minimum(results.metric[READ], results.metric[READ_ALL]).tolist()
     parts += [
         "## The metric",
         f"{rows:,} samples of {neurons:,} neurons in float32 ({size / 2**20:.0f} MiB), all threads "
-        "but where it says one. A loop that only reads is the limit.",
+        "but where it says one. The limit is a loop that only reads, with one thread or all, "
+        "whichever is faster in the same round.",
         table(
-            ["", "GB of z in a second", "share of reading with one thread"],
+            ["", "GB of z in a second", "share of the limit"],
             [
                 [
                     name, f"{size / float(np.median(times)) / 1e9:.1f}",
-                    spread(quartiles_of_ratios(read, times)),
+                    share(quartiles_of_ratios(read, times)),
                 ]
                 for name, times in results.metric.items()
             ],
@@ -159,14 +186,21 @@ THREADS = (
 def _nearness(results: Results) -> str:
     names = [name for name in (MINIMONO, EAGER) if name in next(iter(results.training.values()))]
     rows = [
-        [name, *(f"{nearness(results, task, name):.2f}" for task in results.training)]
+        [name, *(share(nearness(results, task, name)) for task in results.training)]
         for name in names
     ]
+    times_of: dict[str, list[float]] = {}
+    for times in results.limits.values():
+        for name, found in times.items():
+            times_of.setdefault(name, []).extend(found)
+    copied = limits.MOVED / float(np.median(times_of.pop(limits.COPY))) / 1e9
     rates = ", ".join(
-        f"{rate / 1e9:.0f} GFLOP/s with {n} thread{'s' if n != '1' else ''}"
-        for n, rate in results.product_rate.items()
+        f"{name} {limits.OPERATIONS / float(np.median(found)) / 1e9:.0f} GFLOP/s"
+        for name, found in times_of.items()
     )
-    return table(["", *results.training], rows) + f"\n\nMatrix products: {rates}."
+    return table(["", *results.training], rows) + (
+        f"\n\nThe limits, medians over all rounds: {rates}; copy {copied:.1f} GB/s."
+    )
 
 
 def draw(results: Results, folder: Path) -> None:
@@ -189,8 +223,10 @@ def draw(results: Results, folder: Path) -> None:
             )
             ax.axvline(1.0, color=GREY, lw=0.8)
             ax.set_xlim(0.0, 2.0)
+            ax.set_xticks([0.0, 1.0])  # a 2 would stand at the next panel's 0
             ax.set_title(task)
-        figure.supxlabel(f"time / {results.base} (bars that reach 2 go on)", fontsize=9)
+        figure.supxlabel(f"time / {results.base} (bars that reach 2, the right edge, go on)",
+                         fontsize=9)  # fmt: skip
         figure.savefig(folder / "performance-steps.svg", metadata={"Date": None})
 
         figure = Figure(figsize=(8.0, 4.6), layout="constrained")
@@ -201,7 +237,8 @@ def draw(results: Results, folder: Path) -> None:
             ax.loglog(sizes, milliseconds, "o-", color=BLUE)
             ax.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
             ends = [milliseconds.min(), milliseconds.max()]
-            ax.set_yticks(ends, [f"{end:.3g}" for end in ends], fontsize=8)
+            ax.set_yticks(ends, [f"{end:.2g}" if end < 10 else f"{end:.0f}" for end in ends],
+                          fontsize=8)  # fmt: skip
             ax.minorticks_off()
             ax.set_title(f"{name}: slope {slope((sizes, times_)):.2f}")
         figure.supylabel("ms", fontsize=9)

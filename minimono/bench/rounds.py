@@ -102,10 +102,12 @@ def seconds(function: Callable[[], Any], least: float) -> float:
 
 
 @contextmanager
-def patched(environment: Mapping[str, str]) -> Iterator[None]:
+def patched(environment: Mapping[str, str], without: Sequence[str] = ()) -> Iterator[None]:
     """The process's environment with these changes, in this block."""
     before = dict(os.environ)
     os.environ.update(environment)
+    for name in without:
+        os.environ.pop(name, None)
     try:
         yield
     finally:

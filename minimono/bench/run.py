@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import minimono
-from minimono import threads
-from minimono.bench import measures, rounds
+from minimono import backend, threads
+from minimono.bench import limits, load, measures, rounds
 from minimono.bench.ours import BY_HAND, IN_PARTS, MINIMONO, WITH_MEMEL
 from minimono.bench.tasks import TASKS, check
 
@@ -27,6 +27,9 @@ Say = Callable[[str], None]
 EAGER, NUMPY = "PyTorch eager", "plain NumPy"
 HAS_PEAK = Path("/proc/self/clear_refs").exists()  # Linux
 MANY = (10**8, 10**9)  # values that are scored
+LARGEST = "GPT middle"
+# What makes another processor of BLAS: processes run without it, and the machine is what it is.
+OF_BLAS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 # The file, its function, and the framework that it needs.
 PEERS = (
     ("ours", "steps", "minimono"),
@@ -46,11 +49,12 @@ class Results:
     quick: bool
     date: str
     machine: dict[str, str]
+    others: dict[str, float | None] = field(default_factory=dict)  # their share, by what we did
     training: dict[str, Times] = field(default_factory=dict)  # by task
+    limits: dict[str, Times] = field(default_factory=dict)  # of the same rounds, by task
     arrangements: dict[str, Times] = field(default_factory=dict)  # of threads, by task
     memel: Times = field(default_factory=dict)
     peak_memory: dict[str, float] = field(default_factory=dict)  # bytes
-    product_rate: dict[str, float] = field(default_factory=dict)  # operations / s, by threads
     metric_shape: tuple[int, int] = (65_536, 1_536)
     metric: Times = field(default_factory=dict)
     many: dict[str, tuple[float, float]] = field(default_factory=dict)  # values: seconds, bytes
@@ -66,34 +70,48 @@ class Results:
 
 def run(quick: bool, count: int, say: Say) -> Results:
     """Measure everything; `count` rounds. `say` hears what is being done."""
-    results = Results(quick, str(datetime.date.today()), _machine())
-    if quick:
-        results.metric_shape = (16_384, 1_536)
-    say("Limits of the machine and the metric pass ...")
-    rates = measures.alone(measures.matrix_products, min(count, 5))
-    results.product_rate = {str(n): rate for n, rate in rates.items()}
+    with rounds.patched({}, without=OF_BLAS):
+        results = Results(quick, str(datetime.date.today()), _machine())
+        if quick:
+            results.metric_shape = (16_384, 1_536)
+        results.others["before the first round"] = load.now()
+        if busy(results):
+            say("The machine is busy with other things: figures will say so, and mean little.")
+        watch = load.Watch()
+        for name, part in (
+            ("the metric", _metric), ("imports", _imports), ("training steps", _train),
+            ("threads", _arrange_threads), ("MEmeL", _memel), ("memory", _peak_memory),
+            ("growth", _growth),
+        ):  # fmt: skip
+            part(results, count, say)
+            results.others[name] = watch.lap()
+    return results
+
+
+def busy(results: Results) -> dict[str, float]:
+    """When others took so much of the machine that figures are of a busy one, and how much."""
+    return {
+        name: share for name, share in results.others.items()
+        if share is not None and share > load.BUSY
+    }  # fmt: skip
+
+
+def _metric(results: Results, count: int, say: Say) -> None:
+    say("The metric pass ...")
     results.metric = measures.alone(measures.metric, *results.metric_shape, count)
     if HAS_PEAK:
-        for values in (MANY[:1] if quick else MANY):
+        for values in (MANY[:1] if results.quick else MANY):
             results.many[f"{values:.0e}"] = measures.alone(
                 measures.scoring_many, values, results.metric_shape[1]
             )
+
+
+def _imports(results: Results, count: int, say: Say) -> None:
     say("Imports ...")
     frameworks = ["numpy", "minimono", "minimono.nn, minimono.mono"]
-    if not quick:
+    if not results.quick:
         frameworks += [m for m in ("torch", "jax") if rounds.is_installed(m)]
-    results.imports = measures.import_times(["", *frameworks], 3 if quick else 9)
-    _train(results, count, say)
-    if not quick:
-        _arrange_threads(results, count, say)
-    say("MEmeL on a GPT ...")
-    results.memel = _memel("GPT middle", count)
-    if not quick:
-        say("Memory ...")
-        results.peak_memory = _peak_memory("GPT middle")
-    say("Cost as work grows ...")
-    results.growth = measures.alone(measures.growth, 1 if quick else 5)
-    return results
+    results.imports = measures.import_times(["", *frameworks], 3 if results.quick else 9)
 
 
 def _train(results: Results, count: int, say: Say) -> None:
@@ -105,7 +123,7 @@ def _train(results: Results, count: int, say: Say) -> None:
             results.left_out.append(f"{framework} (not installed)")
         else:
             modules.append((file, function))
-    with rounds.peers(modules) as peers:
+    with rounds.peers([*modules, ("limits", "steps")]) as [*peers, of_machine]:
         for task in [*TASKS][: 3 if results.quick else None]:
             say(f"{task}: first steps, compilers and checks ...")
             losses: dict[str, list[float]] = {}
@@ -122,12 +140,17 @@ def _train(results: Results, count: int, say: Say) -> None:
                 losses |= found
                 contestants |= {v: partial(peer.seconds, v) for v in found}
             check(task, losses)
+            bounds = {v: partial(of_machine.seconds, v) for v in of_machine.first_losses(task)}
             say(f"{task}: {count} rounds ...")
-            results.training[task] = rounds.interleaved(contestants, count, random.Random(0))
+            times = rounds.interleaved(contestants | bounds, count, random.Random(0))
+            results.training[task] = {name: times[name] for name in contestants}
+            results.limits[task] = {name: times[name] for name in bounds}
 
 
 def _arrange_threads(results: Results, count: int, say: Say) -> None:
     """Our step with other arrangements of threads, beside PyTorch's with all cores and with one."""
+    if results.quick:
+        return
     say("Threads ...")
     cores = str(os.cpu_count() or 1)
     wanted = {  # file, environment, variant
@@ -149,25 +172,33 @@ def _arrange_threads(results: Results, count: int, say: Say) -> None:
             results.arrangements[task] = rounds.interleaved(contestants, count, random.Random(0))
 
 
-def _memel(task: str, count: int) -> Times:
+def _memel(results: Results, count: int, say: Say) -> None:
+    say("MEmeL on a GPT ...")
     with rounds.peers([("ours", "memel_steps")]) as [peer]:
-        peer.first_losses(task)
+        peer.first_losses(LARGEST)
         contestants = {v: partial(peer.seconds, v) for v in (MINIMONO, WITH_MEMEL)}
-        return rounds.interleaved(contestants, count, random.Random(0))
+        results.memel = rounds.interleaved(contestants, count, random.Random(0))
 
 
-def _peak_memory(task: str) -> dict[str, float]:
-    if not HAS_PEAK:
-        return {}
-    found = {MINIMONO: measures.alone(measures.peak_memory, "ours", MINIMONO, task)}
-    if rounds.is_installed("torch"):
-        found[EAGER] = measures.alone(measures.peak_memory, "torch_peer", EAGER, task)
-    return found
+def _peak_memory(results: Results, count: int, say: Say) -> None:
+    if results.quick or not HAS_PEAK:
+        return
+    say("Memory ...")
+    for file, variant, framework in (("ours", MINIMONO, "numpy"), ("torch_peer", EAGER, "torch")):
+        if rounds.is_installed(framework):
+            found = measures.alone(measures.peak_memory, file, variant, LARGEST)
+            results.peak_memory[variant] = found
+
+
+def _growth(results: Results, count: int, say: Say) -> None:
+    say("Cost as work grows ...")
+    results.growth = measures.alone(measures.growth, 1 if results.quick else 5)
 
 
 def _machine() -> dict[str, str]:
     """What the figures depend on."""
     found = {"processor": _processor(), "threads of minimono": threads.described()}
+    found["BLAS"] = measures.alone(backend.blas_described)
     found["Python"] = platform.python_version()
     found["minimono"] = minimono.__version__
     for package in ("numpy", "numba", "torch", "jax", "mygrad", "autograd"):
@@ -194,10 +225,15 @@ def tape_overhead(results: Results) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def nearness(results: Results, task: str, contestant: str) -> float:
-    """The least time for a step's products and for Adam's bytes, over the time that it takes."""
+def nearness(results: Results, task: str, contestant: str) -> tuple[float, float, float]:
+    """The least time for a step's products and for Adam's bytes, over the time that it takes.
+
+    Quartiles over the rounds; the limits are those of the same round, of products the higher one.
+    """
     operations, moved = measures.necessary(TASKS[task])
-    rows, neurons = results.metric_shape
-    bandwidth = 2.0 * 4.0 * rows * neurons / min(results.metric[measures.COPY])
-    floor = operations / max(results.product_rate.values()) + moved / bandwidth
-    return floor / float(np.median(results.training[task][contestant]))
+    of_round = results.limits[task]
+    product = np.min([times for name, times in of_round.items() if name != limits.COPY], axis=0)
+    floor = operations / limits.OPERATIONS * product + moved / limits.MOVED * np.array(
+        of_round[limits.COPY]
+    )
+    return rounds.quartiles_of_ratios(floor.tolist(), results.training[task][contestant])
