@@ -117,15 +117,6 @@ def erfc(x: Array) -> Array:
     return np.asarray(_erfc_of_one(x)).astype(np.result_type(x, 0.0))
 
 
-def scatter_add(target: Array, index: Any, values: Array) -> None:
-    """`target[index] += values` that counts repeated indices, in place.
-
-    On CuPy the order of the additions is not fixed, so float results can differ in the last bit.
-    """
-    xp = array_module(target, values)
-    xp.add.at(target, index, values)
-
-
 # ---- BLAS: how many threads multiply matrices --------------------------------------------------
 
 

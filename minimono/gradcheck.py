@@ -83,8 +83,8 @@ def _check(
                 f"{what} by argument {i} has shape {gradient.shape}, the argument {point.shape}"
             )
         v = backend.to_device(rng.standard_normal(point.shape), backend.device_of(point))
-        analytic = float((gradient.data * v).sum())
-        size = float(abs(gradient.data * v).sum())  # what rounding is measured against
+        analytic = float((gradient.array * v).sum())
+        size = float(abs(gradient.array * v).sum())  # what rounding is measured against
 
         def along(step: complex, i: int = i, v: Array = v) -> complex:
             with no_grad():
@@ -120,7 +120,7 @@ def _difference(along: Callable[[complex], complex]) -> float:
 
 
 def _point(argument: Any, i: int) -> Array:
-    array = argument.data if isinstance(argument, Tensor) else tensor(argument).data
+    array = argument.array if isinstance(argument, Tensor) else tensor(argument).data
     if array.dtype.kind != "f":
         raise TypeError(f"check_grads: argument {i} has dtype {array.dtype}, expected a float")
     return array.astype(np.float64)

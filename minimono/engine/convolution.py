@@ -167,9 +167,9 @@ def max_pool2d(
     """
     size, step, padding = _pooling("max_pool2d", x, kernel_size, stride, padding)
     patches = windows(_padded(x, padding) + _outside(x, padding), size, step)  # (B, C, K, y, x)
-    xp = array_module(patches.data)
+    xp = array_module(patches.array)
     places = xp.arange(patches.shape[2]).reshape(-1, 1, 1)  # (K,) -> (K, 1, 1)
-    first_largest = places == xp.expand_dims(patches.data.argmax(axis=2), 2)  # (B, C, K, y, x)
+    first_largest = places == xp.expand_dims(patches.array.argmax(axis=2), 2)  # (B, C, K, y, x)
     largest = where(first_largest, patches, 0).sum(axis=2)
     return largest if x.dtype.kind in "fc" else largest.astype(x.dtype)  # sums of bytes are longer
 

@@ -67,7 +67,7 @@ class Rule:
         for a in arguments:
             kind = type(a)
             if kind is Tensor:
-                a = a.data
+                a = a.array
                 if a.dtype not in self.usual:
                     break
             elif kind not in _PYTHON and (
@@ -78,7 +78,7 @@ class Rule:
         else:
             return arguments, arrays, None
         arguments, answer = self._changed(arguments, numbers)
-        return arguments, [a.data if isinstance(a, Tensor) else a for a in arguments], answer
+        return arguments, [a.array if isinstance(a, Tensor) else a for a in arguments], answer
 
     def _changed(
         self, arguments: tuple[Any, ...], numbers: int

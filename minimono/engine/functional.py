@@ -17,7 +17,18 @@ from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.fused import has_kernel
-from minimono.engine.primitives import erfc, exp, log, matmul, sigmoid, sqrt, tanh, where
+from minimono.engine.primitives import (
+    erfc,
+    exp,
+    log,
+    matmul,
+    maximum,
+    minimum,
+    sigmoid,
+    sqrt,
+    tanh,
+    where,
+)
 from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (tensor: for the examples)
 
 __all__ = [
@@ -71,7 +82,9 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     if approximate == "none":
         return 0.5 * x * erfc(x * -(0.5**0.5))
     if approximate == "tanh":
-        return x * sigmoid((2.0 * (2.0 / math.pi) ** 0.5) * (x + 0.044715 * (x * x * x)))
+        near = minimum(maximum(x, -30.0), 30.0)  # beyond, the sigmoid is 0 or 1, and x^3 overflows
+        cubic = near + 0.044715 * (near * near * near)
+        return x * sigmoid((2.0 * (2.0 / math.pi) ** 0.5) * cubic)
     raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
 
 
@@ -124,7 +137,7 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
 @real(numbers=1)
 @has_kernel()
 def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
-    rows = backend.array_module(logits.data).arange(logits.shape[0])
+    rows = backend.array_module(logits.array).arange(logits.shape[0])
     return -log_softmax(logits)[rows, targets].mean()
 
 
@@ -142,9 +155,11 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     _check_channels("layer_norm", x, weight=weight, bias=bias)
     if not x.shape[-1]:
         return x * weight + bias  # empty, though it has no mean
+    unit = _unit(x, eps)
+    x = x / unit
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    return centred / sqrt(variance + eps) * weight + bias
+    return centred / sqrt(variance + eps / unit / unit) * weight + bias
 
 
 @real()
@@ -153,7 +168,20 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     _check_channels("rms_norm", x, weight=weight)
     if not x.shape[-1]:
         return x * weight  # empty, though it has no mean
-    return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+    unit = _unit(x, eps)
+    x = x / unit
+    return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps / unit / unit) * weight
+
+
+def _unit(x: Tensor, eps: float) -> Tensor:
+    """For each row a power of two near its largest, or near the root of eps if that is larger.
+
+    In this unit no square overflows or vanishes, and to divide by it rounds nothing.
+    """
+    xp = backend.array_module(x.array)
+    largest = abs(x.array.real).max(axis=-1, keepdims=True)
+    exponent = xp.frexp(xp.maximum(largest, math.sqrt(eps)))[1]
+    return Tensor(xp.ldexp(xp.ones_like(largest), exponent - 1))
 
 
 @real()
@@ -282,7 +310,7 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
 
     Ids that come from the host are checked there, so a training step never waits for the GPU.
     """
-    index = backend.as_array(ids.data if isinstance(ids, Tensor) else ids)
+    index = backend.as_array(ids.array if isinstance(ids, Tensor) else ids)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
     if index.size and (index.min() < 0 or index.max() >= size):
@@ -293,7 +321,7 @@ def _index(ids: Any, size: int, name: str, device: str) -> Array:
 
 def _as_mask(mask: Tensor | Array, name: str) -> Array:
     """Booleans. Numbers are refused: other libraries add them to the scores, and 0 keeps there."""
-    allowed = backend.as_array(mask.data if isinstance(mask, Tensor) else mask)
+    allowed = backend.as_array(mask.array if isinstance(mask, Tensor) else mask)
     if allowed.dtype.kind != "b":
         raise TypeError(
             f"{name}: mask has dtype {allowed.dtype}, expected booleans, True where one may look"

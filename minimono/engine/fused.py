@@ -67,14 +67,14 @@ class Fused(Generic[Parameters]):
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         assert output.origin is not None
-        _, arguments, options, kept = output.origin
+        _, arguments, options, kept, _ = output.origin
         if is_recording():
             yield from self._pull_through_reading(cotangent, arguments, options, wanted)
             return
-        arrays = [a.data if isinstance(a, Tensor) else a for a in arguments]
+        arrays = [a.array if isinstance(a, Tensor) else a for a in arguments]
         needed = tuple([id(a) in wanted for a in arguments])
-        backward = _kernel(device_of(output.data), self.part, self.name + "_backward")
-        shares = backward(needed, cotangent.data, output.data, kept, *arrays, **options)
+        backward = _kernel(device_of(output.array), self.part, self.name + "_backward")
+        shares = backward(needed, cotangent.array, output.array, kept, *arrays, **options)
         for i, is_needed in enumerate(needed):
             if is_needed:
                 yield arguments[i], Tensor(shares[i])

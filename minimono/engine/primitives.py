@@ -14,11 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, kernels
+from minimono import backend, kernels, sums
 from minimono.backend import Array, array_module
 from minimono.engine import dtypes
 from minimono.engine.dtypes import arithmetic, exact, real
-from minimono.engine.tensor import Axis, Operand, Origin, Tensor, as_tensor, is_recording
+from minimono.engine.tensor import (
+    Axis,
+    Operand,
+    Origin,
+    Tensor,
+    as_tensor,
+    is_recording,
+    what_rules_see,
+)
 
 Rule = Callable[..., Tensor]
 
@@ -47,7 +55,7 @@ class Primitive:
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
         answer = None
         if self.dtype_rule is None:
-            data = [a.data if isinstance(a, Tensor) else a for a in arguments]
+            data = [a.array if isinstance(a, Tensor) else a for a in arguments]
         else:
             arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
         if options and any(isinstance(o, Tensor | np.generic) for o in options.values()):
@@ -112,7 +120,10 @@ def made_by(
     if is_recording() and output.dtype.kind in "fc":
         for argument in arguments:
             if isinstance(argument, Tensor) and argument.requires_grad:
-                return Tensor(output, True, Origin(operation, arguments, options, saved))
+                seen = what_rules_see(arguments)
+                made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
+                seen.append(made.array)
+                return made
     return Tensor(output)
 
 
@@ -194,15 +205,19 @@ def power(x: Array, y: Array) -> Array:
 
 def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
     # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added.
-    slope: Tensor = y * x ** (y - 1.0 + (_data(y) == 0))
+    change: Any = x ** (y - 1.0 + (_data(y) == 0))
+    if not isinstance(y, int | float):  # the slope vanishes with the power, also for infinite y
+        y = where(_data(change) == 0, 0.0, y)
+    slope: Tensor = y * change
     return g * slope
 
 
 def _power_exponent_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
-    # At x = 0 the slope is 0 for y > 0, though 0 * log 0 would be nan: there 1 is added.
+    # Of x = 0 (y >= 0) and of an infinite x (y < 0) the slope is 0, though 0 * log x would be nan.
     if not isinstance(x, Tensor):
-        x = constant(array_module(out.data).asarray(x, dtype=out.dtype))
-    slope: Tensor = out * log(x + (x.data == 0))
+        x = constant(array_module(out.array).asarray(x, dtype=out.dtype))
+    flat = (x.array.real >= 0) & ((out.array == 0) | ((x.array == 0) & (_data(y) == 0)))
+    slope: Tensor = out * log(where(flat, 1.0, x))
     return g * slope
 
 
@@ -212,19 +227,34 @@ power.vjp(_power_base_rule, _power_exponent_rule)
 @real()
 @primitive
 def matmul(x: Array, y: Array) -> Array:
-    """The product of matrices, or of stacks of them: (..., n, m) and (..., m, k)."""
-    if getattr(x, "ndim", 0) < 2 or getattr(y, "ndim", 0) < 2:
-        raise ValueError(
-            "matmul takes matrices, or stacks of them; make a vector one with reshape: "
-            "v.reshape(1, -1) @ m, m @ v.reshape(-1, 1)"
-        )
-    return x @ y
+    """Products of matrices, or of stacks of them; a vector is a row on the left, a column right."""
+    if getattr(x, "ndim", 0) < 1 or getattr(y, "ndim", 0) < 1:
+        raise ValueError("matmul takes vectors and matrices, not a number: multiply with *")
+    return sums.product(x, y)
 
 
-matmul.vjp(
-    lambda g, out, x, y: g @ as_tensor(y).swapaxes(-1, -2),
-    lambda g, out, x, y: as_tensor(x).swapaxes(-1, -2) @ g,
-)
+def _matmul_left_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
+    row, column = as_tensor(x).ndim == 1, as_tensor(y).ndim == 1
+    y = as_tensor(y).reshape(-1, 1) if column else as_tensor(y)  # (n,) -> (n, 1)
+    # (..., 1, n) for a vector x: the walk back adds up to (n,)
+    return _as_matrices(g, row, column) @ y.swapaxes(-1, -2)
+
+
+def _matmul_right_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
+    row, column = as_tensor(x).ndim == 1, as_tensor(y).ndim == 1
+    x = as_tensor(x).reshape(1, -1) if row else as_tensor(x)  # (n,) -> (1, n)
+    share = x.swapaxes(-1, -2) @ _as_matrices(g, row, column)
+    return share.reshape(share.shape[:-1]) if column else share  # (..., n, 1) -> (..., n)
+
+
+def _as_matrices(g: Tensor, row: bool, column: bool) -> Tensor:
+    """Put back, with length 1, the axis that the product with a vector has taken out."""
+    if column:
+        g = g.reshape(*g.shape, 1)
+    return g.reshape(*g.shape[:-1], 1, g.shape[-1]) if row else g
+
+
+matmul.vjp(_matmul_left_rule, _matmul_right_rule)
 
 # ---- functions of one number -------------------------------------------------------------------
 
@@ -383,11 +413,11 @@ minimum.vjp(
 
 
 def _data(x: Operand) -> Array:
-    return x.data if isinstance(x, Tensor) else x
+    return x.array if isinstance(x, Tensor) else x
 
 
 def _signs(x: Tensor) -> Tensor:
-    return constant(array_module(x.data).sign(x.data.real))
+    return constant(array_module(x.array).sign(x.array.real))
 
 
 def _share_of_larger(x: Array, y: Array) -> Tensor:
@@ -403,7 +433,7 @@ def _share_of_larger(x: Array, y: Array) -> Tensor:
 @primitive
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The sum along the axes, of all elements without them."""
-    return x.sum(axis=axis, keepdims=keepdims)
+    return sums.total(x, axis, keepdims)
 
 
 def _sum_rule(
@@ -413,6 +443,23 @@ def _sum_rule(
 
 
 sum.vjp(_sum_rule)
+
+
+@real()
+@primitive
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The mean along the axes, of all elements without them."""
+    return sums.mean(x, axis, keepdims)
+
+
+def _mean_rule(
+    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
+) -> Tensor:
+    count = math.prod(x.shape[a] for a in sums.axes_of(x.array, axis))
+    return broadcast_to(_with_axes(g / count, x, axis, keepdims), x.shape)
+
+
+mean.vjp(_mean_rule)
 
 
 @arithmetic()
@@ -425,9 +472,9 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def _extreme_rule(
     g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
 ) -> Tensor:
-    extreme = x.data == _with_axes(out.detach(), x, axis, keepdims).data
+    extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array
     share = extreme / extreme.sum(axis=axis, keepdims=True)
-    return _with_axes(g, x, axis, keepdims) * constant(share.astype(x.data.dtype))
+    return _with_axes(g, x, axis, keepdims) * constant(share.astype(x.array.dtype))
 
 
 max.vjp(_extreme_rule)
@@ -445,8 +492,9 @@ min.vjp(_extreme_rule)
 
 @primitive
 def flip(x: Array, axis: int = -1) -> Array:
-    """The elements in reverse order along an axis."""
-    return array_module(x).flip(x, axis=axis)
+    """In reverse along an axis; a number, whose axes 0 and -1 hold only itself, stays."""
+    axes = tuple(sums.axes_of(x, axis))
+    return array_module(x).flip(x, axis=axes) if axes else x.copy()
 
 
 flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
@@ -456,7 +504,7 @@ flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
 @primitive
 def cumsum(x: Array, axis: int = -1) -> Array:
     """The sums of all elements up to each, along an axis."""
-    return x.cumsum(axis=axis)
+    return sums.running(x, axis)
 
 
 def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
@@ -466,29 +514,14 @@ def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int = -1) -> Tensor:
 cumsum.vjp(_cumsum_rule)
 
 
-@real()
-def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean along the axes, of all elements without them."""
-    total: Tensor = sum(x, axis=axis, keepdims=keepdims)
-    count = math.prod(x.shape[i] for i in _reduced(x, axis))
-    if count == 0:
-        raise ValueError(f"mean: tensor has shape {x.shape}: nothing along axis {axis}")
-    return total / count
 
 
 def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
     if keepdims:
         return g
-    reduced = _reduced(x, axis)
+    reduced = sums.axes_of(x.array, axis)
     return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
-
-
-def _reduced(x: Tensor, axis: Axis) -> set[int]:
-    """The axes of `x` that a reduction over `axis` takes out."""
-    if axis is None or x.ndim == 0:  # NumPy lets a number be summed along axis 0 or -1
-        return set(range(x.ndim))
-    return {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 # ---- shapes ------------------------------------------------------------------------------------
@@ -601,7 +634,7 @@ def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     elif _is_for_kernel(target):
         kernels.of("cuda").scatter_add(target, index, values)  # in a fixed order
     else:
-        backend.scatter_add(target, index, values)
+        sums.scatter_add(target, index, values)
     return target
 
 

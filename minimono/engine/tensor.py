@@ -74,62 +74,78 @@ class Origin(NamedTuple):
     arguments: tuple[Any, ...]  # tensors and constants, as they were passed
     options: dict[str, Any]
     saved: Any = None  # what a kernel keeps from its forward pass for its backward pass
+    seen: list[Array | None] = []  # noqa: RUF012  (arrays of arguments and result: `is_stale`)
 
 
 class Tensor:
     """An array that remembers how it was made.
 
     `.data` is a NumPy or CuPy array; `.grad`, after `backward()`, is one too (leaves only).
-    Tensors are values: no operation changes one in place. Optimisers write to `.data`.
+    Tensors are values: no operation changes one in place. Optimisers write to `.data`, and so may
+    you; a walk back over what was made from the old values is an error.
     """
 
-    __slots__ = ("__weakref__", "birth", "data", "grad", "origin", "requires_grad")
+    __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")
 
     # NumPy must not try `array * tensor` element by element: it is ours to do.
     __array_ufunc__ = None
 
     def __init__(self, data: Array, requires_grad: bool = False, origin: Origin | None = None):
         # NumPy returns scalars, not arrays, for results without axes.
-        self.data: Array = np.asarray(data) if isinstance(data, np.generic) else data
+        # `array` is `data` for code of ours that writes nothing into it, and does not hand it on.
+        self.array: Array = np.asarray(data) if isinstance(data, np.generic) else data
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.origin = origin
         self.birth = next(_births)  # a tensor is younger than all it was made from
+        self.lent: Array | None = None  # a copy from when `data` was handed out, see `is_stale`
+
+    @property
+    def data(self) -> Array:
+        """The array. Whoever holds that of a parameter may write into it."""
+        if self.lent is None and self.requires_grad and self.origin is None:
+            self.lent = self.array.copy()
+        return self.array
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        if array is not self.array:  # it is after `p.data -= d`, which writes in place
+            self.array = self.lent = np.asarray(array) if isinstance(array, np.generic) else array
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        return tuple(self.data.shape)
+        return tuple(self.array.shape)
 
     @property
     def ndim(self) -> int:
         """How many axes there are."""
-        return int(self.data.ndim)
+        return int(self.array.ndim)
 
     @property
     def size(self) -> int:
         """How many elements there are."""
-        return int(self.data.size)
+        return int(self.array.size)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the elements."""
-        dtype: np.dtype[Any] = self.data.dtype
+        dtype: np.dtype[Any] = self.array.dtype
         return dtype
 
     @property
     def device(self) -> Device:
         """Where they are: "cpu" or "cuda"."""
-        return backend.device_of(self.data)
+        return backend.device_of(self.array)
 
     # `==` compares element by element, so equality cannot be what dicts and sets go by.
     __hash__ = object.__hash__
 
     def item(self) -> float:
         """The only element as a Python number. On a GPU this waits for all work before it."""
-        if self.data.size != 1:
+        if self.array.size != 1:
             raise ValueError(f"item: tensor has shape {self.shape}, expected one element")
-        return self.data.item()  # type: ignore[no-any-return]
+        return self.array.item()  # type: ignore[no-any-return]
 
     def __float__(self) -> float:
         return float(self.item())
@@ -138,10 +154,10 @@ class Tensor:
         return bool(self.item())
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.array)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self.data)))
+        return (self[i] for i in range(len(self.array)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         raise TypeError(
@@ -150,7 +166,7 @@ class Tensor:
         )
 
     def __repr__(self) -> str:
-        body = np.array2string(backend.to_host(self.data), separator=", ", prefix="tensor(")
+        body = np.array2string(backend.to_host(self.array), separator=", ", prefix="tensor(")
         notes = f", dtype={self.dtype}" if self.dtype not in (np.float64, np.int64, bool) else ""
         notes += f', device="{self.device}"' if self.device != "cpu" else ""
         notes += f", made by {self.origin.operation.name}" if self.origin else ""
@@ -158,8 +174,12 @@ class Tensor:
         return f"tensor({body}{notes})"
 
     def detach(self) -> Tensor:
-        """The same data without the tape: a constant (the stop-gradient `sg` of the papers)."""
-        return Tensor(self.data)
+        """The same values without the tape: a constant (the stop-gradient `sg` of the papers).
+
+        Of a parameter, which optimisers write into, a copy.
+        """
+        is_parameter = self.requires_grad and self.origin is None
+        return Tensor(self.array.copy() if is_parameter else self.array)
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
         """`copy` and `pickle` take data, `requires_grad` and `grad`; refused on a tape, which a
@@ -169,7 +189,7 @@ class Tensor:
                 f"copy, pickle: this tensor was made by {self.origin.operation.name} and would "
                 "lose the tape behind it: take tensor.detach()"
             )
-        return _again, (self.data, self.requires_grad, self.grad)
+        return _again, (self.array, self.requires_grad, self.grad)
 
     def backward(self, cotangent: Array | None = None) -> None:
         """Add d(self)/d(leaf) to `.grad` of every leaf that requires it.
@@ -264,7 +284,7 @@ def tensor(
     tensor([[1., 2.]], dtype=float32)
     """
     if isinstance(data, Tensor):
-        data = data.data
+        data = data.array
     try:
         array = backend.as_array(data)
     except ValueError as error:
@@ -289,7 +309,7 @@ def as_tensor(value: Operand | Sequence[Any]) -> Tensor:
 def accumulate(gradients: list[tuple[Tensor, Array]]) -> None:
     """Add gradients, each an array of its own, to `.grad` of their leaves."""
     for leaf, gradient in gradients:
-        leaf.grad = gradient if leaf.grad is None else (Tensor(leaf.grad) + Tensor(gradient)).data
+        leaf.grad = gradient if leaf.grad is None else (Tensor(leaf.grad) + Tensor(gradient)).array
 
 
 def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -325,20 +345,74 @@ def pull_back(
     stops = {id(end) for end in ends}
     gradients = {id(output): cotangent} if id(output) in on_the_way else {}
     for node in tape:
-        if id(node) not in gradients:
-            continue
-        arriving = gradients[id(node)]
-        if arriving.data.dtype != node.data.dtype:  # now that all shares are in: rounded once
-            gradients[id(node)] = arriving = arriving.astype(node.data.dtype)
+        arriving = gradients.get(id(node))
+        if arriving is not None and arriving.array.dtype != node.array.dtype:
+            # Now that all shares are in: rounded once.
+            gradients[id(node)] = arriving = arriving.astype(node.array.dtype)
         if id(node) in stops or node.origin is None:
             continue
-        del gradients[id(node)]
+        if arriving is None and not _is_view(node):
+            continue  # a view, though no cotangent comes by, may be what a rule reads
         operation = node.origin.operation
+        if is_stale(node):
+            raise RuntimeError(
+                f"backward: a value that {operation.name} used was changed after it was used, by "
+                "an optimiser's step or by writing to `data`, and the gradient would mix old and "
+                "new values; run the forward pass again, or go back before the change"
+            )
+        if arriving is None:
+            continue
+        del gradients[id(node)]
         for argument, share in operation.pull(arriving, node, on_the_way):
             share = like(share, argument, operation.name)
             known = gradients.get(id(argument))
             gradients[id(argument)] = share if known is None else known + share
     return gradients
+
+
+def what_rules_see(arguments: Sequence[Any]) -> list[Array | None]:
+    """The arrays of the arguments now; of one that somebody outside may write into, a copy."""
+    return [
+        None if not isinstance(a, Tensor)
+        else a.array if a.lent is None or not a.requires_grad
+        else a.array.copy()
+        for a in arguments
+    ]  # fmt: skip
+
+
+def is_stale(node: Tensor) -> bool:
+    """Whether an argument, or `node` itself, holds other values now than when it was made.
+
+    A rule would take them for those of the forward pass. A new array is known by not being the old
+    one. Writing into an array goes unseen; so where that of a parameter has been handed out, the
+    values are compared, with a copy from the forward pass, or from when it was handed out after it.
+    """
+    assert node.origin is not None
+    for argument, seen in zip((*node.origin.arguments, node), node.origin.seen, strict=True):
+        if seen is not None:
+            if argument.array is not seen:
+                if not _same_values(argument.array, seen):
+                    return True
+            elif argument.lent is not None and not _same_values(seen, argument.lent):
+                return True
+    return False
+
+
+def _is_view(node: Tensor) -> bool:
+    """Whether the array of `node` lies in that of an argument, and changes with it."""
+    assert node.origin is not None
+    base = node.array.base
+    return base is not None and any(
+        isinstance(a, Tensor) and (a.array is base or a.array.base is base)
+        for a in node.origin.arguments
+    )
+
+
+def _same_values(x: Array, y: Array) -> bool:
+    """Whether two arrays hold the same, nan included. On a GPU this waits."""
+    if type(x) is not type(y) or x.shape != y.shape or x.dtype != y.dtype:
+        return False
+    return x is y or bool(((x == y) | ((x != x) & (y != y))).all())
 
 
 def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:
@@ -358,9 +432,9 @@ def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
     """
     if not isinstance(share, Tensor):
         raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
-    if share.data.dtype.char == "e":
+    if share.array.dtype.char == "e":
         share = share.astype(np.float32)
-    if share.data.shape != argument.data.shape:
+    if share.array.shape != argument.array.shape:
         extra = share.ndim - argument.ndim
         sizes = (1,) * extra + argument.shape
         repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
@@ -374,7 +448,7 @@ def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
 
 
 def zeros_like(x: Tensor) -> Tensor:
-    return Tensor(backend.array_module(x.data).zeros_like(x.data))
+    return Tensor(backend.array_module(x.array).zeros_like(x.array))
 
 
 def _own_array(gradient: Tensor) -> Array:
@@ -382,7 +456,7 @@ def _own_array(gradient: Tensor) -> Array:
 
     A rule may hand one tensor, or one array, to two leaves, or hand on one that the user holds.
     """
-    array = gradient.data
+    array = gradient.array
     if (
         type(array) is np.ndarray
         and array.base is None
@@ -395,12 +469,12 @@ def _own_array(gradient: Tensor) -> Array:
 
 def _holders(gradient: Tensor) -> tuple[int, int]:
     """How often Python counts the tensor and its array as held."""
-    return sys.getrefcount(gradient), sys.getrefcount(gradient.data)
+    return sys.getrefcount(gradient), sys.getrefcount(gradient.array)
 
 
 def _holders_of_a_new_tensor() -> tuple[int, int]:
     def own_array(gradient: Tensor) -> tuple[int, int]:  # as `_own_array` does it
-        array = gradient.data
+        array = gradient.array
         counts = _holders(gradient)
         del array
         return counts
@@ -419,7 +493,7 @@ def _cotangent_of(output: Tensor, cotangent: Array | None) -> Tensor:
                 f"backward: tensor has shape {output.shape}, expected a scalar; "
                 "sum it, or pass a cotangent of its shape"
             )
-        return Tensor(backend.array_module(output.data).ones_like(output.data))
+        return Tensor(backend.array_module(output.array).ones_like(output.array))
     cotangent = backend.as_array(cotangent)
     if cotangent.dtype.kind not in "fiub":
         raise TypeError(f"backward: cotangent has dtype {cotangent.dtype}, expected real numbers")
@@ -481,7 +555,7 @@ def _variable(value: Operand, name: str) -> Tensor:
     if isinstance(value, Tensor) and value.requires_grad:
         with _recorded(True):
             return value.reshape(value.shape)
-    data = value.data if isinstance(value, Tensor) else tensor(value).data
+    data = value.array if isinstance(value, Tensor) else tensor(value).array
     if data.dtype.kind not in "fc":
         if isinstance(value, Tensor):
             raise TypeError(f"{name} has dtype {data.dtype}, which has no gradient")

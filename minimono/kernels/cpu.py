@@ -16,16 +16,18 @@ from numba import njit
 from minimono.backend import Array
 from minimono.kernels.cpu_math import (
     exp_nonpositive,
+    inlined,
     largest,
     normal_below,
     total,
     total_of_products,
+    total_of_squares_about,
 )
 from minimono.kernels.memory import keep_freed_memory
 from minimono.kernels.parallel import in_parts
-from minimono.kernels.shared import Kept, Needed, check_layer_norm
-from minimono.kernels.shared import linear_backward as linear_backward
+from minimono.kernels.shared import Kept, Needed, check_layer_norm, linear_gradients
 from minimono.kernels.shared import linear_forward as linear_forward
+from minimono.sums import total as sum_along
 
 keep_freed_memory()
 
@@ -49,6 +51,53 @@ def each(kernel: Callable[..., None], *arrays: Array) -> None:
     """Run a kernel over arrays (N,) of one size, large ones in parts."""
     size = arrays[0].size
     in_parts(lambda part: kernel(*(a[part] for a in arrays)), size, size)
+
+
+# ---- sums over rows, and the linear layer's ----------------------------------------------------
+
+ROWS = 128  # that are added one after the other, in float64; the sums of such blocks in pairs
+
+
+def _sums_of_blocks(x: Array, sums: Array) -> None:
+    for block in range(sums.shape[0]):
+        row = sums[block]
+        first, last = block * ROWS, min((block + 1) * ROWS, x.shape[0])
+        whole = first + (last - first) // 4 * 4
+        for i in range(first, whole, 4):  # four at a time, for fewer passes over the sums
+            a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+            for j in range(row.size):
+                row[j] += (np.float64(a[j]) + np.float64(b[j])) + (
+                    np.float64(c[j]) + np.float64(d[j])
+                )
+        for i in range(whole, last):
+            for j in range(row.size):
+                row[j] += x[i, j]
+
+
+sums_of_blocks_kernel = compiled(_sums_of_blocks)
+
+
+def sum_of_rows(x: Array) -> Array:
+    """(N, C) -> (C,)."""
+    x = np.ascontiguousarray(x)
+    sums = np.zeros((max(1, -(-len(x) // ROWS)), x.shape[1]))
+    if len(sums) == 1:
+        sums_of_blocks_kernel(x, sums)
+        return sums[0].astype(x.dtype)
+
+    def run(part: slice) -> None:
+        sums_of_blocks_kernel(x[part.start * ROWS : part.stop * ROWS], sums[part])
+
+    in_parts(run, len(sums), x.size)
+    return sum_along(sums, axis=0).astype(x.dtype)
+
+
+def linear_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
+    bias: Array | None = None,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    gbias = None if bias is None or not needed[2] else sum_of_rows(g.reshape(-1, len(weight)))
+    return *linear_gradients(needed, g, x, weight), gbias
 
 
 # ---- ReLU --------------------------------------------------------------------------------------
@@ -238,7 +287,7 @@ def _cross_entropy(logits: Array, targets: Array, probability: Array, losses: Ar
         share = logits.dtype.type(1.0 / whole)
         for j in range(logits.shape[1]):
             probability[i, j] *= share
-        losses[i] = math.log(whole) - (logits[i, targets[i]] - top)
+        losses[i] = math.log(whole) - (np.float64(logits[i, targets[i]]) - top)
 
 
 def _cross_entropy_gradient(
@@ -274,28 +323,52 @@ def _mean_cross_entropy_backward(
 # ---- layer norm --------------------------------------------------------------------------------
 
 
+# Means and scales are float64: squares of float32 may lie outside of float32.
+
+
 def _layer_norm(
     x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, scale: Array
 ) -> None:
     channels = x.shape[1]
     for i in range(x.shape[0]):
         mean[i] = total(x[i]) / channels
+        variance = total_of_squares_about(mean[i], x[i]) / channels
+        scale[i] = 1.0 / math.sqrt(variance + eps)
+        if not variance < HIGHEST or (variance < LOWEST and eps < LOWEST):
+            mean[i], scale[i] = _mean_and_scale_in_its_unit(x[i], eps)
         for j in range(channels):
-            out[i, j] = x[i, j] - mean[i]
-        squares = total_of_products(out[i], out[i])
-        scale[i] = 1.0 / math.sqrt(squares / channels + eps)
-        for j in range(channels):
-            out[i, j] = out[i, j] * scale[i] * weight[j] + bias[j]
+            out[i, j] = (x[i, j] - mean[i]) * scale[i] * weight[j] + bias[j]
+
+
+LOWEST, HIGHEST = 1e-280, 1e280  # squares beyond lose digits, or are 0 or infinite
+
+
+@inlined
+def _mean_and_scale_in_its_unit(row: Array, eps: float) -> tuple[float, float]:
+    """The same with all divided by a power of two, near the row's largest or the root of eps."""
+    top = math.sqrt(eps)
+    for j in range(len(row)):
+        top = max(top, abs(row[j]))
+    if top == 0.0 or not math.isfinite(top):
+        return math.nan, math.nan
+    unit = 2.0 ** math.floor(math.log2(top))
+    mean = squares = 0.0
+    for j in range(len(row)):
+        mean += row[j] / unit / len(row)
+    for j in range(len(row)):
+        squares += (row[j] / unit - mean) ** 2
+    return mean * unit, 1.0 / math.sqrt(squares / len(row) + eps / unit / unit) / unit
 
 
 def _layer_norm_gradient(
-    g: Array, x: Array, weight: Array, mean: Array, scale: Array,
-    gx: Array, gweight: Array, gbias: Array,
-) -> None:  # fmt: skip
+    g: Array, x: Array, weight: Array, mean: Array, scale: Array, gx: Array, sums: Array
+) -> None:
     # With h = (x - mean) scale and d = g weight:  gx = scale (d - mean(d) - h mean(d h)).
+    # gweight and gbias are sums over rows of g h and of g: `sums` (blocks, 2, C), of ROWS each.
     d, h = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     channels = x.shape[1]
     for i in range(x.shape[0]):
+        gweight, gbias = sums[i // ROWS, 0], sums[i // ROWS, 1]
         for j in range(channels):
             h[j] = (x[i, j] - mean[i]) * scale[i]
             d[j] = g[i, j] * weight[j]
@@ -304,8 +377,9 @@ def _layer_norm_gradient(
             gbias[j] += g[i, j]
         mean_d = x.dtype.type(total(d) / channels)
         mean_dh = x.dtype.type(total_of_products(d, h) / channels)
+        factor = x.dtype.type(scale[i])
         for j in range(channels):
-            gx[i, j] = scale[i] * (d[j] - mean_d - h[j] * mean_dh)
+            gx[i, j] = factor * (d[j] - mean_d - h[j] * mean_dh)
 
 
 layer_norm_kernel = compiled(_layer_norm)
@@ -317,7 +391,7 @@ def layer_norm_forward(
 ) -> tuple[Array, Kept]:
     check_layer_norm(x, weight=weight, bias=bias)
     rows = rows_of(x)
-    out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows), x.dtype)
+    out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows))
     weight, bias = flat(weight), flat(bias)
 
     def run(part: slice) -> None:
@@ -336,23 +410,36 @@ def layer_norm_backward(
     gx = np.empty_like(rows)
 
     def run(part: slice) -> Array:
-        sums = np.zeros((2, x.shape[-1]))  # of gweight and gbias
+        blocks = -(-(part.stop - part.start) // ROWS)
+        sums = np.zeros((blocks, 2, x.shape[-1]))  # of gweight and gbias
         layer_norm_gradient_kernel(
-            g[part], rows[part], weight, mean[part], scale[part], gx[part], sums[0], sums[1]
+            g[part], rows[part], weight, mean[part], scale[part], gx[part], sums
         )
         return sums
 
-    gweight, gbias = np.sum(in_parts(run, len(rows), rows.size), axis=0).astype(x.dtype)
+    sums = np.concatenate(in_parts(run, len(rows), rows.size))
+    gweight, gbias = sum_along(sums, axis=0).astype(x.dtype)
     return gx.reshape(x.shape), gweight, gbias
 
 
 # ---- embedding ---------------------------------------------------------------------------------
 
 
-def _embedding_gradient(g: Array, ids: Array, gweight: Array) -> None:
+def _embedding_gradient(g: Array, ids: Array, gweight: Array, rest: Array) -> None:
+    # What each addition rounds off is added up apart (Knuth 1969, 4.2.2): as exact as in pairs.
     for i in range(len(ids)):
+        row, lost = gweight[ids[i]], rest[ids[i]]
         for j in range(g.shape[1]):
-            gweight[ids[i], j] += g[i, j]
+            old, new = row[j], row[j] + g[i, j]
+            added = new - old
+            lost[j] += (old - (new - added)) + (g[i, j] - added)
+            row[j] = new
+    for i in range(len(ids)):
+        row, lost = gweight[ids[i]], rest[ids[i]]
+        for j in range(g.shape[1]):
+            if math.isfinite(row[j]):  # of an infinite sum the rest is nan
+                row[j] += lost[j]
+            lost[j] = 0.0
 
 
 embedding_gradient_kernel = compiled(_embedding_gradient)
@@ -365,8 +452,8 @@ def _rows_by_number_forward(weight: Array, ids: Array) -> tuple[Array, Kept]:
 def _rows_by_number_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, weight: Array, ids: Array
 ) -> tuple[Array, ...]:
-    gweight = np.zeros(weight.shape, weight.dtype)
-    embedding_gradient_kernel(rows_of(g), flat(ids), gweight)
+    gweight, rest = np.zeros(weight.shape, weight.dtype), np.zeros(weight.shape, weight.dtype)
+    embedding_gradient_kernel(rows_of(g), flat(ids), gweight, rest)
     return (gweight,)
 
 

@@ -2,7 +2,8 @@
 
     S = q k^T / sqrt D        P = exp(S - L),  L = log sum exp(S) of each row        out = P v
 
-Only L, a number for each query, is kept. On the way back P is made again from it, and with
+Only L, a float64 number for each query, is kept: a float32 one of 20,000 would be off by 1e-3, and
+so would be all weights. On the way back P is made again from it, and with
 delta = sum of g out over a row (it equals the sum of P (g v^T)):
 
     gv = P^T g        dS = P (g v^T - delta) / sqrt D        gq = dS k        gk = dS^T q
@@ -81,7 +82,7 @@ def _weights_again(
                 if hidden[j]:
                     row[j] = -np.inf
             for j in range(width):
-                below = row[j] * scale - level
+                below = scores.dtype.type(np.float64(row[j] * scale) - level)
                 # Rounding may lift it above 0, where exp_nonpositive does not reach.
                 row[j] = exp_nonpositive(zero if below > zero else below)
                 grow[j] = row[j] * (grow[j] - mean) * scale
@@ -101,7 +102,7 @@ def _packed_attention_forward(
     B, T, _, H, D = qkv.shape
     scale = qkv.dtype.type(D**-0.5)
     out = np.empty((B, T, H, D), qkv.dtype)
-    log_sum = np.empty((B, H, T), qkv.dtype)
+    log_sum = np.empty((B, H, T))
 
     def sample(b: int) -> None:
         q, k, v = _heads_of(qkv[b])
@@ -109,7 +110,7 @@ def _packed_attention_forward(
         hidden = NONE_HIDDEN if visible is None else ~visible[b]
         for rows, seen in _bands(T, is_causal):
             weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
-            level = np.empty((H, rows.stop - rows.start), qkv.dtype)
+            level = np.empty((H, rows.stop - rows.start))
             first = rows.start if is_causal else -1
             weights_kernel(weights, scale, hidden[:seen], first, level)
             log_sum[b, :, rows] = level

@@ -166,6 +166,16 @@ def total_of_squares(row: Array) -> Any:
     return result
 
 
+@in_any_order
+def total_of_squares_about(mean: float, row: Array) -> Any:
+    """The sum of (row[j] - mean)^2, worked out in float64."""
+    result = 0.0
+    for j in range(len(row)):
+        distance = np.float64(row[j]) - mean
+        result += distance * distance
+    return result
+
+
 @inlined
 def largest(row: Array) -> Any:
     """The largest of a row, which may not be empty; of a row with a nan, any number or nan."""

@@ -10,9 +10,21 @@ from typing import Any
 
 from minimono.backend import Array, array_module
 from minimono.kernels.gpu_launch import Kernel, for_each, for_rows, one_block, rows_of
-from minimono.kernels.shared import Kept, Needed, check_layer_norm
-from minimono.kernels.shared import linear_backward as linear_backward
+from minimono.kernels.shared import Kept, Needed, check_layer_norm, linear_gradients
 from minimono.kernels.shared import linear_forward as linear_forward
+from minimono.sums import total
+
+# ---- the linear layer's gradients --------------------------------------------------------------
+
+
+def linear_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
+    bias: Array | None = None,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    wanted = bias is not None and needed[2]
+    gbias = total(g.reshape(-1, len(weight)), axis=0) if wanted else None  # (..., D) -> (N, D)
+    return *linear_gradients(needed, g, x, weight), gbias
+
 
 # ---- ReLU: max(x, 0), nan stays nan ------------------------------------------------------------
 
@@ -253,23 +265,33 @@ def _mean_cross_entropy_backward(
 
 
 # ---- layer norm: h weight + bias, h = (x - mean) scale, scale = 1 / sqrt(variance + eps) -------
-# x, out (N, C); mean, scale (N,); a block for each row.
+# x, out (N, C); mean, scale (N,), float64, since squares of float32 may lie outside of float32; a
+# block for each row. Where squares of float64 would, all is divided by a power of two, near the
+# row's largest or the root of eps.
 
 layer_norm_kernel = Kernel(r"""
 extern "C" __global__ void layer_norm(
     const real *x, const real *weight, const real *bias, double eps, real *out, double *means,
-    real *scales, long long channels) {
+    double *scales, long long channels) {
     x += blockIdx.x * channels, out += blockIdx.x * channels;
-    double sum = 0.0, squares = 0.0;
-    for (long long j = threadIdx.x; j < channels; j += blockDim.x) sum += x[j];
-    double mean = block_sum(sum) / channels;
-    for (long long j = threadIdx.x; j < channels; j += blockDim.x) {
-        out[j] = x[j] - mean;
-        squares += (double)out[j] * out[j];
+    double unit = 1.0, mean, variance;
+    for (int again = 0; again < 2; again++) {
+        double sum = 0.0, squares = 0.0;
+        for (long long j = threadIdx.x; j < channels; j += blockDim.x) sum += x[j] / unit;
+        mean = block_sum(sum) / channels;
+        for (long long j = threadIdx.x; j < channels; j += blockDim.x)
+            squares += (x[j] / unit - mean) * (x[j] / unit - mean);
+        variance = block_sum(squares) / channels;
+        if (again || (variance < 1e280 && (variance > 1e-280 || eps > 1e-280))) break;
+        real largest = 0;
+        for (long long j = threadIdx.x; j < channels; j += blockDim.x)
+            largest = fmax(largest, fabs(x[j]));
+        unit = exp2(floor(log2(fmax((double)block_max(largest), sqrt(eps)))));
     }
-    real scale = 1.0 / sqrt(block_sum(squares) / channels + eps);
+    double scale = 1.0 / sqrt(variance + eps / unit / unit) / unit;
+    mean *= unit;
     for (long long j = threadIdx.x; j < channels; j += blockDim.x)
-        out[j] = out[j] * scale * weight[j] + bias[j];
+        out[j] = (x[j] - mean) * scale * weight[j] + bias[j];
     if (threadIdx.x == 0) means[blockIdx.x] = mean, scales[blockIdx.x] = scale;
 }
 """)
@@ -278,20 +300,20 @@ extern "C" __global__ void layer_norm(
 
 layer_norm_gradient_kernel = Kernel(r"""
 extern "C" __global__ void layer_norm_gradient(
-    const real *g, const real *x, const real *weight, const double *means, const real *scales,
+    const real *g, const real *x, const real *weight, const double *means, const double *scales,
     real *gx, long long channels) {
     g += blockIdx.x * channels, x += blockIdx.x * channels, gx += blockIdx.x * channels;
     double mean = means[blockIdx.x], sum = 0.0, products = 0.0;
-    real scale = scales[blockIdx.x];
+    double scale = scales[blockIdx.x];
     for (long long j = threadIdx.x; j < channels; j += blockDim.x) {
-        real h = (real)(x[j] - mean) * scale, d = g[j] * weight[j];
+        real h = (x[j] - mean) * scale, d = g[j] * weight[j];
         sum += d;
         products += (double)d * h;
     }
     real mean_d = block_sum(sum) / channels, mean_dh = block_sum(products) / channels;
     for (long long j = threadIdx.x; j < channels; j += blockDim.x) {
-        real h = (real)(x[j] - mean) * scale, d = g[j] * weight[j];
-        gx[j] = scale * (d - mean_d - h * mean_dh);
+        real h = (x[j] - mean) * scale, d = g[j] * weight[j];
+        gx[j] = (real)scale * (d - mean_d - h * mean_dh);
     }
 }
 """)
@@ -301,7 +323,7 @@ extern "C" __global__ void layer_norm_gradient(
 
 layer_norm_parameters_kernel = Kernel(r"""
 extern "C" __global__ void layer_norm_parameters(
-    const real *g, const real *x, const double *means, const real *scales, double *sums,
+    const real *g, const real *x, const double *means, const double *scales, double *sums,
     long long rows, long long channels, long long rows_of_part) {
     __shared__ double of_weight[8][32], of_bias[8][32];
     long long j = (long long)blockIdx.x * 32 + threadIdx.x;
@@ -309,7 +331,7 @@ extern "C" __global__ void layer_norm_parameters(
     long long last = first + rows_of_part < rows ? first + rows_of_part : rows;
     double weight = 0.0, bias = 0.0;
     for (long long i = first + threadIdx.y; j < channels && i < last; i += 8) {
-        real h = (real)(x[i * channels + j] - means[i]) * scales[i];
+        real h = (x[i * channels + j] - means[i]) * scales[i];
         weight += (double)g[i * channels + j] * h;
         bias += g[i * channels + j];
     }
@@ -332,7 +354,7 @@ def layer_norm_forward(
 ) -> tuple[Array, Kept]:
     check_layer_norm(x, weight=weight, bias=bias)
     xp, rows = array_module(x, weight, bias), rows_of(x)
-    out, mean, scale = _empty(rows), xp.empty(len(rows)), xp.empty(len(rows), x.dtype)
+    out, mean, scale = _empty(rows), xp.empty(len(rows)), xp.empty(len(rows))
     layer_norm_kernel(
         x.dtype, *for_rows(*rows.shape), rows, one_block(weight), one_block(bias), eps, out, mean,
         scale, rows.shape[1],
@@ -361,7 +383,7 @@ def layer_norm_backward(
             x.dtype, (-(-channels // 32), parts), (32, 8), g, rows, mean, scale, sums, n, channels,
             ROWS_OF_PART,
         )  # fmt: skip
-        gweight, gbias = sums.sum(axis=0).astype(x.dtype)  # (parts, 2, C) -> (2, C)
+        gweight, gbias = total(sums, axis=0).astype(x.dtype)  # (parts, 2, C) -> (2, C)
     return gx, gweight, gbias
 
 
@@ -381,10 +403,15 @@ extern "C" __global__ void scatter_add(
     }
     if (low == count || ids[low] != row) return;
     for (long long j = threadIdx.x; j < channels; j += blockDim.x) {
-        double sum = target[row * channels + j];
-        for (long long i = low; i < count && ids[i] == row; i++)
-            sum += values[order[i] * channels + j];
-        target[row * channels + j] = sum;
+        // What each addition rounds off is added up apart: as exact as in pairs, also for double.
+        double sum = target[row * channels + j], rest = 0.0;
+        for (long long i = low; i < count && ids[i] == row; i++) {
+            double value = values[order[i] * channels + j], next = sum + value;
+            double added = next - sum;
+            rest += (sum - (next - added)) + (value - added);
+            sum = next;
+        }
+        target[row * channels + j] = isfinite(sum) ? sum + rest : sum;
     }
 }
 """)

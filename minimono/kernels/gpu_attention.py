@@ -68,13 +68,14 @@ __device__ bool seen(long long query, long long key, const bool *visible, bool c
 
 attention_kernel = Kernel(TILES + r"""
 extern "C" __global__ void attention(
-    const real *qkv, const bool *visible, bool causal, double scale, real *out, real *log_sum,
+    const real *qkv, const bool *visible, bool causal, double scale, real *out, double *log_sum,
     long long T, long long H) {
     __shared__ real q[TILE][D + 1], kv[TILE][D + 1], p[TILE][TILE + 1];
     __shared__ real highest[TILE], shrink[TILE];
     long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
     int x = threadIdx.x, y = threadIdx.y, row = y * 8 + x;
-    real weighted[EACH][SPAN] = {}, sum[EACH] = {}, s[EACH][EACH];
+    real weighted[EACH][SPAN] = {}, s[EACH][EACH];
+    double sum[EACH] = {};
     load(q, qkv, 0, first, b, h, T, H);
     if (row < TILE) highest[row] = -INFINITE;
     long long end = causal && first + TILE < T ? first + TILE : T;
@@ -119,8 +120,8 @@ extern "C" __global__ void attention(
         long long t = first + y + 8 * i;
         if (t >= T) continue;
         for (int d = 0; d < SPAN; d++)  // 0 / 0, nan, where nothing may be seen
-            if (x + 8 * d < D) out[PLACE(t) + x + 8 * d] = weighted[i][d] / sum[i];
-        if (x == 0) log_sum[LEVEL(t)] = highest[y + 8 * i] + log(sum[i]);
+            if (x + 8 * d < D) out[PLACE(t) + x + 8 * d] = weighted[i][d] / (real)sum[i];
+        if (x == 0) log_sum[LEVEL(t)] = (double)highest[y + 8 * i] + log(sum[i]);
     }
 }
 """)
@@ -143,8 +144,8 @@ extern "C" __global__ void attention_delta(
 # From s = q k^T and gp = g v^T to P and dS, in place, for one score.
 
 WEIGHTS_AGAIN = r"""
-__device__ void weights_again(real &s, real &gp, bool may, real scale, real level, real delta) {
-    s = may ? exp(s * scale - level) : (real)0;
+__device__ void weights_again(real &s, real &gp, bool may, real scale, double level, real delta) {
+    s = may ? exp((real)((double)(s * scale) - level)) : (real)0;
     gp = may ? s * (gp - delta) * scale : (real)0;
 }
 """
@@ -152,7 +153,7 @@ __device__ void weights_again(real &s, real &gp, bool may, real scale, real leve
 attention_query_gradient_kernel = Kernel(TILES + WEIGHTS_AGAIN + r"""
 extern "C" __global__ void attention_query_gradient(
     const real *g, const real *qkv, const bool *visible, bool causal, double scale,
-    const real *log_sum, const real *delta, real *gqkv, long long T, long long H) {
+    const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real q[TILE][D + 1], go[TILE][D + 1], k[TILE][D + 1], v[TILE][D + 1];
     __shared__ real ds[TILE][TILE + 1];
     long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
@@ -169,7 +170,7 @@ extern "C" __global__ void attention_query_gradient(
         multiply(gp, go, v);
         for (int i = 0; i < EACH; i++) {
             long long t = first + y + 8 * i;
-            real level = t < T ? log_sum[LEVEL(t)] : (real)0;
+            double level = t < T ? log_sum[LEVEL(t)] : 0.0;
             real mean = t < T ? delta[LEVEL(t)] : (real)0;
             for (int j = 0; j < EACH; j++) {
                 bool may = t < T && seen(t, key + x + 8 * j, visible, causal, b, T);
@@ -196,7 +197,7 @@ extern "C" __global__ void attention_query_gradient(
 attention_key_gradient_kernel = Kernel(TILES + WEIGHTS_AGAIN + r"""
 extern "C" __global__ void attention_key_gradient(
     const real *g, const real *qkv, const bool *visible, bool causal, double scale,
-    const real *log_sum, const real *delta, real *gqkv, long long T, long long H) {
+    const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real k[TILE][D + 1], v[TILE][D + 1], q[TILE][D + 1], go[TILE][D + 1];
     __shared__ real p[TILE][TILE + 1], ds[TILE][TILE + 1];
     long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
@@ -212,7 +213,7 @@ extern "C" __global__ void attention_key_gradient(
         multiply(gp, v, go);
         for (int j = 0; j < EACH; j++) {
             long long t = query + x + 8 * j;
-            real level = t < T ? log_sum[LEVEL(t)] : (real)0;
+            double level = t < T ? log_sum[LEVEL(t)] : 0.0;
             real mean = t < T ? delta[LEVEL(t)] : (real)0;
             for (int i = 0; i < EACH; i++) {
                 bool may = t < T && seen(t, first + y + 8 * i, visible, causal, b, T);
@@ -263,7 +264,7 @@ def _packed_attention_forward(
     """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
     B, T, _, H, D = qkv.shape
     xp, tile = array_module(qkv), tile_for(D, qkv.dtype.itemsize)
-    out, log_sum = xp.empty((B, T, H, D), qkv.dtype), xp.empty((B, H, T), qkv.dtype)
+    out, log_sum = xp.empty((B, T, H, D), qkv.dtype), xp.empty((B, H, T))
     attention_kernel(
         qkv.dtype, (-(-T // tile), B * H), (8, 8), one_block(qkv), _block_or_none(visible),
         is_causal, D**-0.5, out, log_sum, T, H, D=D, TILE=tile,

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minimono import kernels
+from minimono import kernels, sums
 from minimono.backend import Array, device_of
 
 # Elements of a part. For less, waking a thread does not pay: on two busy cores parts of 2^16 made a
@@ -73,7 +73,7 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
     n, m = a.shape[0], b.shape[1]
     parts = 1 if device_of(a) == "cuda" else parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
     if parts == 1:
-        out = a @ b
+        out = sums.product(a, b)
         if plus is not None:
             out += plus
         return out
@@ -81,7 +81,7 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
 
     def work(part: slice) -> None:
         i, j = (part, slice(None)) if n >= m else (slice(None), part)
-        np.matmul(a[i], b[:, j], out=out[i, j])
+        sums.product(a[i], b[:, j], out=out[i, j])
         if plus is not None:
             out[i, j] += plus[j]
 

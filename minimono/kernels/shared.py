@@ -20,14 +20,14 @@ def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[
     return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
 
 
-def linear_backward(
-    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
-    bias: Array | None = None,
-) -> tuple[Array | None, ...]:  # fmt: skip
+def linear_gradients(
+    needed: Needed, g: Array, x: Array, weight: Array
+) -> tuple[Array | None, Array | None]:
+    """By x and weight; that by bias is the sum of g over rows, a kernel of each device."""
     g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
     gx = product(g, weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
     gweight = product(g.T, x.reshape(-1, x.shape[-1])) if needed[1] else None  # (D, N) @ (N, C)
-    return gx, gweight, g.sum(axis=0) if bias is not None and needed[2] else None
+    return gx, gweight
 
 
 def check_layer_norm(x: Array, **parameters: Array) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from minimono.backend import Array, array_module
 from minimono.kernels.shared import Kept, Needed
+from minimono.sums import Sum, product, total
 
 Pair = tuple[int, int]  # along Y, along X
 
@@ -61,17 +62,17 @@ class Convolution:
         size, kernels, grid = weight.shape[2:], _as_matrix(weight), g.shape[2:]
         xp = array_module(x)
         gx = xp.empty(x.shape, x.dtype) if needed[0] else None
-        gkernels = xp.zeros(kernels.shape, x.dtype) if needed[1] else None
+        gkernels = Sum()
         for part in self._groups(len(x), weight, grid):
             values = _channels_first(g[part])
-            if gkernels is not None:
+            if needed[1]:
                 patches = self.windows(x[part], size, stride, padding, grid)
-                gkernels += values @ patches.T  # (O, G y x) @ (G y x, C K)
+                gkernels.add(product(values, patches.T))  # (O, G y x) @ (G y x, C K)
             if gx is not None:
                 gpatches = kernels.T @ values  # (C K, O) @ (O, G y x)
                 shape = gx[part].shape
                 gx[part] = self.add_windows(gpatches, shape, size, stride, padding, grid)
-        return gx, *_of_parameters(gkernels, weight, g if bias is not None and needed[2] else None)
+        return gx, *_of_parameters(needed, gkernels, weight, bias, g)
 
     def laid_down_forward(
         self, x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair
@@ -96,14 +97,15 @@ class Convolution:
         size, kernels, grid = weight.shape[2:], _as_matrix(weight), x.shape[2:]
         xp = array_module(x)
         gx = xp.empty(x.shape, x.dtype) if needed[0] else None
-        gkernels = xp.zeros(kernels.shape, x.dtype) if needed[1] else None
+        gkernels = Sum()
         for part in self._groups(len(x), weight, grid):
             patches = self.windows(g[part], size, stride, padding, grid)
             if gx is not None:
                 gx[part] = _samples_first(kernels @ patches, grid)  # (O, C K) @ (C K, G y x)
-            if gkernels is not None:
-                gkernels += _channels_first(x[part]) @ patches.T  # (O, G y x) @ (G y x, C K)
-        return gx, *_of_parameters(gkernels, weight, g if bias is not None and needed[2] else None)
+            if needed[1]:
+                values = _channels_first(x[part])
+                gkernels.add(product(values, patches.T))  # (O, G y x) @ (G y x, C K)
+        return gx, *_of_parameters(needed, gkernels, weight, bias, g)
 
     def _groups(self, batch: int, weight: Array, grid: Pair) -> Iterator[slice]:
         """The samples that go together."""
@@ -131,8 +133,9 @@ def _samples_first(values: Array, grid: Pair) -> Array:
 
 
 def _of_parameters(
-    gkernels: Array | None, weight: Array, g: Array | None
+    needed: Needed, gkernels: Sum, weight: Array, bias: Array | None, g: Array
 ) -> tuple[Array | None, Array | None]:
-    """(O, C K) -> (O, C, *size), and the sums of g for the bias."""
-    gweight = None if gkernels is None else gkernels.reshape(weight.shape)
-    return gweight, None if g is None else g.sum(axis=(0, 2, 3))
+    """The sum of (O, C K) -> (O, C, *size), and the sums of g for the bias."""
+    zeros = array_module(weight).zeros_like(_as_matrix(weight))
+    gweight = gkernels.total(zeros).reshape(weight.shape) if needed[1] else None
+    return gweight, total(g, axis=(0, 2, 3)) if bias is not None and needed[2] else None

@@ -149,7 +149,7 @@ class ConvGRUCell(Module):
         if state is None:
             if x is None:
                 raise ValueError("ConvGRUCell: neither input nor state, so the size is unknown")
-            zeros = array_module(x.data).zeros((len(x), self.channels, *x.shape[2:]), x.dtype)
+            zeros = array_module(x.array).zeros((len(x), self.channels, *x.shape[2:]), x.dtype)
             state = Tensor(zeros)
         B, Y, X = (len(state), *state.shape[2:]) if x is None else (len(x), *x.shape[2:])
         if state.shape != (B, self.channels, Y, X):

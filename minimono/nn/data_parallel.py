@@ -49,7 +49,7 @@ def backward_in_parts(
                 f"backward_in_parts: loss returned {type(output).__name__}, expected a Tensor"
             )
         share = (part.stop - part.start) / samples
-        gradients = output.leaf_gradients(array_module(output.data).asarray(share, output.dtype))
+        gradients = output.leaf_gradients(array_module(output.array).asarray(share, output.dtype))
         return share * output.item(), gradients
 
     on_gpu = any(p.device == "cuda" for p in model.parameters())

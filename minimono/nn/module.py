@@ -113,7 +113,9 @@ class Module:
         backend.to_device(np.empty(0), device)  # raises if there is no such device
         changes: list[tuple[object, str, Any]] = []
         for _, p in self.named_parameters():
-            changes.append((p, "data", backend.to_device(p.data, device)))
+            moved = backend.to_device(p.array, device)
+            if moved is not p.array:
+                changes += [(p, "array", moved), (p, "lent", None)]
             if p.grad is not None:
                 changes.append((p, "grad", backend.to_device(p.grad, device)))
         states = []
@@ -141,7 +143,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """All parameters and extra state by dotted name; the arrays are copies."""
-        state = {name: p.data.copy() for name, p in self.named_parameters()}
+        state = {name: p.array.copy() for name, p in self.named_parameters()}
         for prefix, module in self.named_modules():
             for key, value in module.extra_state().items():
                 name = _dotted(prefix, key)
@@ -194,7 +196,10 @@ class Module:
             values[name] = backend.to_device(value, p.device).astype(p.dtype, order="C", copy=True)
 
         _change(
-            [(p, "data", values[name]) for name, p in parameters.items()],
+            [
+                change for name, p in parameters.items()
+                for change in ((p, "array", values[name]), (p, "lent", None))
+            ],
             [(m, extra[id(m)]) for m in modules.values() if extra[id(m)]],
         )
 

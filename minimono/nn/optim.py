@@ -43,7 +43,7 @@ class Optimiser:
         self.updates = [0] * len(self.parameters)  # of each parameter, skipped ones not counted
         self.slots: dict[str, list[Array]] = {
             name: [
-                backend.array_module(p.data).zeros(p.shape, _computed_in(p.dtype))
+                backend.array_module(p.array).zeros(p.shape, _computed_in(p.dtype))
                 for p in self.parameters
             ]
             for name in slots
@@ -68,7 +68,7 @@ class Optimiser:
         updates, slots = self.updates.copy(), {k: arrays.copy() for k, arrays in self.slots.items()}
         changes: list[tuple[object, str, Any]] = [(self, "updates", updates), (self, "slots", slots)]
         for i, p in enumerate(self.parameters):
-            old, g = p.data, p.grad
+            old, g = p.array, p.grad
             if g is None:
                 continue
             if g.shape != old.shape or g.dtype != old.dtype:
@@ -87,7 +87,8 @@ class Optimiser:
                 np.asarray(a) if isinstance(a, np.generic) else a  # NumPy's result without axes
                 for a in self._update(old, g, updates[i], *running)
             )
-            changes.append((p, "data", new.astype(np.float16) if half else new))
+            # What `p.data = new` does, but for an array that nobody else holds.
+            changes += [(p, "array", new.astype(np.float16) if half else new), (p, "lent", None)]
             for arrays, array in zip(slots.values(), running, strict=True):
                 arrays[i] = array
         set_all(changes)

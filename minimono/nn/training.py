@@ -91,7 +91,7 @@ def train(
                         f"train: loss returned {type(output).__name__}, expected a Tensor"
                     )
                 output.backward()
-                value = output.data
+                value = output.array
                 del output  # with all that the tape holds
             if max_norm is None:
                 norm = gradient_norm(optimiser.parameters)

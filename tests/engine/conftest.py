@@ -87,6 +87,8 @@ def to_host(value: Any) -> Any:
 
 
 def from_host(value: Any) -> Any:
+    if type(value) is tuple:  # several results, say of frexp
+        return tuple(map(from_host, value))
     return StandInArray(value) if isinstance(value, np.ndarray | np.generic) else value
 
 
