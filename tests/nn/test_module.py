@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 
 import minimono as mm
 from minimono import backend
@@ -229,6 +230,42 @@ def test_parameters_in_containers_train_and_are_saved(kind: str) -> None:
     mm.optim.SGD(model.parameters(), 0.1).step()  # d(ab)/da = b
     assert [float(p.item()) for p in model.parameters()] == [2.0 - 0.1 * 3.0, 3.0 - 0.1 * 2.0]
     assert [*model.state_dict()] == [f"held.{n}" for n in names]
+
+
+NESTED = strategies.recursive(
+    strategies.sampled_from(["module", "tensor", "nothing"]),
+    lambda inner: strategies.lists(inner, max_size=3)
+    | strategies.lists(inner, max_size=3).map(tuple)
+    | strategies.dictionaries(strategies.sampled_from(["a", "b", 0, 1]), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(NESTED)
+def test_all_is_found_in_any_nesting(plan: Any) -> None:
+    """Against a walk by recursion, which builds what is planned and notes where it put it."""
+    modules: dict[str, Module] = {}
+    tensors: dict[str, mm.Tensor] = {}
+
+    def build(plan: Any, name: str) -> Any:
+        if plan == "module":
+            return modules.setdefault(name, Tap())
+        if plan == "tensor":
+            return tensors.setdefault(name, parameter(len(tensors), np.float64))
+        if isinstance(plan, dict):
+            return {key: build(part, f"{name}.{key}") for key, part in plan.items()}
+        if isinstance(plan, list | tuple):
+            return type(plan)(build(part, f"{name}.{i}") for i, part in enumerate(plan))
+        return None
+
+    model = Holding(build(plan, "held"))
+    assert dict(model.named_modules()) == {"": model, **modules}
+    found = dict(model.named_parameters())
+    assert [*found] == [*tensors]
+    assert all(found[name] is tensors[name] for name in tensors)
+    before = [p.item() for p in model.parameters()]
+    model.load_state_dict({name: value + 1.0 for name, value in model.state_dict().items()})
+    assert [p.item() for p in tensors.values()] == [value + 1.0 for value in before]
 
 
 def test_what_is_put_into_a_container_later_is_found() -> None:

@@ -187,6 +187,18 @@ def test_a_tap_passed_several_times_gives_every_activation_or_an_error(
             list(use())
 
 
+def test_a_recurrent_model_gives_every_frames_activation() -> None:
+    model = mm.models.ConvGRU(channels=(2,), strides=(2,), frames_out=3, rng=0)
+    frames = np.random.default_rng(0).random((2, 4, 4, 4)).astype(np.float32)
+    with taps.read(model, "encoder.0.act") as seen:
+        model(mm.tensor(frames))
+    activations = seen.every["encoder.0.act"]
+    assert len(activations) == 4
+    for t, found in enumerate(activations):  # this tap sees one frame and no state
+        one = mm.functional.leaky_relu(model.encoder[0].down(mm.tensor(frames[:, t : t + 1])), 0.2)
+        np.testing.assert_allclose(found.data, one.data, rtol=1e-5, atol=1e-6)
+
+
 def test_a_model_that_calls_itself_is_one_call() -> None:
     class Again(Module):
         def __init__(self) -> None:

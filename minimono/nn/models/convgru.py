@@ -33,9 +33,10 @@ class ConvGRU(Module):
     `channels` and `strides` have a number for each stage, from the image up: a stage shrinks Y and
     X by its stride, with a window of stride + 2, and its cell has that many channels.
 
-    Taps, each called once a frame: `encoder.0.act` (after shrinking), `encoder.0.cell.candidate`,
-    ..., `forecaster.0.cell.candidate`, `forecaster.0.act` (after enlarging), ... What is inserted
-    at a tap sees the frames as batches, one after another.
+    Taps: `encoder.0.act` (after shrinking), `encoder.0.cell.candidate`, ...,
+    `forecaster.0.cell.candidate`, `forecaster.0.act` (after enlarging), ... Each is passed once a
+    frame, so `taps.read` has its activations in `seen.every`. What is inserted at a tap sees the
+    frames as batches, one after another.
 
     >>> model = ConvGRU(channels=(4, 8), strides=(2, 2), rng=np.random.default_rng(0))
     >>> model(Tensor(np.zeros((3, 10, 16, 16), np.float32))).shape

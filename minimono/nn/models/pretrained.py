@@ -163,11 +163,10 @@ def load_pretrained(
     """
     if classes is not None:
         classes = checks.whole_number(classes, "load_pretrained: classes", least=1)
-    rng = initialise
-    if rng is not None and not isinstance(rng, Rng):
-        rng = np.random.default_rng(
-            checks.whole_number(rng, "load_pretrained: initialise", least=0)
-        )
+    rng = (
+        None if initialise is None
+        else checks.generator(initialise, "load_pretrained: initialise")
+    )  # fmt: skip
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
