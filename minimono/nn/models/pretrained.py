@@ -82,12 +82,12 @@ BERT_FIXED = FIXED | {
 # how to go on writing.
 HARMLESS = frozenset(
     """
-    model_type architectures transformers_version _name_or_path name_or_path _commit_hash
+    transformers_version _name_or_path name_or_path _commit_hash
     dtype torch_dtype torchscript tf_legacy_loss xla_device gradient_checkpointing
     chunk_size_feed_forward attn_implementation _attn_implementation
     _attn_implementation_autoset use_cache output_past output_hidden_states output_attentions
     output_scores return_dict return_dict_in_generate initializer_range
-    id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params
+    label2id _num_labels problem_type finetuning_task task_specific_params
     tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id
     decoder_start_token_id forced_bos_token_id forced_eos_token_id
     max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
@@ -99,6 +99,7 @@ HARMLESS = frozenset(
 GPT2_HARMLESS = HARMLESS | set(
     """
     resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx predict_special_tokens
+    id2label num_labels
     summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
     """.split()
 )
@@ -208,8 +209,8 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Mo
     if classes is not None:
         raise ValueError(f"classes = {classes}, but a GPT-2 has no classes")
     config = _with_one_name_each(config, GPT2_OTHER_NAMES)
-    known = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
-    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | known)
+    read = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
+    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | read)
     vocabulary, context, C, heads, layers = (_size(config, *item) for item in GPT2_SIZES.items())
     _check_heads("n_embd", C, "n_head", heads)
     hidden = 4 * C if config.get("n_inner") is None else _size(config, "n_inner", 0)
@@ -251,8 +252,8 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Mo
 
 
 def _bert(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
-    known = {*BERT_SIZES, "hidden_act", "layer_norm_eps"}
-    _check_settings(config, BERT_FIXED, BERT_HARMLESS | known)
+    read = {*BERT_SIZES, "hidden_act", "layer_norm_eps", "id2label", "num_labels"}
+    _check_settings(config, BERT_FIXED, BERT_HARMLESS | read)
     vocabulary, context, C, heads, layers, hidden, segments = (
         _size(config, *item) for item in BERT_SIZES.items()
     )
@@ -496,7 +497,7 @@ def _check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[s
         if key in fixed:
             if type(value) is not type(fixed[key]) or value != fixed[key]:
                 raise _wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
-        elif key not in known:
+        elif key not in known | {"model_type", "architectures"}:
             raise ValueError(
                 f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
                 "that is not known here; if it does not, take it out"
