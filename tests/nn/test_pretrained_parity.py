@@ -206,7 +206,8 @@ def test_a_setting_changed_in_a_folder(
     keys = (of_the_class | {*fixed} | harmless | {*sizes}) - {"model_type", "architectures"}
     compared = 0
     for key in sorted(keys):
-        for value in VALUES if key not in harmless else VALUES[:4]:
+        values = VALUES if key not in harmless else VALUES[:4] if key in of_the_class else [2]
+        for value in values:
             model = loaded_with(tmp_path, config, **{key: value})
             if isinstance(model, str):
                 assert "config.json" in model
@@ -226,7 +227,7 @@ def test_a_setting_changed_in_a_folder(
                 assert key.startswith("layer_norm_eps"), (key, value)
             else:
                 close(model(IDS), expected, TOLERANCE.get(key, 1e-11))
-    assert compared > 100
+    assert compared > 60
 
 
 TOLERANCE = {"reorder_and_upcast_attn": 1e-6}  # the library's scores are then float32

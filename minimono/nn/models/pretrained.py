@@ -28,7 +28,7 @@ from minimono.nn.models.gpt import GPT
 from minimono.nn.module import Module
 
 Config = Mapping[str, Any]
-Rng = np.random.Generator
+Generator = np.random.Generator
 
 _repr = Repr()  # a hostile value may be a megabyte long
 _repr.maxstring = 60
@@ -140,7 +140,7 @@ FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float32, "BF16": np.fl
 def load_pretrained(
     folder: str | Path,
     classes: int | None = None,
-    initialise: Rng | int | None = None,
+    initialise: checks.Rng | None = None,
 ) -> Module:
     """A `GPT` or `BERT` with the weights of a GPT-2 or BERT folder, in `eval()` mode.
 
@@ -164,11 +164,9 @@ def load_pretrained(
     """
     if classes is not None:
         classes = checks.whole_number(classes, "load_pretrained: classes", least=1)
-    rng = initialise
-    if rng is not None and not isinstance(rng, Rng):
-        rng = np.random.default_rng(
-            checks.whole_number(rng, "load_pretrained: initialise", least=0)
-        )
+    rng = None
+    if initialise is not None:
+        rng = checks.generator(initialise, "load_pretrained: initialise")
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
@@ -205,7 +203,7 @@ def _other_weights(folder: Path) -> str:
 # ---- the two kinds ------------------------------------------------------------------------------
 
 
-def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
+def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
     if classes is not None:
         raise ValueError(f"classes = {classes}, but a GPT-2 has no classes")
     config = _with_one_name_each(config, GPT2_OTHER_NAMES)
@@ -251,7 +249,7 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Mo
     return _filled(model, arrays, checked)
 
 
-def _bert(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
+def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
     read = {*BERT_SIZES, "hidden_act", "layer_norm_eps", "id2label", "num_labels"}
     _check_settings(config, BERT_FIXED, BERT_HARMLESS | read)
     vocabulary, context, C, heads, layers, hidden, segments = (
@@ -435,7 +433,7 @@ class _Arrays:
         return array.T if part.transposed else array
 
 
-class _Zeros(Rng):
+class _Zeros(Generator):
     """Draws zeros, in no time, for a model of which every weight is about to be replaced."""
 
     def standard_normal(self, size: Any) -> Array:  # type: ignore[override]
@@ -447,7 +445,7 @@ class _Zeros(Rng):
 
 def _filled(
     model: Module, arrays: _Arrays, parts: list[_Part],
-    rng: Rng | None = None, spread: float = 0.0,
+    rng: Generator | None = None, spread: float = 0.0,
 ) -> Module:  # fmt: skip
     """The model with each parameter replaced, one at a time, so that there are never two sets."""
     parameters = dict(model.named_parameters())
