@@ -28,7 +28,7 @@ from minimono.nn.models.gpt import GPT
 from minimono.nn.module import Module
 
 Config = Mapping[str, Any]
-Rng = np.random.Generator
+Generator = np.random.Generator
 
 _repr = Repr()  # a hostile value may be a megabyte long
 _repr.maxstring = 60
@@ -82,12 +82,12 @@ BERT_FIXED = FIXED | {
 # how to go on writing.
 HARMLESS = frozenset(
     """
-    model_type architectures transformers_version _name_or_path name_or_path _commit_hash
+    transformers_version _name_or_path name_or_path _commit_hash
     dtype torch_dtype torchscript tf_legacy_loss xla_device gradient_checkpointing
     chunk_size_feed_forward attn_implementation _attn_implementation
     _attn_implementation_autoset use_cache output_past output_hidden_states output_attentions
     output_scores return_dict return_dict_in_generate initializer_range
-    id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params
+    label2id _num_labels problem_type finetuning_task task_specific_params
     tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id
     decoder_start_token_id forced_bos_token_id forced_eos_token_id
     max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
@@ -99,6 +99,7 @@ HARMLESS = frozenset(
 GPT2_HARMLESS = HARMLESS | set(
     """
     resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx predict_special_tokens
+    id2label num_labels
     summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
     """.split()
 )
@@ -139,7 +140,7 @@ FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float32, "BF16": np.fl
 def load_pretrained(
     folder: str | Path,
     classes: int | None = None,
-    initialise: Rng | int | None = None,
+    initialise: checks.Rng | None = None,
 ) -> Module:
     """A `GPT` or `BERT` with the weights of a GPT-2 or BERT folder, in `eval()` mode.
 
@@ -163,10 +164,9 @@ def load_pretrained(
     """
     if classes is not None:
         classes = checks.whole_number(classes, "load_pretrained: classes", least=1)
-    rng = (
-        None if initialise is None
-        else checks.generator(initialise, "load_pretrained: initialise")
-    )  # fmt: skip
+    rng = None
+    if initialise is not None:
+        rng = checks.generator(initialise, "load_pretrained: initialise")
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
@@ -203,12 +203,12 @@ def _other_weights(folder: Path) -> str:
 # ---- the two kinds ------------------------------------------------------------------------------
 
 
-def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
+def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
     if classes is not None:
         raise ValueError(f"classes = {classes}, but a GPT-2 has no classes")
     config = _with_one_name_each(config, GPT2_OTHER_NAMES)
-    known = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
-    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | known)
+    read = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
+    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | read)
     vocabulary, context, C, heads, layers = (_size(config, *item) for item in GPT2_SIZES.items())
     _check_heads("n_embd", C, "n_head", heads)
     hidden = 4 * C if config.get("n_inner") is None else _size(config, "n_inner", 0)
@@ -249,9 +249,9 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Mo
     return _filled(model, arrays, checked)
 
 
-def _bert(config: Config, file: Any, classes: int | None, rng: Rng | None) -> Module:
-    known = {*BERT_SIZES, "hidden_act", "layer_norm_eps"}
-    _check_settings(config, BERT_FIXED, BERT_HARMLESS | known)
+def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
+    read = {*BERT_SIZES, "hidden_act", "layer_norm_eps", "id2label", "num_labels"}
+    _check_settings(config, BERT_FIXED, BERT_HARMLESS | read)
     vocabulary, context, C, heads, layers, hidden, segments = (
         _size(config, *item) for item in BERT_SIZES.items()
     )
@@ -433,7 +433,7 @@ class _Arrays:
         return array.T if part.transposed else array
 
 
-class _Zeros(Rng):
+class _Zeros(Generator):
     """Draws zeros, in no time, for a model of which every weight is about to be replaced."""
 
     def standard_normal(self, size: Any) -> Array:  # type: ignore[override]
@@ -445,7 +445,7 @@ class _Zeros(Rng):
 
 def _filled(
     model: Module, arrays: _Arrays, parts: list[_Part],
-    rng: Rng | None = None, spread: float = 0.0,
+    rng: Generator | None = None, spread: float = 0.0,
 ) -> Module:  # fmt: skip
     """The model with each parameter replaced, one at a time, so that there are never two sets."""
     parameters = dict(model.named_parameters())
@@ -495,7 +495,7 @@ def _check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[s
         if key in fixed:
             if type(value) is not type(fixed[key]) or value != fixed[key]:
                 raise _wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
-        elif key not in known:
+        elif key not in known | {"model_type", "architectures"}:
             raise ValueError(
                 f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
                 "that is not known here; if it does not, take it out"
