@@ -299,7 +299,7 @@ class Paired(NamedTuple):
     """A method against the original, seed by seed."""
 
     difference: Interval
-    p_t: float  # paired t-test, two-sided; nan if all differences are equal
+    p_t: float  # paired t-test, two-sided; nan if all differences are equal, up to rounding
     higher: int  # seeds in which it is higher than the original
     lower: int
     p_sign: float  # sign test, two-sided, without the seeds that are equal
@@ -308,24 +308,56 @@ class Paired(NamedTuple):
 def interval(values: Array) -> Interval:
     """mean ± t s / sqrt(n), with t the 97.5 % point of Student's t with n - 1 degrees of freedom.
 
-    It holds for values that are independent and near to normal: here one for each seed.
+    It holds for values that are independent and near to normal: here one for each seed. Values that
+    are equal up to rounding have a half of 0, and are not clear of zero.
     """
+    values, rounding = _values(values, "interval: values")
+    return _interval(values, float(rounding.max()))
+
+
+def _interval(values: Array, rounding: float) -> Interval:
+    """The interval of values that are known to within `rounding`."""
     n = len(values)
-    if n < 2:
-        raise ValueError(f"interval: got {n} value, expected two or more")
     t = float(scipy_stats().t.ppf(0.975, n - 1))
-    return Interval(float(np.mean(values)), t * float(np.std(values, ddof=1)) / math.sqrt(n))
+    spread = float(np.std(values, ddof=1)) if np.ptp(values) > rounding else 0.0
+    return Interval(float(np.mean(values)), t * spread / math.sqrt(n))
+
+
+def _values(values: Array, name: str) -> tuple[Array, Array]:
+    """Values in float64, two or more, all finite; and of each what its rounding may hide."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} have dtype {values.dtype}, expected real numbers")
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"{name} have shape {values.shape}, expected (n,), two or more")
+    exact = values.astype(np.float64)
+    if not np.isfinite(exact).all():
+        first = int(np.isfinite(exact).argmin())
+        raise ValueError(f"{name}: got {exact[first]} at {first}, expected finite numbers")
+    eps = float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
+    return exact, 2.0 * eps * abs(exact)
 
 
 def paired(values: Array, original: Array) -> Paired:
     """Test values against the original's of the same seeds.
 
     t = mean(d) / (s(d) / sqrt(n)) for the differences d. Sign test: the number of d > 0 among
-    those that are not 0 is binomial with p = 1/2, if neither is better.
+    those that are not 0 is binomial with p = 1/2, if neither is better. Differences that the
+    rounding of their operands could make are 0; where it could make all of their spread, there is
+    none, so no t: p_t is nan, and the difference is not clear.
     """
     stats = scipy_stats()
-    d = np.asarray(values, dtype=np.float64) - original
-    found, error = interval(d), float(np.std(d, ddof=1)) / math.sqrt(len(d))
+    values, rounding = _values(values, "paired: values")
+    original, its_rounding = _values(original, "paired: original")
+    if values.shape != original.shape:
+        raise ValueError(
+            f"paired: values have shape {values.shape}, original {original.shape}; expected one of "
+            "each for each seed"
+        )
+    d, rounding = values - original, rounding + its_rounding
+    d[abs(d) <= rounding] = 0.0
+    found = _interval(d, float(rounding.max()))
+    error = float(np.std(d, ddof=1)) / math.sqrt(len(d)) if found.half else 0.0
     p_t = 2.0 * float(stats.t.sf(abs(found.mean) / error, len(d) - 1)) if error else math.nan
     higher, lower = int((d > 0).sum()), int((d < 0).sum())
     p_sign = float(stats.binomtest(higher, higher + lower).pvalue) if higher + lower else 1.0

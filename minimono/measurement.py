@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, to_host
+from minimono.checks import whole_number
 from minimono.engine.functional import log_softmax
 from minimono.engine.tensor import no_grad
 from minimono.mono.moments import Moments
@@ -101,8 +102,7 @@ def null_density(log10_phi: Array, m: int) -> Array:
     B(1/2, d/2) = Gamma(1/2) Gamma(d/2) / Gamma((d+1)/2). For large m it is the density of
     log10 of a chi-square variable with one degree of freedom.
     """
-    if m < 2:
-        raise ValueError(f"null_density: m is {m}, expected 2 values or more, to have a variance")
+    m = whole_number(m, "null_density: m", least=2)  # for a variance
     d = m - 1
     log_beta = math.lgamma(0.5) + math.lgamma(d / 2) - math.lgamma((d + 1) / 2)
     ratio = 10.0 ** np.asarray(log10_phi, dtype=np.float64) * (m / (m + 1)) / d  # f/d
@@ -128,7 +128,12 @@ def distance_to_mean(z: Array, flagged: Array, mean: Array) -> float:
     >>> distance_to_mean(z, flagged, mean=np.array([2.0, 0.0]))
     2.5
     """
-    return float(np.abs(z - mean, dtype=np.float64)[flagged].sum())
+    if flagged.dtype != bool or flagged.shape != z.shape or mean.shape != z.shape[1:]:
+        raise ValueError(
+            f"distance_to_mean: z has shape {z.shape}, flagged is {flagged.dtype} {flagged.shape}, "
+            f"mean has shape {mean.shape}; expected booleans of z's shape, and a mean a neuron"
+        )
+    return float(np.abs(np.subtract(z, mean, dtype=np.float64))[flagged].sum())
 
 
 # ---- the most monosemantic neurons -------------------------------------------------------------

@@ -36,8 +36,8 @@ class Interval(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether zero is outside."""
-        return abs(self.mean) > self.half
+        """Whether zero is outside; never where there is no spread to tell by (half is 0)."""
+        return abs(self.mean) > self.half > 0.0
 
     def written(self, digits: int) -> str:
         """The interval in so many decimals, or in more where they would say nothing.

@@ -132,8 +132,83 @@ def test_intervals_hold_the_mean_19_times_in_20() -> None:
 
 
 def test_interval_of_one_value() -> None:
-    with pytest.raises(ValueError, match="interval: got 1 value, expected two or more"):
+    with pytest.raises(ValueError, match=r"interval: values have shape \(1,\), expected \(n,\)"):
         comparison.interval(np.array([1.0]))
+
+
+def calls_of_both() -> dict[str, Any]:
+    good = np.array([1.0, 2.0, 4.0])
+    return {
+        "interval: values": lambda values: comparison.interval(values),
+        "paired: values": lambda values: comparison.paired(values, good),
+        "paired: original": lambda values: comparison.paired(good, values),
+    }
+
+
+@pytest.mark.parametrize("name", calls_of_both())
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, math.nan, 2.0], [1.0, math.inf, 2.0], [], [1.0], 1.0, [[1.0, 2.0, 3.0]],
+        ["a", "b", "c"], [None, 1.0, 2.0], [1j, 1.0, 2.0],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_that_have_no_statistics(name: str, values: Any) -> None:
+    pytest.importorskip("scipy")
+    with pytest.raises((TypeError, ValueError), match=f"^{name}"):
+        calls_of_both()[name](values)
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_paired_does_not_broadcast(seeds: int) -> None:
+    pytest.importorskip("scipy")
+    with pytest.raises(ValueError, match=r"^paired: values have shape \(3,\), original"):
+        comparison.paired(np.array([1.0, 2.0, 4.0]), np.arange(float(seeds)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("offset", [0.0, 0.1, -3.7, 1e3])
+def test_differences_that_are_equal_up_to_rounding_are_not_resolved(
+    offset: float, dtype: Any
+) -> None:
+    """p was 3.5e-32 for a difference of 0.1 that five sums rounded differently."""
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    for n in (2, 5, 50):
+        for _ in range(20):
+            original = rng.uniform(0.5, 9.0, n).astype(dtype)
+            values = (original.astype(np.float64) + offset).astype(dtype)
+            found = comparison.paired(values, original)
+            assert math.isnan(found.p_t)
+            assert found.difference.half == 0.0
+            assert not found.difference.clear
+            if offset == 0.0:
+                assert found == (found.difference, pytest.approx(math.nan, nan_ok=True), 0, 0, 1.0)
+            nearly = np.nextafter(original, np.array(np.inf, dtype))  # a last digit each
+            found = comparison.paired(nearly, original)
+            assert (found.higher, found.lower, found.p_sign) == (0, 0, 1.0)
+            assert found.difference == (0.0, 0.0)
+
+
+def test_small_differences_that_are_real_are_resolved() -> None:
+    """As scipy finds them, from 1e-12 of the values on."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for size in (1e-12, 1e-6, 1.0):
+        original = rng.uniform(1.0, 2.0, 6)
+        values = original + size * rng.uniform(0.5, 2.0, 6)
+        found = comparison.paired(values, original)
+        assert found.p_t == pytest.approx(stats.ttest_rel(values, original).pvalue, rel=1e-9)
+        assert (found.higher, found.lower) == (6, 0)
+
+
+def test_an_interval_of_equal_values_has_no_width() -> None:
+    pytest.importorskip("scipy")
+    for values in ([0.1] * 3, [0.1 + 0.2, 0.3, 0.3], [7] * 5):
+        mean, half = found = comparison.interval(np.array(values))
+        assert (mean, half) == (pytest.approx(values[0]), 0.0)
+        assert not found.clear
 
 
 def test_paired_by_hand() -> None:
@@ -175,6 +250,7 @@ def test_paired_where_all_differences_are_equal(d: float) -> None:
     original = np.array([1.0, 2.0, 4.0])
     found = comparison.paired(original + d, original)
     assert found.difference == (d, 0.0)
+    assert not found.difference.clear
     assert math.isnan(found.p_t)
     assert found.p_sign == (1.0 if d == 0.0 else 0.25)
 
