@@ -52,8 +52,8 @@ def of_others(results: Results) -> str:
         return said
     return (
         f"**The machine was busy with other things** ({', '.join(busy(results))}: more than "
-        f"{100.0 * load.BUSY:.0f} %). Ratios of the same round suffer less than times, but "
-        f"figures of a quiet machine may be others. {said}"
+        f"{100.0 * load.BUSY:.0f} %). Figures are those of a busy machine, ratios too: take none "
+        f"of them for the library's. {said}"
     )
 
 

@@ -77,14 +77,16 @@ def run(quick: bool, count: int, say: Say) -> Results:
         results.others["before the first round"] = load.now()
         if busy(results):
             say("The machine is busy with other things: figures will say so, and mean little.")
+        parts = {
+            "the metric": _metric, "imports": _imports, "training steps": _train,
+            "threads": _arrange_threads, "MEmeL": _memel, "memory": _peak_memory,
+            "growth": _growth,
+        }  # fmt: skip
         watch = load.Watch()
-        for name, part in (
-            ("the metric", _metric), ("imports", _imports), ("training steps", _train),
-            ("threads", _arrange_threads), ("MEmeL", _memel), ("memory", _peak_memory),
-            ("growth", _growth),
-        ):  # fmt: skip
-            part(results, count, say)
-            results.others[name] = watch.lap()
+        for name, part in parts.items():
+            if not (quick and name in ("threads", "memory")):
+                part(results, count, say)
+                results.others[name] = watch.lap()
     return results
 
 
@@ -149,8 +151,6 @@ def _train(results: Results, count: int, say: Say) -> None:
 
 def _arrange_threads(results: Results, count: int, say: Say) -> None:
     """Our step with other arrangements of threads, beside PyTorch's with all cores and with one."""
-    if results.quick:
-        return
     say("Threads ...")
     cores = str(os.cpu_count() or 1)
     wanted = {  # file, environment, variant
@@ -181,7 +181,7 @@ def _memel(results: Results, count: int, say: Say) -> None:
 
 
 def _peak_memory(results: Results, count: int, say: Say) -> None:
-    if results.quick or not HAS_PEAK:
+    if not HAS_PEAK:
         return
     say("Memory ...")
     for file, variant, framework in (("ours", MINIMONO, "numpy"), ("torch_peer", EAGER, "torch")):
