@@ -37,6 +37,7 @@ from minimono.comparison import (
     scipy_stats,
     score,
 )
+from minimono.lazy import required
 
 # ---- tables and words --------------------------------------------------------------------------
 
@@ -258,6 +259,8 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         parser.error("--write: there is no folder docs here; run it from the project's folder")
     try:
         scipy_stats()
+        for library in ("numba", "matplotlib", "tqdm"):
+            required(library, by=script, install=library)
     except RuntimeError as error:
         parser.error(str(error))
 

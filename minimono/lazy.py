@@ -1,10 +1,12 @@
-"""Packages whose names are imported at first use, so that importing the package costs little."""
+"""What is imported at first use: a package's names, so that importing the package costs little, and
+other people's libraries, which may not be there."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -30,3 +32,19 @@ def names(
         return sorted({*vars(sys.modules[package]), *homes})
 
     return getattr_, dir_
+
+
+def required(module: str, by: str, install: str, instead: str = "") -> ModuleType:
+    """Somebody else's module, or an error: who needs it, what to install, what to do instead.
+
+    >>> required("no_such_module", by="nobody", install="nothing")
+    Traceback (most recent call last):
+    RuntimeError: nobody needs no_such_module, which is not installed: pip install nothing
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or name) in (name, module)
+        why = f"which is not installed: pip install {install}" if missing else f"and has: {error}"
+        raise RuntimeError(f"{by} needs {name}, {why}{instead}") from error

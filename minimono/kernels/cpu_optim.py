@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import compiled, flat
+from minimono.kernels.compiling import compiled
+from minimono.kernels.cpu import flat
 from minimono.kernels.cpu_math import total_of_squares
 from minimono.kernels.parallel import in_parts
 

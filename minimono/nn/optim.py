@@ -288,7 +288,7 @@ def _kernels_for(array: Array) -> ModuleType | None:
         return None
     if device == "cpu" and type(array) is not np.ndarray:
         return None
-    return kernels.of(device, "optim")
+    return kernels.of(device, "optim", by="optim")
 
 
 def _in_one_block(p: Tensor) -> Array:

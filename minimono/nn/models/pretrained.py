@@ -6,7 +6,6 @@ tables below say which of its arrays is which parameter of ours. Needs the extra
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array
+from minimono.lazy import required
 from minimono.nn.models.bert import BERT
 from minimono.nn.models.gpt import GPT
 from minimono.nn.module import Module
@@ -146,12 +146,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Arrays]:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"load_pretrained: {folder / name} does not exist")
-    try:
-        safetensors = importlib.import_module("safetensors.numpy")
-    except ImportError as error:
-        raise RuntimeError(
-            'load_pretrained needs safetensors: pip install "minimono[pretrained]"'
-        ) from error
+    safetensors = required("safetensors.numpy", by="load_pretrained", install="safetensors")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         arrays = safetensors.load_file(folder / "model.safetensors")
