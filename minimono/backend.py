@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from minimono.lazy import required
+
 # A NumPy or a CuPy array. CuPy has no types of its own to check against, hence `Any`.
 Array: TypeAlias = Any
 Device: TypeAlias = Literal["cpu", "cuda"]
@@ -35,13 +37,10 @@ def cupy() -> ModuleType:
     """The CuPy module, or an error that says what is missing."""
     global _cupy
     if _cupy is None:
-        try:
-            module = importlib.import_module("cupy")
-        except ImportError as error:
-            raise RuntimeError(
-                'device "cuda" needs CuPy, which is not installed: '
-                'pip install "minimono[cuda12]" or "minimono[cuda13]", or use device "cpu"'
-            ) from error
+        module = required(
+            "cupy", by='device "cuda"', install='"cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"',
+            instead=', or use device "cpu"',
+        )  # fmt: skip
         if not module.cuda.is_available():
             raise RuntimeError(
                 'device "cuda": CuPy is installed but finds no usable GPU (driver missing or '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -31,6 +32,7 @@ from minimono.experiment import (
     Settings,
     checkpoint_path,
 )  # fmt: skip
+from minimono.lazy import required
 from minimono.nn.checkpoint import CheckpointError
 from minimono.nn.training import TrainingError
 from minimono.oracle import cli as oracle
@@ -130,6 +132,8 @@ def _placeholder(default: Any) -> str:
 
 def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
     """The main job: train, measure, report."""
+    for library in ("numba", "matplotlib", "tqdm"):  # now, and not after a minute of training
+        required(library, by="minimono demo", install=library)
     if resume is None:
         folder, settings = Path(out or "runs/demo"), Settings(**(QUICK if quick else {}) | given)
     else:
@@ -318,15 +322,34 @@ def info() -> int:
     for name, value in _versions().items():
         print(f"{name:12} {value}")
     print(f"{'GPU':12} {'usable' if backend.is_available() else 'none that CuPy can use'}")
-    print(f"{'kernels':12} {'on' if kernels.enabled() else 'off'}")
+    print(f"{'kernels':12} {_kernels()}")
     print(f"{'threads':12} {threads.described()}")
     return 0
+
+
+def _kernels() -> str:
+    """Whether there are any, and where their machine code is kept."""
+    try:
+        kernels.of("cpu")
+    except RuntimeError as error:
+        return f"none: {error}"
+    from minimono.kernels import compiling  # here, because it needs Numba
+
+    if compiling.is_off():
+        return "in plain Python (NUMBA_DISABLE_JIT is set)"
+    return f"compiled at first use, kept in {compiling.folder() or 'this process only'}"
 
 
 def _versions() -> dict[str, str]:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     found = {"minimono": minimono.__version__, "Python": platform.python_version()}
-    for package in ("numpy", "numba", "matplotlib", "cupy-cuda12x", "cupy-cuda13x"):
+    for package in ("numpy", "numba", "matplotlib", "tqdm"):
+        try:
+            found[package] = str(importlib.import_module(package).__version__)
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == package
+            found[package] = "not installed" if missing else f"cannot be imported: {error}"
+    for package in ("cupy-cuda12x", "cupy-cuda13x"):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     found["BLAS"] = f"{blas.get('name')} {blas.get('version')}"

@@ -14,7 +14,6 @@ The comparison of Wang, Di, Chen and Ng (KDD 2024) at the scale of minutes. A ta
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ import numpy as np
 from minimono.backend import Array, to_host
 from minimono.engine.functional import log_softmax
 from minimono.engine.tensor import Tensor
+from minimono.lazy import required
 from minimono.measurement import evaluating, scale_against
 from minimono.mono.inhibition import MEmeL
 from minimono.nn import taps
@@ -365,10 +365,4 @@ def paired(values: Array, original: Array) -> Paired:
 
 
 def scipy_stats() -> Any:
-    try:
-        return importlib.import_module("scipy.stats")
-    except ImportError as error:
-        raise RuntimeError(
-            "comparison needs SciPy, which comes with scikit-learn and is not installed: "
-            'pip install "minimono[demos]"'
-        ) from error
+    return required("scipy.stats", by="comparison", install="scipy")

@@ -36,6 +36,7 @@ from minimono.comparison import (
     scipy_stats,
     score,
 )
+from minimono.lazy import required
 from minimono.verdict import LEAST, NOT_RESOLVED, Verdict, judge
 
 # ---- tables and words --------------------------------------------------------------------------
@@ -260,6 +261,8 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         parser.error("--write: there is no folder docs here; run it from the project's folder")
     try:
         scipy_stats()
+        for library in ("numba", "matplotlib", "tqdm"):
+            required(library, by=script, install=library)
     except RuntimeError as error:
         parser.error(str(error))
 

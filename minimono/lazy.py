@@ -1,10 +1,12 @@
-"""The names that a package or a module shows: imported at first use, and no others."""
+"""What is imported at first use: the names that a package or a module shows, and no others, so that
+importing it costs little, and other people's libraries, which may not be there."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -39,3 +41,19 @@ def only(module: str, public: Iterable[str]) -> Callable[[], list[str]]:
         return sorted({*public, *(name for name in vars(sys.modules[module]) if name[:2] == "__")})
 
     return dir_
+
+
+def required(module: str, by: str, install: str, instead: str = "") -> ModuleType:
+    """Somebody else's module, or an error: who needs it, what to install, what to do instead.
+
+    >>> required("no_such_module", by="nobody", install="nothing")
+    Traceback (most recent call last):
+    RuntimeError: nobody needs no_such_module, which is not installed: pip install nothing
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or name) in (name, module)
+        why = f"which is not installed: pip install {install}" if missing else f"and has: {error}"
+        raise RuntimeError(f"{by} needs {name}, {why}{instead}") from error

@@ -13,6 +13,7 @@ from minimono.bench.measures import READ, READ_ALL, slope
 from minimono.bench.ours import IN_PARTS, MINIMONO, WITH_MEMEL
 from minimono.bench.rounds import quartiles_of_ratios
 from minimono.bench.run import EAGER, Results, busy, nearness, tape_overhead
+from minimono.lazy import required
 
 GREY, BLUE, ORANGE = "#808080", "#2b8cc4", "#e08a00"
 STYLE: Any = {
@@ -205,7 +206,7 @@ def _nearness(results: Results) -> str:
 
 def draw(results: Results, folder: Path) -> None:
     """performance-steps.svg and performance-growth.svg."""
-    import matplotlib
+    matplotlib = required("matplotlib", by="minimono bench --write", install="matplotlib")
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)

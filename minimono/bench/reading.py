@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from minimono.backend import Array
+from minimono.kernels.compiling import compiled
 
 
 def _read(words: Array) -> Any:
@@ -17,4 +16,4 @@ def _read(words: Array) -> Any:
     return mixed
 
 
-read = njit(cache=True, nogil=True)(_read)
+read = compiled(_read)

@@ -6,7 +6,6 @@ Shapes: images (N, C, Y, X), float32 from 0 to 1; labels (N,), int64.
 from __future__ import annotations
 
 import gzip
-import importlib
 import math
 import os
 import zlib
@@ -18,6 +17,7 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.checks import Rng, generator, whole_number
+from minimono.lazy import required
 
 
 class Images(NamedTuple):
@@ -33,13 +33,7 @@ def load_digits() -> Images:
     Its 17 grey levels 0..16 become 0..1. The data set: Alpaydin & Kaynak 1998, UCI repository,
     the test part. Raises RuntimeError where scikit-learn is not installed.
     """
-    try:
-        datasets = importlib.import_module("sklearn.datasets")
-    except ImportError as error:
-        raise RuntimeError(
-            "load_digits needs scikit-learn, which brings the images and is not installed: "
-            'pip install "minimono[demos]"'
-        ) from error
+    datasets = required("sklearn.datasets", by="load_digits", install="scikit-learn")
     digits = datasets.load_digits()
     images = (digits.images / 16.0).astype(np.float32)[:, None]  # (N, 8, 8) -> (N, 1, 8, 8)
     return Images(images, digits.target.astype(np.int64))

@@ -103,7 +103,8 @@ def has_kernel(
 
 @cache
 def _kernel(device: Device, part: str, name: str) -> Callable[..., Any]:
-    return getattr(kernels.of(device, part), name)  # type: ignore[no-any-return]
+    function = name.removesuffix("_forward").removesuffix("_backward")
+    return getattr(kernels.of(device, part, by=function), name)  # type: ignore[no-any-return]
 
 
 def _device_with_kernels(arguments: list[Any]) -> Device | None:

@@ -20,6 +20,8 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
+from minimono.lazy import required
+
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
 
 _threads = 1  # see minimono/threads.py
@@ -42,13 +44,18 @@ def enabled() -> bool:
 
 
 @cache
-def of(device: str, part: str = "") -> ModuleType:
+def of(device: str, part: str = "", *, by: str = "minimono") -> ModuleType:
     """The running versions for "cpu" or "cuda": `cpu.py`, or of a part, say `gpu_scale.py`.
+
+    by: who asks, for the error where Numba is not installed.
 
     >>> of("cuda", "scale").__name__
     'minimono.kernels.gpu_scale'
     """
     family = {"cpu": "cpu", "cuda": "gpu"}[device]
+    if family == "cpu":
+        formula = ", or use the formula: with minimono.reference():"
+        required("numba", by=f"{by}: its kernel", install="numba", instead=formula)
     return import_module(f"minimono.kernels.{family}" + (f"_{part}" if part else ""))
 
 

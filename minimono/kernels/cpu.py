@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
 from minimono.backend import Array
+from minimono.kernels.compiling import compiled
 from minimono.kernels.cpu_math import (
     exp_nonpositive,
     inlined,
@@ -30,11 +30,6 @@ from minimono.kernels.shared import linear_forward as linear_forward
 from minimono.sums import total as sum_along
 
 keep_freed_memory()
-
-
-def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call for each dtype, and keep the machine code on disk."""
-    return njit(cache=True, error_model="numpy", nogil=True)(kernel)
 
 
 def rows_of(x: Array) -> Array:

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import compiled
-from minimono.kernels.cpu_math import exp_nonpositive, inlined, largest, total
+from minimono.kernels.compiling import compiled, inlined
+from minimono.kernels.cpu_math import exp_nonpositive, largest, total
 from minimono.kernels.parallel import in_parts
 from minimono.kernels.shared import Kept, Needed
 

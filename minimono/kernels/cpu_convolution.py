@@ -13,8 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import compiled
-from minimono.kernels.cpu_math import inlined
+from minimono.kernels.compiling import compiled, inlined
 from minimono.kernels.parallel import in_parts
 from minimono.kernels.shared_convolution import Convolution, Pair
 

@@ -21,8 +21,9 @@ import math
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import compiled, each, flat
-from minimono.kernels.cpu_math import exp_nonpositive, inlined
+from minimono.kernels.compiling import compiled, inlined
+from minimono.kernels.cpu import each, flat
+from minimono.kernels.cpu_math import exp_nonpositive
 from minimono.kernels.parallel import in_parts
 from minimono.kernels.shared import Kept, Needed
 

@@ -9,9 +9,6 @@ relative errors to these bounds, against 50 digits and wherever the result is a 
 
 The bound of `normal_below` grows because it has a factor exp(-x^2 / 2): the rounding of this
 exponent is a relative error of the result. float32's rounding alone is 0.6e-7.
-
-Numba keeps the machine code of the kernels that call these functions and does not see that a file
-below them has changed: after an edit here, delete `__pycache__`.
 """
 
 from __future__ import annotations
@@ -21,17 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
 from minimono.backend import Array
+from minimono.kernels.compiling import inlined
 
 SQRT_HALF = math.sqrt(0.5)
-
-
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For functions that kernels call: compiled into them."""
-    return njit(error_model="numpy", nogil=True)(function)
 
 
 # A product and a sum in one instruction, with one rounding: a third faster, and a little nearer.
@@ -40,7 +33,7 @@ ONE_ROUNDING: Any = {"fastmath": {"contract"}}
 
 def in_any_order(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same for sums that may be added in any order."""
-    return njit(error_model="numpy", nogil=True, fastmath={"reassoc"})(function)
+    return inlined(function, fastmath={"reassoc"})
 
 
 def larger_but_for_nan(a: Any, b: Any) -> Any:
@@ -96,7 +89,7 @@ def exp_nonpositive(x: Any) -> Any:
     return math.exp(x)
 
 
-@overload(exp_nonpositive, jit_options=ONE_ROUNDING)
+@overload(exp_nonpositive, jit_options=ONE_ROUNDING)  # type: ignore[untyped-decorator, unused-ignore]
 def _exp_nonpositive_of(x: Any) -> Callable[[Any], Any]:
     return _exp_nonpositive_32 if x == types.float32 else exp_nonpositive
 
@@ -112,7 +105,7 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = _in_float32(
     0.05889871906937169,
 )  # fmt: skip
 
-_exp_inlined = njit(error_model="numpy", nogil=True, **ONE_ROUNDING)(_exp_nonpositive_32)
+_exp_inlined = inlined(_exp_nonpositive_32, **ONE_ROUNDING)
 
 
 def _normal_below_32(x: Any) -> Any:
@@ -128,7 +121,7 @@ def normal_below(x: Any) -> Any:
     return 0.5 * math.erfc(-x * SQRT_HALF)
 
 
-@overload(normal_below, jit_options=ONE_ROUNDING)
+@overload(normal_below, jit_options=ONE_ROUNDING)  # type: ignore[untyped-decorator, unused-ignore]
 def _normal_below_of(x: Any) -> Callable[[Any], Any]:
     return _normal_below_32 if x == types.float32 else normal_below
 

@@ -21,10 +21,11 @@ Each `*_py` function is plain Python; wrapped by a call below it, so that it can
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
 from minimono.backend import Array
+from minimono.kernels.compiling import compiled
 
 FIRST, SAMPLES, NEURONS = 64, 128, 2048  # rows of the first tile, of others; eight are 64 kB
 ROWS = 8  # read together; `add_deviations` and `extend` are written out for eight
@@ -186,8 +187,8 @@ def merge_rows_py(
 
 
 # error_model="numpy": dividing by zero gives inf or nan, as in NumPy, without a test per element.
-find_centre = njit(cache=True, error_model="numpy")(find_centre_py)
-add_deviations = njit(cache=True, error_model="numpy")(add_deviations_py)
-extend = njit(cache=True, error_model="numpy")(extend_py)
-merge_tile = njit(cache=True, error_model="numpy")(merge_tile_py)
-merge_rows = njit(cache=True, error_model="numpy")(merge_rows_py)
+find_centre = compiled(find_centre_py)
+add_deviations = compiled(add_deviations_py)
+extend = compiled(extend_py)
+merge_tile = compiled(merge_tile_py)
+merge_rows = compiled(merge_rows_py)

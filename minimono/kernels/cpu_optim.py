@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.cpu import compiled, flat
+from minimono.kernels.compiling import compiled
+from minimono.kernels.cpu import flat
 from minimono.kernels.cpu_math import total_of_squares
 from minimono.kernels.parallel import in_parts, parts_for
-
 
 # Loops of few arrays, over elements that the cache keeps from one to the next: for many LLVM would
 # not check that they do not overlap, and would take one value at a time.

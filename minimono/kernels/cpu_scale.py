@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from minimono.backend import Array
+from minimono.kernels.compiling import compiled
 from minimono.kernels.cpu_moments import (
     FIRST,
     NEURONS,
@@ -146,9 +146,9 @@ def score_py(
 
 
 # nogil: other threads go on meanwhile.
-scale_row = njit(cache=True, error_model="numpy", nogil=True)(scale_row_py)
-scale_rows = njit(cache=True, error_model="numpy", nogil=True)(scale_rows_py)
-score_rows = njit(cache=True, error_model="numpy", nogil=True)(score_py)
+scale_row = compiled(scale_row_py)
+scale_rows = compiled(scale_rows_py)
+score_rows = compiled(score_py)
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:

@@ -16,9 +16,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from minimono.backend import Array
+from minimono.kernels.compiling import compiled
 from minimono.kernels.cpu_moments import larger, smaller
 
 LANES = 128  # neuron j of a sample is in lane j % LANES
@@ -213,12 +213,12 @@ def count_flags_py(flags: Array, rows: int, counts: Array) -> None:
         counts[j] += seen[j]
 
 
-scale_of = njit(cache=True, error_model="numpy")(scale_of_py)
-prepare_roots = njit(cache=True, error_model="numpy")(prepare_roots_py)
-screen_row = njit(cache=True, error_model="numpy")(screen_row_py)
-kth_highest = njit(cache=True, error_model="numpy")(kth_highest_py)
-highest = njit(cache=True, error_model="numpy")(highest_py)
-prepare_distances = njit(cache=True, error_model="numpy")(prepare_distances_py)
-flag_row = njit(cache=True, error_model="numpy")(flag_row_py)
-settle_flags = njit(cache=True, error_model="numpy")(settle_flags_py)
-count_flags = njit(cache=True, error_model="numpy")(count_flags_py)
+scale_of = compiled(scale_of_py)
+prepare_roots = compiled(prepare_roots_py)
+screen_row = compiled(screen_row_py)
+kth_highest = compiled(kth_highest_py)
+highest = compiled(highest_py)
+prepare_distances = compiled(prepare_distances_py)
+flag_row = compiled(flag_row_py)
+settle_flags = compiled(settle_flags_py)
+count_flags = compiled(count_flags_py)

@@ -266,7 +266,7 @@ def check_finite(z: Array, name: str = "activations") -> None:
 
 def kernels_for(z: Array) -> ModuleType | None:
     """The metric kernels, if they may be used and can take `z`."""
-    return kernels.of(device_of(z), "scale") if kernels.enabled() else None
+    return kernels.of(device_of(z), "scale", by="mono") if kernels.enabled() else None
 
 
 def _batch_moments(z: Array) -> tuple[Array, Array]:

@@ -353,7 +353,7 @@ def _kernels_for(array: Array) -> ModuleType | None:
         return None
     if device == "cpu" and type(array) is not np.ndarray:
         return None
-    return kernels.of(device, "optim")
+    return kernels.of(device, "optim", by="optim")
 
 
 def _computed_in(dtype: np.dtype[Any]) -> Any:

@@ -34,6 +34,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from minimono.backend import Array
+from minimono.lazy import required
 from minimono.oracle import runner, vectors
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case, Expected, encode
@@ -218,9 +219,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _watched(cases: list[Case]) -> Iterable[Case]:
     """The cases, with progress where somebody watches."""
-    from tqdm import tqdm  # here, because `minimono --help` should not wait for it
+    tqdm = required("tqdm", by="check_program", install="tqdm")  # here: it is slow to import
 
-    watched: Iterable[Case] = tqdm(
+    watched: Iterable[Case] = tqdm.tqdm(
         cases, desc="Cases", unit="case", leave=False, disable=not sys.stderr.isatty()
     )
     return watched

@@ -189,7 +189,7 @@ def test_without_scikit_learn_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(RuntimeError, match=r'scikit-learn.*pip install "minimono\[demos\]"'):
+    with pytest.raises(RuntimeError, match=r"load_digits needs sklearn.*pip install scikit-learn"):
         load_digits()
 
 

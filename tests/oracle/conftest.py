@@ -25,9 +25,11 @@ def run_pytest(tmp_path: Path) -> Pytest:
         f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in entries.items())
         for group, entries in declared["entry-points"].items()
     ]
-    installed = tmp_path / "site/minimono-0.dist-info"
+    installed = tmp_path / "site/minimono_reference-0.dist-info"
     installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: minimono\nVersion: 0\n")
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {declared['name']}\nVersion: 0\n"
+    )
     (installed / "entry_points.txt").write_text("\n".join(lines))
     project = tmp_path / "project"
     project.mkdir()

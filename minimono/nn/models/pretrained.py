@@ -8,7 +8,6 @@ they say was read off transformers 5.24 and its older versions. Needs `pip insta
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ import numpy as np
 
 from minimono import checks
 from minimono.backend import Array
+from minimono.lazy import required
 from minimono.nn.layers import ActivationName
 from minimono.nn.models.bert import BERT
 from minimono.nn.models.gpt import GPT
@@ -173,10 +173,7 @@ def load_pretrained(
             raise FileNotFoundError(
                 f"load_pretrained: {folder / name} does not exist{_other_weights(folder)}"
             )
-    try:
-        safetensors = importlib.import_module("safetensors")
-    except ImportError as error:
-        raise RuntimeError("load_pretrained needs safetensors: pip install safetensors") from error
+    safetensors = required("safetensors", by="load_pretrained", install="safetensors")
     try:
         config = _read_config(folder / "config.json")
         kind = config.get("model_type")
@@ -391,13 +388,8 @@ class _Arrays:
 
     def _read(self, stored: str) -> Array:
         if (kind := self._kind(stored)) == "BF16":
-            try:
-                importlib.import_module("ml_dtypes")  # teaches NumPy the type
-            except ImportError as error:
-                raise RuntimeError(
-                    f"load_pretrained needs ml_dtypes to read {stored} in bfloat16: "
-                    "pip install ml_dtypes"
-                ) from error
+            # It teaches NumPy the type.
+            required("ml_dtypes", by=f"load_pretrained, for bfloat16 in {stored},", install="ml_dtypes")
         return self.file.get_tensor(stored).astype(FLOATS[kind])
 
     def check(self, parts: Iterator[_Part], harmless: str) -> tuple[list[_Part], type]:
