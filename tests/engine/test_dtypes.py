@@ -635,8 +635,8 @@ def test_nothing_that_has_no_answer_is_an_error(dtype: str, version: str) -> Non
     x = tensor(np.ones((0, 3)), dtype=dtype)
     with VERSIONS[version]():
         for wrong, words in [
-            (lambda: x.mean(), "mean: tensor has shape"),
-            (lambda: x.mean(axis=0), "mean: tensor has shape"),
+            (lambda: x.mean(), "mean of nothing"),
+            (lambda: x.mean(axis=0), "mean of nothing"),
             (lambda: x.max(), r"max\("),
             (lambda: x.min(axis=0), r"min\("),
             (lambda: F.cross_entropy(x, np.zeros(0, int)), "cross_entropy: no targets"),
@@ -664,7 +664,8 @@ def test_every_function_and_every_method_is_in_the_sweep() -> None:
     assert functions - of_the_tape <= covered | {"astype"}
     not_of_numbers = {
         "__array__", "__array_ufunc__", "__bool__", "__doc__", "__float__", "__hash__", "__init__",
-        "__iter__", "__len__", "__module__", "__repr__", "__slots__", "__weakref__", "astype",
+        "__iter__", "__len__", "__module__", "__reduce__", "__repr__", "__slots__", "__weakref__",
+        "array", "astype", "lent",
         "backward", "birth", "data", "device", "dtype", "grad", "item", "leaf_gradients", "ndim",
         "origin", "requires_grad", "shape", "size", "__annotations__", "__firstlineno__",
         "__static_attributes__",
