@@ -71,7 +71,8 @@ class Rule:
                 if a.dtype not in self.usual:
                     break
             elif kind not in _PYTHON and (
-                kind is not np.ndarray or (a.dtype not in self.usual and len(arrays) < numbers)
+                isinstance(a, np.generic)
+                or (len(arrays) < numbers and getattr(a, "dtype", None) not in self.usual)
             ):
                 break
             arrays.append(a)

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from minimono.backend import Array, array_module
+from minimono.engine.dtypes import arithmetic
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.metrics import clarity
 from minimono.mono.moments import as_activations, check_finite
@@ -56,6 +57,7 @@ def feature_decorrelation(z: Array) -> float:
     return float(1 - clarity(rows))
 
 
+@arithmetic()
 def decorrelation_penalty(
     z: Tensor | Array,
     *,
@@ -109,6 +111,7 @@ def decorrelation_penalty(
     return (gram - _identity(gram)).mean()
 
 
+@arithmetic()
 def l1_penalty(z: Tensor | Array) -> Tensor:
     """Σ_d |z_d| of each input, averaged over inputs: the sparsity baseline to DecPO, unweighted.
 

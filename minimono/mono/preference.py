@@ -16,7 +16,7 @@ from typing import Literal
 
 from minimono.backend import Array, array_module, as_array, to_device
 from minimono.checks import real_number
-from minimono.engine.dtypes import real
+from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.functional import log_softmax
 from minimono.engine.primitives import primitive, scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
@@ -41,6 +41,7 @@ def log_sigmoid(x: Array) -> Array:
 log_sigmoid.vjp(lambda g, out, x: g * sigmoid(-x))
 
 
+@arithmetic(numbers=1)
 def sequence_log_probability(
     logits: Tensor, targets: Tensor | Array, mask: Tensor | Array, *, average: bool = False
 ) -> Tensor:
@@ -102,6 +103,7 @@ def sequence_log_probability(
     return total / length.astype(logits.data.real.dtype) if average else total
 
 
+@arithmetic()
 def implicit_reward(
     policy: Tensor | Array, reference: Tensor | Array, *, beta: float = 0.1
 ) -> Tensor:
@@ -119,6 +121,7 @@ def implicit_reward(
     return _positive(beta, "implicit_reward: beta") * (policy - reference.detach())
 
 
+@arithmetic()
 def dpo_loss(
     policy_chosen: Tensor | Array,
     policy_rejected: Tensor | Array,
@@ -148,6 +151,7 @@ def dpo_loss(
     return loss
 
 
+@arithmetic()
 def simpo_loss(
     chosen: Tensor | Array, rejected: Tensor | Array, *, beta: float = 2.0, gamma: float = 1.0
 ) -> Tensor:
@@ -171,6 +175,7 @@ def simpo_loss(
     return loss
 
 
+@arithmetic()
 def decpo_loss(
     policy_chosen: Tensor | Array,
     policy_rejected: Tensor | Array,
