@@ -388,8 +388,8 @@ class _Arrays:
 
     def _read(self, stored: str) -> Array:
         if (kind := self._kind(stored)) == "BF16":
-            # It teaches NumPy the type.
-            required("ml_dtypes", by=f"load_pretrained, for bfloat16 in {stored},", install="ml_dtypes")
+            by = f"load_pretrained, for bfloat16 in {stored},"
+            required("ml_dtypes", by=by, install="ml_dtypes")  # teaches NumPy the type
         return self.file.get_tensor(stored).astype(FLOATS[kind])
 
     def check(self, parts: Iterator[_Part], harmless: str) -> tuple[list[_Part], type]:
