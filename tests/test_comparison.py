@@ -388,7 +388,7 @@ def test_phi_counts_the_time_steps_of_a_recurrent_network_as_samples() -> None:
     class Twice(Network):
         def forward(self, x: Any) -> Any:
             for part in (x[:, :1], x[:, 1:]):
-                z = self.act(part)
+                z = self.act(tensor(part))
             return self.upper(self.lower(x)) + 0.0 * z.sum()
 
     task = Sign()
