@@ -40,7 +40,7 @@ def tolerance(dtype: str, size: float) -> float:
 
 
 def norm_gradient(x: Any, g: Any, centre: bool) -> Any:
-    """d/dx of sum g h, h = x / root mean square of x (less its mean), in units in which that is 1."""
+    """d/dx of sum g h, with h = x / root mean square of x (less its mean)."""
     size = math.sqrt((x * x).mean())
     h = x / size
     share = g - h * (g * h).mean()
@@ -179,7 +179,8 @@ def test_attention_keeps_what_large_scores_leave(level: float, is_causal: bool) 
 # ---- powers ------------------------------------------------------------------------------------
 
 INF, NAN = math.inf, math.nan
-POWERS = [  # x, y, slope by x, slope by y: limits from where x**y is real; at y = 0, x = 0 as PyTorch
+# x, y, slope by x, slope by y: limits from where x**y is real; at x = y = 0 as in PyTorch.
+POWERS = [
     (0.0, -1.0, -INF, -INF), (0.0, -0.5, -INF, -INF), (0.0, -2.0, -INF, -INF),
     (0.0, 0.0, 0.0, 0.0), (0.0, 0.5, INF, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, 2.0, 0.0, 0.0),
     (0.0, INF, 0.0, 0.0), (0.0, -INF, -INF, -INF),
