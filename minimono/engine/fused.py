@@ -56,7 +56,7 @@ class Fused(Generic[Parameters]):
                 output = self.reading(*positional, **named)
             else:
                 forward = _kernel(device, self.part, self.name + "_forward")
-                output = made_by(self, positional, named, *forward(*arrays, **named))
+                output = made_by(self, positional, arrays, named, *forward(*arrays, **named))
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
                 raise

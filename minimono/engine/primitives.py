@@ -24,8 +24,8 @@ from minimono.engine.tensor import (
     Origin,
     Tensor,
     as_tensor,
+    copy_of_lent,
     is_recording,
-    what_rules_see,
 )
 
 Rule = Callable[..., Tensor]
@@ -66,7 +66,7 @@ class Primitive:
             output = self.forward(*data, **options)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise explained(error, self.name, data) from error
-        made = made_by(self, arguments, options, output)
+        made = made_by(self, arguments, data, options, output)
         return made if answer is None else dtypes.rounded(made, answer)
 
     def pull(
@@ -110,20 +110,24 @@ def primitive(forward: Callable[..., Array]) -> Primitive:
 
 
 def made_by(
-    operation: Any, arguments: tuple[Any, ...], options: dict[str, Any], output: Array,
-    saved: Any = None,
+    operation: Any, arguments: tuple[Any, ...], arrays: list[Any], options: dict[str, Any],
+    output: Array, saved: Any = None,
 ) -> Tensor:
     """The output as a tensor, with its origin on the tape if any argument needs a gradient.
 
     Integers and booleans have no gradient: with them the tape ends.
     """
     if is_recording() and output.dtype.kind in "fc":
+        needed, seen = False, arrays
         for argument in arguments:
             if isinstance(argument, Tensor) and argument.requires_grad:
-                seen = what_rules_see(arguments)
-                made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
-                seen.append(made.array)
-                return made
+                needed = True
+                if argument.lent is not None:
+                    seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
+        if needed:
+            made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
+            seen.append(made.array)
+            return made
     return Tensor(output)
 
 

@@ -74,7 +74,7 @@ class Origin(NamedTuple):
     arguments: tuple[Any, ...]  # tensors and constants, as they were passed
     options: dict[str, Any]
     saved: Any = None  # what a kernel keeps from its forward pass for its backward pass
-    seen: list[Array | None] = []  # noqa: RUF012  (arrays of arguments and result: `is_stale`)
+    seen: Sequence[Any] = ()  # the arrays of the arguments and of the result, see `is_stale`
 
 
 class Tensor:
@@ -370,14 +370,10 @@ def pull_back(
     return gradients
 
 
-def what_rules_see(arguments: Sequence[Any]) -> list[Array | None]:
-    """The arrays of the arguments now; of one that somebody outside may write into, a copy."""
-    return [
-        None if not isinstance(a, Tensor)
-        else a.array if a.lent is None or not a.requires_grad
-        else a.array.copy()
-        for a in arguments
-    ]  # fmt: skip
+def copy_of_lent(argument: Any, array: Any) -> Any:
+    """The array of an argument, as a copy if somebody outside may write into it."""
+    lent = isinstance(argument, Tensor) and argument.requires_grad and argument.lent is not None
+    return array.copy() if lent else array
 
 
 def is_stale(node: Tensor) -> bool:
@@ -388,14 +384,15 @@ def is_stale(node: Tensor) -> bool:
     values are compared, with a copy from the forward pass, or from when it was handed out after it.
     """
     assert node.origin is not None
-    for argument, seen in zip((*node.origin.arguments, node), node.origin.seen, strict=True):
-        if seen is not None:
+    _, arguments, _, _, arrays = node.origin
+    for argument, seen in zip(arguments, arrays, strict=False):  # the last array is the result
+        if isinstance(argument, Tensor):
             if argument.array is not seen:
                 if not _same_values(argument.array, seen):
                     return True
             elif argument.lent is not None and not _same_values(seen, argument.lent):
                 return True
-    return False
+    return node.array is not arrays[-1] and not _same_values(node.array, arrays[-1])
 
 
 def _is_view(node: Tensor) -> bool:

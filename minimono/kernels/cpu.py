@@ -13,10 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
+from minimono.kernels.compiling import compiled, inlined
 from minimono.kernels.cpu_math import (
     exp_nonpositive,
-    inlined,
     largest,
     normal_below,
     total,

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minimono import sums
 from minimono.backend import Array, array_module, as_array, to_host
 from minimono.checks import Rng, as_written, generator, whole_number
 from minimono.engine import functional as F
@@ -87,7 +88,7 @@ def circuit_attribution(
         gradient = grad(half_square)(Tensor(x)).data
     check_finite(gradient, f"{name}: gradient")
     positions = tuple(i for i in range(x.ndim) if i not in (0, axis))
-    relevance = (x.astype(np.float64) * gradient).sum(axis=positions)  # (B, C, ...) -> (B, C)
+    relevance = sums.total(x.astype(np.float64) * gradient, positions)  # (B, C, ...) -> (B, C)
     return relevance / (abs(relevance).sum(axis=1, keepdims=True) + 1e-10)
 
 
@@ -150,7 +151,8 @@ def mean_over_positions(activations: Tensor | Array, *, channel_axis: int = 1) -
     """(B, C, ...) -> (B, C), float64. PURE's baseline is k-means on this instead of rho."""
     z = _activations(activations, "mean_over_positions: activations")
     axis = _axis(channel_axis, z.ndim, f"mean_over_positions: activations have shape {z.shape}")
-    return z.mean(axis=tuple(i for i in range(z.ndim) if i not in (0, axis)), dtype=np.float64)
+    positions = tuple(i for i in range(z.ndim) if i not in (0, axis))
+    return sums.mean(z.astype(np.float64), axis=positions)
 
 
 # ---------------------------------------------------------------------------------- virtual neurons

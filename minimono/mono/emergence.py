@@ -26,6 +26,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from minimono import sums
 from minimono.backend import Array, array_module, as_array, to_host
 from minimono.checks import Rng, as_written, generator, real_number, whole_number
 from minimono.mono.moments import as_activations, check_finite
@@ -59,7 +60,7 @@ def active_nodes(
         raise ValueError("active_nodes: threshold is nan, expected a number")
     xp = array_module(z)
     if per == "batch":
-        z = z.mean(axis=0, dtype=xp.float64)
+        z = sums.total(z, axis=0, dtype=xp.float64) / len(z)
     # An array, because NumPy would round a Python number to float32 before it compares.
     return z > xp.asarray(threshold, dtype=xp.float64)
 

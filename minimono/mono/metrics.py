@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 
+from minimono import sums
 from minimono.backend import Array, array_module, as_array
 from minimono.mono.moments import as_activations
 
@@ -86,7 +87,7 @@ def class_selectivity(z: Array, labels: Array) -> Array:
             f"class_selectivity: all labels are {classes[0]}; two classes are needed at least"
         )
     z = _scaled(z, axis=0)
-    means = xp.stack([z[labels == c].mean(axis=0) for c in classes])  # (classes, *neurons)
+    means = xp.stack([sums.mean(z[labels == c], axis=0) for c in classes])  # (classes, *neurons)
     highest = means.max(axis=0)
     # Sorted, because the sum of all less the highest would leave rounding behind.
     rest = xp.sort(means, axis=0)[:-1].mean(axis=0)
@@ -112,7 +113,7 @@ def single_feature_purity(responses: Array) -> Array:
     _check_not_negative(a, "single_feature_purity: responses")
     a = _scaled(a, axis=0)
     with np.errstate(invalid="ignore"):
-        return a.max(axis=0) / a.sum(axis=0)
+        return a.max(axis=0) / sums.total(a, axis=0)
 
 
 def monosemanticity_score(z: Array, embeddings: Array) -> Array:
@@ -145,15 +146,15 @@ def monosemanticity_score(z: Array, embeddings: Array) -> Array:
     least, most = flat.min(axis=0), flat.max(axis=0)
     with np.errstate(invalid="ignore", under="ignore"):
         a = (flat - least) / (most - least)
-        weights = (a[1:] * a.cumsum(axis=0)[:-1]).sum(axis=0)  # (neurons,)
-        alike = xp.zeros_like(weights)
+        weights = sums.total(a[1:] * sums.running(a, axis=0)[:-1], axis=0)  # (neurons,)
+        alike = sums.Sum()
         before = xp.zeros((unit.shape[1], len(weights)))  # (D, neurons)
         for start in range(0, len(a), _BLOCK):
             e, a_block = unit[start : start + _BLOCK], a[start : start + _BLOCK]
             earlier = xp.tril(e @ e.T, -1)  # (block, block): cos(e_m, e_n) for n < m, else 0
-            alike += (a_block * (earlier @ a_block + e @ before)).sum(axis=0)
+            alike.add(sums.total(a_block * (earlier @ a_block + e @ before), axis=0))
             before += e.T @ a_block
-        score = alike / weights
+        score = alike.total(xp.zeros_like(weights)) / weights
     return score.reshape(z.shape[1:])
 
 

@@ -321,3 +321,50 @@ def test_linear_is_the_libraries_product() -> None:
     x, weight, bias = rows((2, 3, 5), "d"), rows((4, 5), "d"), rows((4,), "d")
     out, _ = gpu.linear_forward(x, weight, bias)
     np.testing.assert_allclose(out, x @ weight.T + bias, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(np.float32, 1e20), (np.float32, 1e-30), (np.float64, 1e200), (np.float64, 1e-200)],
+)
+def test_layer_norm_of_rows_of_any_size(device, dtype, size: float) -> None:
+    x = (np.array([[-2.0, -1.0, 1.0, 2.0], [1.0, -1.0, 3.0, 5.0]]) * size).astype(dtype)
+    weight, bias = np.ones(4, dtype), np.zeros(4, dtype)
+    g = (np.array([[0.3, -1.0, 0.5, 0.7]] * 2) * min(size, 1e30)).astype(dtype)
+    there = [device.array(a) for a in (x, weight, bias)]
+    out, kept = gpu.layer_norm_forward(*there, 0.0)
+    gradients = gpu.layer_norm_backward((True,) * 3, device.array(g), out, kept, *there, 0.0)
+    leaves = [Tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    with reference():
+        expected = F.layer_norm(*leaves, eps=0.0)
+        expected.backward(g)
+    right = (expected.data, *(a.grad for a in leaves))
+    for ours, other in zip((out, *gradients), right, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(
+            device.host(ours), other, rtol=tolerance(dtype), atol=tolerance(dtype) * scale
+        )
+
+
+def test_attention_keeps_what_large_scores_leave(device) -> None:
+    """As test_extremes.py in tests/engine: scores near 20,000, which float32 holds exactly."""
+    rng = np.random.default_rng(3)
+    qkv = rng.integers(-2, 3, (1, 20, 3, 1, 4)) / 2.0
+    qkv[0, :, 0, 0, 0], qkv[0, :, 1, 0, 0] = 2.0, 20_000.0
+    cotangent = rng.standard_normal((1, 20, 1, 4))
+    leaf = Tensor(qkv, requires_grad=True)
+    with reference():
+        F.self_attention(leaf).backward(cotangent)
+    there = device.array(qkv.astype(np.float32))
+    out, kept = gpu_attention._packed_attention_forward(there, None, False)
+    g = device.array(cotangent.astype(np.float32))
+    (found,) = gpu_attention._packed_attention_backward((True,), g, out, kept, there, None, False)
+    found, right = device.host(found), leaf.grad
+    np.testing.assert_allclose(found[:, :, 1:], right[:, :, 1:], atol=5e-6)
+    np.testing.assert_allclose(found[:, :, 0, :, 1:], right[:, :, 0, :, 1:], atol=5e-6)
+
+
+def test_scatter_add_of_many_to_one_place(device) -> None:
+    target, n = device.array(np.zeros((1, 2))), 100_000
+    gpu.scatter_add_rows(target, device.array(np.zeros(n, int)), device.array(np.full((n, 2), 0.1)))
+    np.testing.assert_allclose(device.host(target), 0.1 * n, rtol=1e-15)
