@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test parity docs pictures bench vectors mutants lint clean
+.PHONY: help demo demos test fresh lowest parity docs pictures bench vectors mutants lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -19,8 +19,24 @@ demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures 
 	@for demo in demos/*.py; do \
 	    echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
 
-test: .venv/.with-test ## all tests but those that need PyTorch
+test: .venv/.with-test ## all tests but those against PyTorch; those for a GPU run where there is one
 	@$(BIN)/python -m pytest -m "not parity"
+
+fresh: .venv/.with-test ## the package as others get it: from its wheel, in an empty folder
+	@.ci/fresh $(BIN)/python
+
+# `==` for the lowest that pyproject.toml allows, in an environment of its own.
+lowest: ## the tests with the lowest versions of all that minimono needs
+	@$(MAKE) --no-print-directory .venv-lowest/.with-lowest
+	@.venv-lowest/bin/python -m pytest -m "not parity" $(TESTS)
+
+.venv-lowest/.with-lowest: pyproject.toml
+	@echo "Installing minimono with the lowest versions of what it needs into .venv-lowest ..."
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python tests/lowest.py pyproject.toml > .venv-lowest/constraints.txt
+	@.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check \
+	    --constraint .venv-lowest/constraints.txt --editable ".[test]"
+	@touch $@
 
 parity: .venv/.with-test .venv/.with-parity ## the tests against PyTorch (a large download)
 	@$(BIN)/python -m pytest -m parity
@@ -47,7 +63,7 @@ bench: .venv/.with-bench ## speed beside other frameworks (a large download); wr
 	@$(BIN)/minimono bench $(if $(QUICK),--quick,--write docs/performance.md)
 
 clean: ## remove all that these commands made, except your results in runs/
-	rm -rf .venv docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find minimono tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra: pip runs again only when the requirements changed.

@@ -136,7 +136,11 @@ def save(
     unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(unfinished, "xb") as file:
-            np.savez(file, **members)
+            # As `np.savez` does it; but that of NumPy 2.0 forgets to close what it could not write.
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, array in members.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, final)
