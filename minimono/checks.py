@@ -77,7 +77,7 @@ def at_least_zero(value: float, name: str) -> float:
 
 def drop_probability(value: float, name: str) -> float:
     """`value` as a float, if that share of the elements can be dropped and something be left."""
-    number = real_number(value, name)
+    number = float(as_written(value, name))
     if not 0.0 <= number < 1.0:
         raise ValueError(f"{name}: got {number}, expected 0 <= p < 1")
     return number

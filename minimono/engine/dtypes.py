@@ -89,6 +89,8 @@ class Rule:
         if not dtypes or not (self.whole or self.half):
             return arguments, None
         meeting = np.result_type(*dtypes)
+        if meeting.kind not in "biufc":  # text, say: the function tells which argument is none
+            return arguments, None
         working = self.working(meeting, arguments)
         if working.kind == "c":  # a complex step: only formulas, which need no meeting
             return arguments, None

@@ -265,8 +265,9 @@ def merge(
 ) -> tuple[Array, Array]:
     """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
     mean, m2 = np.empty(mean_a.size), np.empty(mean_a.size)
-    columns = (_column(values) for values in (mean_a, m2_a, mean_b, m2_b))
-    merge_rows(*columns, share, weight, mean, m2)
+    merge_rows(
+        _column(mean_a), _column(m2_a), _column(mean_b), _column(m2_b), share, weight, mean, m2
+    )
     return mean.reshape(mean_a.shape), m2.reshape(mean_a.shape)
 
 

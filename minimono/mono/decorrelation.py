@@ -88,23 +88,23 @@ def decorrelation_penalty(
     >>> float(decorrelation_penalty(z, convention="authors"))
     1.0
     """
-    rows = _rows(z, "decorrelation_penalty")
+    return orthonormality_penalty(z, over, convention, "decorrelation_penalty")
+
+
+def orthonormality_penalty(z: Tensor | Array, over: str, convention: str, name: str) -> Tensor:
+    """`decorrelation_penalty`, with errors that name the function that was called."""
+    rows = _rows(z, name)
+    if convention not in ("paper", "authors"):
+        raise ValueError(f'{name}: convention is {convention!r}, expected "paper" or "authors"')
     if over not in ("samples", "features"):
-        raise ValueError(
-            f'decorrelation_penalty: over is {over!r}, expected "samples" or "features"'
-        )
+        raise ValueError(f'{name}: over is {over!r}, expected "samples" or "features"')
     if convention == "paper":
         gram = rows @ rows.T if over == "samples" else rows.T @ rows
         excess = gram - _identity(gram)
         return (excess * excess).sum()
-    if convention != "authors":
-        raise ValueError(
-            f'decorrelation_penalty: convention is {convention!r}, expected "paper" or "authors"'
-        )
     if over != "samples":
         raise ValueError(
-            'decorrelation_penalty: convention "authors" compares samples; over="features" is not '
-            "in their code"
+            f'{name}: convention "authors" compares samples; over="features" is not in their code'
         )
     size = abs(rows)
     gram = size @ size.T  # (B, neurons) @ (neurons, B) -> (B, B)
@@ -224,7 +224,10 @@ def superposition_scores(
 
 def _rows(z: Tensor | Array, name: str) -> Tensor:
     """Activations as a matrix, one row per input."""
-    z = as_tensor(z)
+    try:
+        z = as_tensor(z)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: z: {error}") from error
     if z.dtype.kind not in "fc":  # complex: so that the complex-step check can pass through
         raise TypeError(f"{name}: z has dtype {z.dtype}, expected floats")
     if z.ndim < 2 or z.size == 0:

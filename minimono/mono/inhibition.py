@@ -227,6 +227,7 @@ class MEmeL(Module):
                 f"MEmeL: k is {self.k}, but the layer has only {neurons} neurons (activations "
                 f"have shape {z.shape})"
             )
+        self.tracker.check(activations, "MEmeL")
         return activations
 
     def extra_state(self) -> dict[str, Array]:

@@ -466,6 +466,7 @@ class L2E(Module):
             return z
         if z.dtype.kind != "f":
             raise TypeError(f"L2E: activations have dtype {z.dtype}, expected floats")
+        self.tracker.check(as_activations(z.data, "L2E: activations"), "L2E")
         return or_undone(self.remember(), self._seen, z, nothing)
 
     def _seen(self, z: Tensor, nothing: Tensor) -> Tensor:

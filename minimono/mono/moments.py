@@ -25,6 +25,8 @@ from minimono import describe, kernels
 from minimono.backend import Array, Device, array_module, as_array, device_of, to_device
 from minimono.checks import whole_number
 
+FEW = 10  # samples: of fewer, φ says little (our choice)
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -34,6 +36,10 @@ class Moments:
 
     A value, never changed: `update`, `merge` and `resized` return new ones, and NumPy arrays in it
     are locked. With no samples the mean is nan and m2 is 0. Made from arrays, they are checked.
+
+    A neuron is an element of all axes but the first: in a sequence (B, T, C) a (position, channel),
+    which has B samples. Where they are few φ says little: against their own moments two samples
+    both have 0.5, whatever they are. `note` says so; z.reshape(-1, C) has B T samples a channel.
 
     count: the number of samples m, an integer of any size that float64 reaches (up to 1.8e308).
     mean, m2: float64 arrays with one entry per neuron.
@@ -49,7 +55,27 @@ class Moments:
     mean: Array
     m2: Array
 
-    __repr__ = describe.line
+    def __repr__(self) -> str:
+        return describe.line(self, **({"note": self.note} if self.note else {}))
+
+    @property
+    def note(self) -> str:
+        """What to know where every neuron has fewer than ten samples; else "".
+
+        >>> import numpy as np
+        >>> Moments.of(np.array([1.0, 2.0])).note
+        '2 samples of each neuron are few'
+        """
+        if not 0 < self.count < FEW:
+            return ""
+        shape = tuple(self.mean.shape)
+        few = f"{self.count} sample{'s' * (self.count > 1)} of each neuron are few"
+        if len(shape) < 2:
+            return few
+        return (
+            f"{few}: a neuron is all but axis 0, here {shape}; for channels alone "
+            f"z.reshape(-1, {shape[-1]})"
+        )
 
     def __post_init__(self) -> None:
         count = whole_number(self.count, "Moments: count", least=0)

@@ -20,7 +20,7 @@ from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.functional import log_softmax
 from minimono.engine.primitives import primitive, scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.decorrelation import decorrelation_penalty
+from minimono.mono.decorrelation import orthonormality_penalty
 
 
 @real()
@@ -118,7 +118,8 @@ def implicit_reward(
     policy, reference = _log_probabilities(
         "implicit_reward", policy=policy, reference=reference
     )
-    return _positive(beta, "implicit_reward: beta") * (policy - reference.detach())
+    beta = _positive(beta, "implicit_reward: beta")
+    return beta * (policy - reference.detach())
 
 
 @arithmetic()
@@ -141,12 +142,17 @@ def dpo_loss(
     >>> float(dpo_loss([-4.0], [-9.0], [-4.0], [-9.0]))
     0.693...
     """
-    better = implicit_reward(policy_chosen, reference_chosen, beta=beta)
-    worse = implicit_reward(policy_rejected, reference_rejected, beta=beta)
-    if better.shape != worse.shape:
-        raise ValueError(
-            f"dpo_loss: chosen have shape {better.shape}, rejected {worse.shape}; expected pairs"
-        )
+    return _dpo_loss(
+        "dpo_loss", beta, policy_chosen=policy_chosen, policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen, reference_rejected=reference_rejected,
+    )  # fmt: skip
+
+
+def _dpo_loss(name: str, beta: float, **values: Tensor | Array) -> Tensor:
+    chosen, rejected, reference_chosen, reference_rejected = _log_probabilities(name, **values)
+    beta = _positive(beta, f"{name}: beta")
+    better = beta * (chosen - reference_chosen.detach())
+    worse = beta * (rejected - reference_rejected.detach())
     loss: Tensor = -log_sigmoid(better - worse).mean()
     return loss
 
@@ -208,10 +214,11 @@ def decpo_loss(
     >>> float(decpo_loss([-4.0], [-9.0], [-4.0], [-9.0], z))
     0.693...
     """
-    loss = dpo_loss(
-        policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta=beta
-    )
-    z = as_tensor(z)
+    loss = _dpo_loss(
+        "decpo_loss", beta, policy_chosen=policy_chosen, policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen, reference_rejected=reference_rejected,
+    )  # fmt: skip
+    z = _tensor(z, "decpo_loss: z")
     pairs = as_tensor(policy_chosen).size
     if z.ndim < 2 or len(z) != 2 * pairs:
         raise ValueError(
@@ -224,7 +231,7 @@ def decpo_loss(
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"decpo_loss: weight is {weight}, expected 0 or a positive finite number")
     rows = z[0::2] if convention == "authors" else z
-    return loss + weight * decorrelation_penalty(rows, over=over, convention=convention)
+    return loss + weight * orthonormality_penalty(rows, over, convention, "decpo_loss")
 
 
 def reward_accuracy(chosen: Tensor | Array, rejected: Tensor | Array) -> float:
@@ -252,10 +259,8 @@ def reward_margin(chosen: Tensor | Array, rejected: Tensor | Array) -> float:
 
 def _log_probabilities(name: str, **values: Tensor | Array) -> list[Tensor]:
     """As tensors of floats, of one shape, not empty."""
-    tensors = {key: as_tensor(value) for key, value in values.items()}
+    tensors = {key: _tensor(value, f"{name}: {key}") for key, value in values.items()}
     for key, x in tensors.items():
-        if x.dtype.kind not in "fc":  # complex: so that the complex-step check can pass through
-            raise TypeError(f"{name}: {key} has dtype {x.dtype}, expected floats")
         if x.size == 0:
             raise ValueError(f"{name}: {key} has shape {x.shape}, expected a response at least")
     (first, x), *rest = tensors.items()
@@ -263,6 +268,17 @@ def _log_probabilities(name: str, **values: Tensor | Array) -> list[Tensor]:
         if x.shape != y.shape:
             raise ValueError(f"{name}: {first} has shape {x.shape}, {key} has {y.shape}")
     return [*tensors.values()]
+
+
+def _tensor(value: Tensor | Array, name: str) -> Tensor:
+    """As a tensor of floats, or complex, so that the complex-step check can pass through."""
+    try:
+        x = as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {error}") from error
+    if x.dtype.kind not in "fc":
+        raise TypeError(f"{name} has dtype {x.dtype}, expected floats")
+    return x
 
 
 def _rewards(name: str, chosen: Tensor | Array, rejected: Tensor | Array) -> tuple[Array, Array]:

@@ -370,23 +370,35 @@ class ScaleTracker:
         this = Moments._made(len(z), found["mean"], found["m2"])
         return found, self._weighed(old, this.count).merge(this)
 
-    def _past(self, z: Array) -> Moments | None:
-        """The moments before this batch, on its device, if the two fit."""
+    def check(self, z: Array, name: str = "ScaleTracker") -> None:
+        """Raise, in the name of who asks, if a batch of activations does not follow the others."""
         moments = self._state[1]
         if moments is None:
             if z.shape[0] < 2:
                 raise ValueError(
-                    "ScaleTracker: the first batch has 1 sample, which has no variance; start "
-                    "with a batch of at least two"
+                    f"{name}: the first batch has 1 sample, which has no variance; start with a "
+                    "batch of at least two"
                 )
-            return None
-        old = moments.to(device_of(z))
-        if old.mean.shape != z.shape[1:]:
-            raise ValueError(
-                f"ScaleTracker: batch has neurons of shape {z.shape[1:]}, earlier batches had "
-                f"{old.mean.shape}; use one tracker per layer"
+            return
+        if moments.mean.shape == z.shape[1:]:
+            return
+        advice = f"use one {name} for each layer"
+        if z.ndim > 2 and moments.mean.ndim == z.ndim - 1:
+            advice += (
+                ". In a sequence a neuron is a (position, channel), in an image a (channel, y, x): "
+                "pad or cut all batches to one size, or let every position be a sample of its "
+                "channel, z.reshape(-1, channels)"
             )
-        return old
+        raise ValueError(
+            f"{name}: batch has neurons of shape {tuple(z.shape[1:])}, earlier batches had "
+            f"{tuple(moments.mean.shape)}; {advice}"
+        )
+
+    def _past(self, z: Array) -> Moments | None:
+        """The moments before this batch, on its device, if the two fit."""
+        self.check(z)
+        moments = self._state[1]
+        return None if moments is None else moments.to(device_of(z))
 
     def _weighed(self, old: Moments, samples: int) -> Moments:
         """The past with the weight it has beside a batch of so many samples."""

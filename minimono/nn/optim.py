@@ -12,15 +12,15 @@ have running arrays in float32 and are updated in float32, rounded once. It neve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minimono import backend, describe, kernels, lazy
 from minimono.backend import Array
-from minimono.checks import real_number, whole_number
+from minimono.checks import at_least_zero, real_number, whole_number
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
 
@@ -28,6 +28,9 @@ __all__ = [
     "SGD", "Adam", "AdamW", "Optimiser", "clip_grad_norm", "cosine_schedule", "gradient_norm",
 ]  # fmt: skip
 __dir__ = lazy.only(__name__, __all__)
+
+
+Updated: TypeAlias = Any  # a sequence: a parameter and its running arrays, all of them new
 
 
 class Optimiser:
@@ -56,7 +59,7 @@ class Optimiser:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = _at_least_zero("lr", value)
+        self._lr = at_least_zero(value, "lr")
 
     def __repr__(self) -> str:
         settings = {"lr": self.lr} | describe.plain(vars(self)) | {"updates": max(self.updates)}
@@ -65,8 +68,10 @@ class Optimiser:
 
     def step(self) -> None:
         """Change every parameter that has a gradient, or if anything is wrong, raise, and none."""
-        updates, slots = self.updates.copy(), {k: arrays.copy() for k, arrays in self.slots.items()}
-        changes: list[tuple[object, str, Any]] = [(self, "updates", updates), (self, "slots", slots)]
+        updates = self.updates.copy()
+        slots = {name: arrays.copy() for name, arrays in self.slots.items()}
+        changes: list[tuple[object, str, Any]]
+        changes = [(self, "updates", updates), (self, "slots", slots)]
         for i, p in enumerate(self.parameters):
             old, g = p.array, p.grad
             if g is None:
@@ -93,7 +98,7 @@ class Optimiser:
                 arrays[i] = array
         set_all(changes)
 
-    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Updated:
         """The parameter after its t-th update, and its running arrays, in new arrays."""
         raise NotImplementedError
 
@@ -128,7 +133,7 @@ class Optimiser:
         updates = [int(n) for n in backend.to_host(state["updates"])]
         if min(updates) < 0:
             raise ValueError(f"{name}: updates is {updates}, expected none below 0")
-        lr = _at_least_zero(f"{name}: lr", backend.to_host(state["lr"]).item())
+        lr = at_least_zero(backend.to_host(state["lr"]).item(), f"{name}: lr")
         slots = {}
         for slot in self.slots:
             slots[slot] = [
@@ -166,11 +171,11 @@ class SGD(Optimiser):
         self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.0,
         weight_decay: float = 0.0,
     ):  # fmt: skip
-        self.momentum = _at_least_zero("momentum", momentum)
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.momentum = at_least_zero(momentum, "momentum")
+        self.weight_decay = at_least_zero(weight_decay, "weight_decay")
         super().__init__(parameters, lr, ("momentum",) if momentum else ())
 
-    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Updated:
         kernels = _kernels_for(p)
         if kernels is not None:
             numbers = [self.lr, self.weight_decay]
@@ -207,11 +212,11 @@ class Adam(Optimiser):
         self.betas = (real_number(betas[0], "betas"), real_number(betas[1], "betas"))
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas: got {betas!r}, expected two numbers, each 0 <= beta < 1")
-        self.eps = _at_least_zero("eps", eps)
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.eps = at_least_zero(eps, "eps")
+        self.weight_decay = at_least_zero(weight_decay, "weight_decay")
         super().__init__(parameters, lr, ("mean", "square"))
 
-    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Sequence[Array]:
+    def _update(self, p: Array, g: Array, t: int, *running: Array) -> Updated:
         beta1, beta2 = self.betas
         correction1, correction2 = 1.0 - beta1**t, 1.0 - beta2**t
         l2, decay = (0.0, self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
@@ -300,7 +305,8 @@ def cosine_schedule(
                           along = (step - warmup) / (steps - warmup)
         later             floor
 
-    `step` counts from 0. 0 <= floor <= peak, all finite. The cosine: Loshchilov & Hutter 2017, eq. 5; starting above 0: our choice.
+    `step` counts from 0; 0 <= floor <= peak. The cosine: Loshchilov & Hutter 2017, eq. 5; starting
+    above 0: our choice.
 
     >>> [cosine_schedule(step, steps=6, warmup=2, peak=0.3) for step in (0, 2, 4, 6)]
     [0.09999999999999999, 0.3, 0.15, 0.0]
@@ -309,8 +315,8 @@ def cosine_schedule(
     step = whole_number(step, f"{name}: step", least=0)
     steps = whole_number(steps, f"{name}: steps", least=1)
     warmup = whole_number(warmup, f"{name}: warmup", least=0)
-    peak = _at_least_zero(f"{name}: peak", peak)
-    floor = _at_least_zero(f"{name}: floor", floor)
+    peak = at_least_zero(peak, f"{name}: peak")
+    floor = at_least_zero(floor, f"{name}: floor")
     if warmup >= steps:
         raise ValueError(
             f"cosine_schedule: warmup is {warmup}, expected 0 <= warmup < {steps} steps"
@@ -377,10 +383,3 @@ def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:
     if len({id(p) for p in checked}) < len(checked):
         raise ValueError("parameters: a parameter comes twice, and would be updated twice a step")
     return checked
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    number = real_number(value, name)  # a plain float: NumPy's would make float32 float64
-    if not (math.isfinite(number) and number >= 0.0):
-        raise ValueError(f"{name}: got {value}, expected a finite number, 0 or more")
-    return number

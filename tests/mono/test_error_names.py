@@ -27,6 +27,16 @@ def loaded(thing: Any, **changed: Any) -> Any:
     return thing.load_state_dict({**thing.state_dict(), **changed})
 
 
+def seen(tracker: Any) -> Any:
+    tracker.score(Z)
+    return tracker
+
+
+def called(module: Any) -> Any:
+    module(mm.tensor(Z))
+    return module
+
+
 CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("Moments: count", lambda: mono.Moments(0.5, V, V)),
     ("Moments.variance: ddof", lambda: MOMENTS.variance(0.5)),
@@ -183,6 +193,67 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("fold_into_linear: gain: neuron", lambda: mono.fold_into_linear(Z, V, BAD[0], V)),
     ("fold_into_linear: shift: got dtype", lambda: mono.fold_into_linear(Z, V, V, TEXT[0])),
     ("fold_into_linear: shift: neuron", lambda: mono.fold_into_linear(Z, V, V, BAD[0])),
+    ("Moments: mean has shape", lambda: mono.Moments(2, V, V[:1])),
+    ("Moments: one has neurons", lambda: MOMENTS.merge(mono.Moments.of(Z[:, :1]))),
+    ("Moments: count has 401 digits", lambda: mono.Moments(10**400, V, V)),
+    ("ScaleTracker.flag_top_k: k", lambda: mono.ScaleTracker().flag_top_k(Z, 0)),
+    ("ScaleTracker.flag_top_k: k", lambda: mono.ScaleTracker().flag_top_k(Z, 3)),
+    ("ScaleTracker.flag_above: threshold", lambda: mono.ScaleTracker().flag_above(Z, "1")),
+    ("ScaleTracker: the first batch", lambda: mono.ScaleTracker().score(Z[:1])),
+    ("ScaleTracker: batch has neurons", lambda: seen(mono.ScaleTracker()).score(Z[:, :1])),
+    ("MEmeL: the first batch", lambda: mono.MEmeL()(mm.tensor(Z[:1]))),
+    ("MEmeL: batch has neurons", lambda: called(mono.MEmeL())(mm.tensor(Z[:, :1]))),
+    ("L2E: the first batch", lambda: mono.L2E()(mm.tensor(Z[:1]))),
+    ("L2E: batch has neurons", lambda: called(mono.L2E())(mm.tensor(Z[:, :1]))),
+    ("L2E: activations", lambda: mono.L2E()(mm.tensor(1.0))),
+    ("L2E.penalty", lambda: mono.L2E().penalty),
+    ("l2e_penalty", lambda: mono.l2e_penalty(mm.nn.Sequential())),
+    ("MovingThreshold.move: no", lambda: mono.MovingThreshold().move(1, 2)),
+    ("circuit_attribution: x", lambda: mono.circuit_attribution(TEXT, lambda x: x, 0)),
+    ("circuit_attribution: layer(x)", lambda: mono.circuit_attribution(Z, lambda x: 1.0, 0)),
+    ("reference_samples: activations", lambda: mono.reference_samples(TEXT, 0)),
+    ("reference_samples: n", lambda: mono.reference_samples(Z, 0, n=0)),
+    ("mean_over_positions: activations", lambda: mono.mean_over_positions(TEXT)),
+    ("virtual_neurons: rho", lambda: mono.virtual_neurons(TEXT, rng=0)),
+    ("virtual_neurons: k", lambda: mono.virtual_neurons(Z, 0, rng=0)),
+    ("route: rho", lambda: mono.route(TEXT, Z)),
+    ("route: centroids", lambda: mono.route(Z, TEXT)),
+    ("split_weights: weight", lambda: mono.split_weights(TEXT, V, V)),
+    ("split_weights: ratio", lambda: mono.split_weights(V, V, V, 2.0)),
+    ("cluster_distances: embeddings", lambda: mono.cluster_distances(TEXT, KINDS)),
+    ("cluster_distances: labels", lambda: mono.cluster_distances(Z, V)),
+    ("alignment: rho", lambda: mono.alignment(TEXT, Z)),
+    ("alignment: embeddings", lambda: mono.alignment(Z, TEXT)),
+    ("cluster_purity: labels", lambda: mono.cluster_purity(V, KINDS)),
+    ("cluster_purity: truth", lambda: mono.cluster_purity(KINDS, V)),
+    ("implicit_reward: policy", lambda: mono.implicit_reward([], [])),
+    ("implicit_reward: beta", lambda: mono.implicit_reward(V, V, beta=0.0)),
+    ("dpo_loss: policy_chosen", lambda: mono.dpo_loss([], [], [], [])),
+    ("dpo_loss: policy_rejected", lambda: mono.dpo_loss(V, KINDS == 1, V, V)),
+    ("dpo_loss: reference_chosen", lambda: mono.dpo_loss(V, V, "x", V)),
+    ("dpo_loss: policy_chosen has shape", lambda: mono.dpo_loss(V, V, V[:1], V)),
+    ("dpo_loss: beta", lambda: mono.dpo_loss(V, V, V, V, beta=np.nan)),
+    ("simpo_loss: chosen", lambda: mono.simpo_loss([], [])),
+    ("simpo_loss: chosen has shape", lambda: mono.simpo_loss(V, V[:1])),
+    ("simpo_loss: rejected", lambda: mono.simpo_loss(V, None)),
+    ("simpo_loss: beta", lambda: mono.simpo_loss(V, V, beta="1")),
+    ("simpo_loss: gamma", lambda: mono.simpo_loss(V, V, gamma=np.inf)),
+    ("decpo_loss: policy_chosen", lambda: mono.decpo_loss([], [], [], [], Z)),
+    ("decpo_loss: beta", lambda: mono.decpo_loss(V, V, V, V, np.ones((4, 2)), beta=-1.0)),
+    ("decpo_loss: z", lambda: mono.decpo_loss(V, V, V, V, Z)),
+    ("decpo_loss: z", lambda: mono.decpo_loss(V, V, V, V, TEXT)),
+    ("decpo_loss: z", lambda: mono.decpo_loss(V, V, V, V, np.ones((4, 2), int))),
+    ("decpo_loss: weight", lambda: mono.decpo_loss(V, V, V, V, np.ones((4, 2)), weight=-1.0)),
+    ("decpo_loss: over", lambda: mono.decpo_loss(V, V, V, V, np.ones((4, 2)), over="rows")),
+    ("decpo_loss: convention",
+     lambda: mono.decpo_loss(V, V, V, V, np.ones((4, 2)), convention="other")),
+    ("decorrelation_penalty: z", lambda: mono.decorrelation_penalty(TEXT)),
+    ("l1_penalty: z", lambda: mono.l1_penalty(TEXT)),
+    ("reward_accuracy: chosen", lambda: mono.reward_accuracy([], [])),
+    ("reward_margin: rejected", lambda: mono.reward_margin(V, BAD[0])),
+    ("sequence_log_probability: mask",
+     lambda: mono.sequence_log_probability(mm.tensor(np.ones((1, 2, 3))), KINDS[None], V[None])),
+    ("superposition_scores", lambda: mono.superposition_scores([])),
 ]  # fmt: skip
 
 

@@ -110,12 +110,12 @@ def test_counts_as_numpy_integers_do_not_wrap(integer: Any) -> None:
 
 
 def test_a_count_that_float64_cannot_hold_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="^Moments: count has 401 digits"):
+    with pytest.raises(ValueError, match=r"^Moments: count has 401 digits"):
         Moments(10**400, np.zeros(1), np.zeros(1))
     past = Moments(10**308, np.zeros(1), np.zeros(1))
-    with pytest.raises(ValueError, match="^Moments: count has 309 digits"):
+    with pytest.raises(ValueError, match=r"^Moments: count has 309 digits"):
         past.merge(past)
-    with pytest.raises(ValueError, match="^Moments: count has 309 digits"):
+    with pytest.raises(ValueError, match=r"^Moments: count has 309 digits"):
         past.resized(2 * 10**308)
 
 
@@ -173,7 +173,7 @@ def test_counts_of_older_states_load(dtype: Any) -> None:
 )
 def test_other_counts_are_refused(count: Any) -> None:
     tracker = huge_tracker(7)
-    with pytest.raises(TypeError, match="^ScaleTracker.load_state_dict: count"):
+    with pytest.raises(TypeError, match=r"^ScaleTracker.load_state_dict: count"):
         tracker.load_state_dict({**tracker.state_dict(), "count": count})
     assert tracker.count == 7
 

@@ -527,9 +527,9 @@ def test_numpys_numbers_give_pythons_rates() -> None:
 @pytest.mark.parametrize("value", ["0.1", True, None, 1j, np.array([0.1])])
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "momentum", "max_norm"])
 def test_settings_that_are_no_numbers(name: str, value: Any) -> None:
-    kind = {"eps": Adam, "max_norm": None}.get(name, SGD)
+    def clip(parameters: Any, lr: float, max_norm: Any) -> None:
+        clip_grad_norm(parameters, max_norm)
+
+    kinds: dict[str, Any] = {"eps": Adam, "max_norm": clip}
     with pytest.raises(TypeError, match=f"{name}: got"):
-        if kind is None:
-            clip_grad_norm(start(), value)
-        else:
-            kind(start(), **{"lr": 0.1, name: value})
+        kinds.get(name, SGD)(start(), **{"lr": 0.1, name: value})
