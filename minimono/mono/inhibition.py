@@ -80,7 +80,7 @@ def deactivate(
     (array([[1., 2.]]), array([[-1.,  1.]]))
     """
     z = as_tensor(z)
-    if z.data.dtype.kind != "f":
+    if z.array.dtype.kind != "f":
         raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
     flags, centre = flags_and_mean(z, mask, mean, "deactivate")
     strength = _finite_strength(strength, "deactivate")
@@ -212,13 +212,13 @@ class MEmeL(Module):
         flagged = self.tracker.flag_top_k(activations, self.k, constant=scores_constant)
         scored_with = self.tracker.moments if self.tracker.convention == "authors" else before
         self.last = Inhibition(
-            z.data, flagged, scored_with, self.tracker.compensation, scores_constant
+            z.array, flagged, scored_with, self.tracker.compensation, scores_constant
         )
         return deactivate(z, flagged, scored_with.mean, strength=self.strength)
 
     def _checked(self, z: Tensor) -> Array:
         """What z holds, if it can be inhibited: asked before the moments change, at every call."""
-        activations = as_activations(z.data, "MEmeL: activations")
+        activations = as_activations(z.array, "MEmeL: activations")
         if z.dtype.kind != "f":
             raise TypeError(f"MEmeL: activations have dtype {z.dtype}, expected floats")
         neurons = z.size // len(z)

@@ -345,7 +345,7 @@ def log_distance_penalty(
         raise ValueError(
             f'log_distance_penalty: reduction is {reduction!r}, expected "sum" or "mean"'
         )
-    xp = array_module(z.data, flags, centre)
+    xp = array_module(z.array, flags, centre)
     if z.device != "cpu":  # no search for the selected, and no check: both would wait for the GPU
         apart = where(flags, z - Tensor(centre.astype(xp.float64)), 1.0)
         penalty = 2.0 * log(abs(apart)).sum()
@@ -460,25 +460,25 @@ class L2E(Module):
         return self.last.penalty
 
     def forward(self, z: Tensor) -> Tensor:
-        nothing = Tensor(array_module(z.data).zeros((), dtype=z.dtype))
+        nothing = Tensor(array_module(z.array).zeros((), dtype=z.dtype))
         if not self.training:
             self.last = Penalised(nothing)
             return z
         if z.dtype.kind != "f":
             raise TypeError(f"L2E: activations have dtype {z.dtype}, expected floats")
-        self.tracker.check(as_activations(z.data, "L2E: activations"), "L2E")
+        self.tracker.check(as_activations(z.array, "L2E: activations"), "L2E")
         return or_undone(self.remember(), self._seen, z, nothing)
 
     def _seen(self, z: Tensor, nothing: Tensor) -> Tensor:
         """The activations as they are, after this batch has been scored and penalised."""
         seen = self.tracker.batches_seen
         before = self.tracker.moments.to(z.device) if seen else None  # the model may have moved
-        scored = (z.data, before, self.tracker.compensation)
+        scored = (z.array, before, self.tracker.compensation)
         if before is None or seen < self.start_after:
-            self.tracker.score(z.data)
+            self.tracker.score(z.array)
             self.last = Penalised(nothing, None, *scored)
             return z
-        flagged = self._flag(z.data)
+        flagged = self._flag(z.array)
         penalty = log_distance_penalty(z, flagged, before.mean, reduction="mean")
         self.last = Penalised(penalty, flagged, *scored)
         return z
