@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -258,8 +259,11 @@ class Installed:
 
 
 @pytest.fixture
-def installed(tmp_path: Path) -> Installed:
-    return Installed(tmp_path)
+def installed() -> Iterator[Installed]:
+    """Not in `tmp_path`: pytest closes the folder above it to other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Installed(Path(folder))
 
 
 @pytest.fixture
@@ -268,9 +272,6 @@ def nobody(installed: Installed) -> list[str]:
     if os.name != "posix" or os.getuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("needs root and setpriv, to become another user")
     os.chown(installed.folder / "home", 65534, 65534)
-    for folder in (installed.folder, *installed.folder.parents):  # pytest's are for their owner
-        if not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     reach = [*command, sys.executable, "-c", "import numba"]
     if subprocess.run(reach, cwd="/", capture_output=True).returncode:
