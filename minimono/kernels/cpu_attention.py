@@ -1,12 +1,15 @@
 """Attention on the CPU, without keeping the (T, T) weights of any head.
 
-    S = q k^T / sqrt D        P = exp(S - L),  L = log sum exp(S) of each row        out = P v
+    S = q k^T / sqrt D        P = softmax(S)        out = P v
 
-Only L, a float64 number for each query, is kept: a float32 one of 20,000 would be off by 1e-3, and
-so would be all weights. On the way back P is made again from it, and with
-delta = sum of g out over a row (it equals the sum of P (g v^T)):
+On the way back P is made again from q and k, by the same steps, and with delta = sum of P (g v^T)
+over a row:
 
     gv = P^T g        dS = P (g v^T - delta) / sqrt D        gq = dS k        gk = dS^T q
+
+Nothing is kept from the way forward, neither the log of a row's sum nor g out, which is delta too:
+they are rounded otherwise than what they are subtracted from, and among scores of 20,000 the rest
+would be all rounding.
 
 (Milakov & Gimelshein 2018; Dao et al. 2022, arXiv 2205.14135, appendix B.) The matrices of one
 sample's heads and a band of queries exist at a time; a causal band stops at its last query.
@@ -17,14 +20,13 @@ from `first` on, that look at the first `S` positions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.compiling import compiled, inlined
-from minimono.kernels.cpu_math import exp_nonpositive, largest, total
+from minimono.kernels.cpu_math import exp_nonpositive, largest, total, total_of_products
 from minimono.kernels.parallel import in_parts
 from minimono.kernels.shared import Kept, Needed
 
@@ -38,54 +40,50 @@ def up_to_whole(seen: int, end: int) -> int:
     return min((seen + WHOLE - 1) // WHOLE * WHOLE, end)
 
 
-def _weights(scores: Array, scale: float, hidden: Array, first: int, log_sum: Array) -> None:
-    """From products q k^T (H, R, S) to weights, in place, and L (H, R).
+@inlined
+def softmax_of_seen(row: Array, seen: int, scale: float, hidden: Array) -> None:
+    """From products q k^T to weights, in place; 0 at positions from `seen` on and where hidden."""
+    row[seen:] = -np.inf
+    for j in range(min(seen, len(hidden))):
+        if hidden[j]:
+            row[j] = -np.inf
+    for j in range(len(row)):
+        row[j] *= scale
+    top = largest(row)
+    for j in range(len(row)):
+        row[j] = exp_nonpositive(row[j] - top)
+    share = row.dtype.type(1.0 / total(row))
+    for j in range(len(row)):
+        row[j] *= share
+
+
+def _weights(scores: Array, scale: float, hidden: Array, first: int) -> None:
+    """From products q k^T (H, R, S) to weights, in place.
 
     `first` < 0: not causal. `hidden` (S,) or (0,): True at positions that nobody may look at.
     """
     for h in range(scores.shape[0]):
         for i in range(scores.shape[1]):
             seen = scores.shape[2] if first < 0 else first + i + 1
-            row = scores[h, i, : up_to_whole(seen, scores.shape[2])]
-            row[seen:] = -np.inf
-            for j in range(min(seen, len(hidden))):
-                if hidden[j]:
-                    row[j] = -np.inf
-            for j in range(len(row)):
-                row[j] *= scale
-            top = largest(row)
-            for j in range(len(row)):
-                row[j] = exp_nonpositive(row[j] - top)
-            whole = total(row)
-            share = scores.dtype.type(1.0 / whole)
-            for j in range(len(row)):
-                row[j] *= share
-            scores[h, i, len(row) :] = 0.0
-            log_sum[h, i] = top + math.log(whole)
+            width = up_to_whole(seen, scores.shape[2])
+            softmax_of_seen(scores[h, i, :width], seen, scale, hidden)
+            scores[h, i, width:] = 0.0
 
 
 def _weights_again(
-    scores: Array, scale: float, hidden: Array, first: int, log_sum: Array,
-    gweights: Array, delta: Array,
-) -> None:  # fmt: skip
+    scores: Array, scale: float, hidden: Array, first: int, gweights: Array
+) -> None:
     """From products q k^T and g v^T (H, R, S) to weights P and to dS, both in place."""
-    zero = scores.dtype.type(0.0)
     for h in range(scores.shape[0]):
         for i in range(scores.shape[1]):
             seen = scores.shape[2] if first < 0 else first + i + 1
             width = up_to_whole(seen, scores.shape[2])
             row, grow = scores[h, i, :width], gweights[h, i, :width]
-            level, mean = log_sum[h, i], delta[h, i]
-            row[seen:] = -np.inf
+            softmax_of_seen(row, seen, scale, hidden)
             grow[seen:] = 0.0
-            for j in range(min(seen, len(hidden))):
-                if hidden[j]:
-                    row[j] = -np.inf
+            delta = row.dtype.type(total_of_products(row, grow))
             for j in range(width):
-                below = scores.dtype.type(np.float64(row[j] * scale) - level)
-                # Rounding may lift it above 0, where exp_nonpositive does not reach.
-                row[j] = exp_nonpositive(zero if below > zero else below)
-                grow[j] = row[j] * (grow[j] - mean) * scale
+                grow[j] = row[j] * (grow[j] - delta) * scale
             scores[h, i, width:] = 0.0
             gweights[h, i, width:] = 0.0
 
@@ -102,7 +100,6 @@ def _packed_attention_forward(
     B, T, _, H, D = qkv.shape
     scale = qkv.dtype.type(D**-0.5)
     out = np.empty((B, T, H, D), qkv.dtype)
-    log_sum = np.empty((B, H, T))
 
     def sample(b: int) -> None:
         q, k, v = _heads_of(qkv[b])
@@ -110,10 +107,8 @@ def _packed_attention_forward(
         hidden = NONE_HIDDEN if visible is None else ~visible[b]
         for rows, seen in _bands(T, is_causal):
             weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
-            level = np.empty((H, rows.stop - rows.start))
             first = rows.start if is_causal else -1
-            weights_kernel(weights, scale, hidden[:seen], first, level)
-            log_sum[b, :, rows] = level
+            weights_kernel(weights, scale, hidden[:seen], first)
             np.matmul(weights, v[:, :seen], out=o[:, rows])  # (H, R, S) @ (H, S, D)
 
     def run(part: slice) -> None:
@@ -121,17 +116,16 @@ def _packed_attention_forward(
             sample(b)
 
     in_parts(run, B, B * H * T * T)
-    return out, log_sum
+    return out, None
 
 
 def _packed_attention_backward(
-    needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, visible: Array | None,
+    needed: Needed, g: Array, out: Array, kept: Kept, qkv: Array, visible: Array | None,
     is_causal: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
     B, T, _, H, D = qkv.shape
     scale = qkv.dtype.type(D**-0.5)
     gqkv = np.empty(qkv.shape, qkv.dtype)
-    delta = np.einsum("bthd,bthd->bht", g, out)
 
     def sample(b: int) -> None:
         q, k, v = _heads_of(qkv[b])
@@ -142,10 +136,8 @@ def _packed_attention_backward(
         for rows, seen in reversed(bands):  # the last band reaches all positions
             weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
             gweights = gout[:, rows] @ v[:, :seen].transpose(0, 2, 1)
-            level = np.ascontiguousarray(log_sum[b, :, rows])
-            mean = np.ascontiguousarray(delta[b, :, rows])
             first = rows.start if is_causal else -1
-            weights_again_kernel(weights, scale, hidden[:seen], first, level, gweights, mean)
+            weights_again_kernel(weights, scale, hidden[:seen], first, gweights)
             np.matmul(gweights, k[:, :seen], out=gq[:, rows])  # (H, R, S) @ (H, S, D)
             back, gback = weights.transpose(0, 2, 1), gweights.transpose(0, 2, 1)  # (H, S, R)
             if rows.stop == T:

@@ -176,6 +176,28 @@ def test_attention_keeps_what_large_scores_leave(level: float, is_causal: bool) 
         assert ours <= 4.0 * wrong + 2e-6 * max(size, 1.0), part
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("spread", [10.0, 30.0, 70.0, 300.0])
+def test_attention_to_one_position_leaves_no_rounding(spread: float, is_causal: bool) -> None:
+    """Scores so far apart that one position has all weight: its slopes are 0, not a rest."""
+    rng = np.random.default_rng(0)
+    qkv = (rng.standard_normal((1, 90, 3, 2, 8)) * spread).astype(np.float32)
+    cotangent = rng.standard_normal((1, 90, 2, 8)).astype(np.float32)
+
+    def gradient(dtype: str) -> Any:
+        leaf = tensor(qkv, dtype=dtype, requires_grad=True)
+        F.self_attention(leaf, is_causal=is_causal).backward(cotangent)
+        return leaf.grad
+
+    with mm.reference():
+        truth, reading = gradient("float64"), gradient("float32")
+    ours = gradient("float32")
+    for i in range(3):
+        wrong = abs(reading[:, :, i] - truth[:, :, i]).max()
+        size = abs(truth[:, :, i]).max()
+        assert abs(ours[:, :, i] - truth[:, :, i]).max() <= 4.0 * wrong + 2e-6 * size
+
+
 # ---- powers ------------------------------------------------------------------------------------
 
 INF, NAN = math.inf, math.nan
