@@ -388,7 +388,7 @@ def test_dropout_is_off_in_evaluation_and_draws_nothing() -> None:
 @pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, math.nan])
 def test_dropout_probability(p: float) -> None:
     for training in (True, False):
-        with pytest.raises(ValueError, match=r"dropout: p is .*, expected 0 <= p < 1"):
+        with pytest.raises(ValueError, match=r"dropout: p: got .*, expected 0 <= p < 1"):
             F.dropout(tensor([1.0]), p, rng=np.random.default_rng(0), training=training)
 
 
@@ -451,3 +451,14 @@ def test_errors_say_what_came_and_what_was_expected(
 ) -> None:
     with pytest.raises(error, match=words):
         wrong()
+
+
+@pytest.mark.parametrize("eps", [-0.5, math.nan, math.inf])
+def test_a_negative_eps_is_an_error(eps: float) -> None:
+    x, ones = tensor(np.ones((2, 3))), tensor(np.ones(3))
+    for calls in nullcontext(), mm.reference():
+        with calls:
+            with pytest.raises(ValueError, match="layer_norm: eps: got"):
+                F.layer_norm(x, ones, ones, eps)
+            with pytest.raises(ValueError, match="rms_norm: eps: got"):
+                F.rms_norm(x, ones, eps)
