@@ -99,8 +99,15 @@ def to_host(array: Array) -> Array:
 
 
 def as_array(data: Any) -> Array:
-    """Lists, numbers and arrays as an array; an array stays itself, on its device."""
-    return data if device_of(data) == "cuda" else np.asarray(data)
+    """Lists, numbers and arrays as an array; an array stays itself, on its device.
+
+    Raises TypeError for a masked array: its mask would be lost.
+    """
+    if type(data) is np.ndarray or device_of(data) == "cuda":
+        return data
+    if hasattr(data, "mask") and isinstance(data, np.ma.MaskedArray):  # imported only if needed
+        raise TypeError("got a masked array, expected a plain one: give it values with .filled(..)")
+    return np.asarray(data)
 
 
 _erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)

@@ -6,6 +6,8 @@
 * **float16 is computed in float32 and rounded once**, at the end of the function, forward and back.
 * **NumPy's scalars are the Python numbers that they hold**: `x * np.sqrt(2)` has the dtype of x.
 * Arrays of several dtypes, those without axes too, meet where NumPy promotes them to.
+* **Anything else is an error**: dates, objects, fractions, longer floats; complex numbers but in a
+  complex step, where a tensor is complex already.
 
     decorator         whole numbers become       float16     for instance
     @real()           float64                    float32     exp, divide, mean, softmax, linear
@@ -30,7 +32,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minimono.engine.tensor import Tensor
+from minimono.backend import as_array
+from minimono.engine.tensor import Tensor, is_real
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Parameters = ParamSpec("Parameters")
@@ -38,8 +41,8 @@ Parameters = ParamSpec("Parameters")
 ALL = sys.maxsize  # a number of arguments
 _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 _DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
-_DTYPES = [np.dtype(code) for code in "?bhilqBHILQefdgFDG"]
-_PYTHON = frozenset((float, int, bool, complex, str, tuple, type(None)))
+_DTYPES = [np.dtype(code) for code in "?bhilqBHILQefd"]
+_PYTHON = frozenset((float, int, bool, str, tuple, type(None)))
 
 
 class Rule:
@@ -84,7 +87,11 @@ class Rule:
     def _changed(
         self, arguments: tuple[Any, ...], numbers: int
     ) -> tuple[tuple[Any, ...], np.dtype[Any] | None]:
-        arguments = tuple(map(python_number, arguments))
+        a_step = any(isinstance(a, Tensor) and a.dtype.kind == "c" for a in arguments)
+        arguments = tuple(
+            python_number(a) if i >= numbers else _operand(i, a, a_step)
+            for i, a in enumerate(arguments)
+        )
         dtypes = [a.dtype for a in arguments[:numbers] if hasattr(a, "dtype")]
         if not dtypes or not (self.whole or self.half):
             return arguments, None
@@ -140,6 +147,19 @@ def python_number(value: Any) -> Any:
     return held
 
 
+def _operand(place: int, value: Any, complex_step: bool) -> Any:
+    """A tensor, or what may stand beside one: an array of NumPy's or CuPy's, numbers."""
+    value = python_number(value)
+    if type(value) in _PYTHON:
+        return value
+    if hasattr(value, "dtype") and not isinstance(value, Tensor):
+        value = as_array(value)
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if is_real(dtype) or (complex_step and dtype.kind == "c"):
+        return value
+    raise TypeError(f"argument {place} has dtype {dtype}, expected real numbers of at most 64 bits")
+
+
 def by_position(
     names: Signature, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -184,7 +204,10 @@ def _settling(
         named: dict[str, Any] = options
         if options:
             positional, named = by_position(names, arguments, options)
-        positional, _, answer = rule.settled(positional, numbers)
+        try:
+            positional, _, answer = rule.settled(positional, numbers)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}: {error}") from error
         return rounded(function(*positional, **named), answer)
 
     return settling

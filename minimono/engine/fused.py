@@ -49,8 +49,8 @@ class Fused(Generic[Parameters]):
         named: dict[str, Any] = options
         if options:
             positional, named = dtypes.by_position(self.names, arguments, options)
-        positional, arrays, answer = self.dtype_rule.settled(positional, self.numbers)
         try:
+            positional, arrays, answer = self.dtype_rule.settled(positional, self.numbers)
             device = _device_with_kernels(arrays) if kernels.enabled() else None
             if device is None:
                 output = self.reading(*positional, **named)
@@ -60,7 +60,7 @@ class Fused(Generic[Parameters]):
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
                 raise
-            raise explained(error, self.name, arrays) from error
+            raise explained(error, self.name, positional) from error
         return output if answer is None else dtypes.rounded(output, answer)
 
     def pull(

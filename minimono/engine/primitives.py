@@ -54,18 +54,18 @@ class Primitive:
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
         answer = None
-        if self.dtype_rule is None:
-            data = [a.array if isinstance(a, Tensor) else a for a in arguments]
-        else:
-            arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
         if options and any(isinstance(o, Tensor | np.generic) for o in options.values()):
             if any(isinstance(o, Tensor) for o in options.values()):
                 raise TypeError(f"{self.name}: pass tensors by position, not by name")
             options = {name: dtypes.python_number(o) for name, o in options.items()}
         try:
+            if self.dtype_rule is None:
+                data = [a.array if isinstance(a, Tensor) else a for a in arguments]
+            else:
+                arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
             output = self.forward(*data, **options)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise explained(error, self.name, data) from error
+            raise explained(error, self.name, arguments) from error
         made = made_by(self, arguments, data, options, output)
         return made if answer is None else dtypes.rounded(made, answer)
 
@@ -115,9 +115,10 @@ def made_by(
 ) -> Tensor:
     """The output as a tensor, with its origin on the tape if any argument needs a gradient.
 
-    Integers and booleans have no gradient: with them the tape ends.
+    Integers and booleans have no gradient: with them the tape ends. Raises TypeError for others.
     """
-    if is_recording() and output.dtype.kind in "fc":
+    kind = output.dtype.kind
+    if kind in "fc" and is_recording():
         needed, seen = False, arrays
         for argument in arguments:
             if isinstance(argument, Tensor) and argument.requires_grad:
@@ -128,11 +129,14 @@ def made_by(
             made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
             seen.append(made.array)
             return made
+    elif kind not in "fciub":
+        raise TypeError(f"{operation.name}: the result has dtype {output.dtype}, expected numbers")
     return Tensor(output)
 
 
-def explained(error: Exception, name: str, data: list[Any]) -> Exception:
+def explained(error: Exception, name: str, arguments: tuple[Any, ...]) -> Exception:
     """The error again, saying which function it is from and what that was given."""
+    data = [a.array if isinstance(a, Tensor) else a for a in arguments]
     shapes = ", ".join(
         f"{a.dtype}{list(a.shape)} on {backend.device_of(a)}" if hasattr(a, "shape") else repr(a)
         for a in data
@@ -351,7 +355,7 @@ def sigmoid(x: Array) -> Array:
     return xp.where(x.real < 0, small, 1.0) / (1.0 + small)
 
 
-sigmoid.vjp(lambda g, out, x: g * out * (1.0 - out))
+sigmoid.vjp(lambda g, out, x: g * out * sigmoid(-x))  # 1 - out would lose its digits
 
 
 @real()

@@ -278,7 +278,8 @@ def tensor(
     """A Tensor from numbers, lists or arrays (copied), on "cpu" or "cuda".
 
     Integers stay integers, for use as indices; with `requires_grad` they become float64.
-    Raises TypeError for complex numbers, text and objects, ValueError for ragged lists.
+    Raises TypeError for complex numbers, longer floats, text, objects and masked arrays,
+    ValueError for ragged lists.
 
     >>> tensor([[1.0, 2.0]], dtype="float32")
     tensor([[1., 2.]], dtype=float32)
@@ -287,18 +288,28 @@ def tensor(
         data = data.array
     try:
         array = backend.as_array(data)
-    except ValueError as error:
-        raise ValueError(f"tensor: data is not an array of numbers: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"tensor: data has dtype {array.dtype}, expected real numbers")
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"tensor: data is not an array of numbers: {error}") from error
+    if not is_real(array.dtype):
+        raise TypeError(
+            f"tensor: data has dtype {array.dtype}, expected real numbers of at most 64 bits"
+        )
     if dtype is None:
         dtype = np.float64 if requires_grad and array.dtype.kind != "f" else array.dtype
-    if np.dtype(dtype).kind not in "fiub":
-        raise TypeError(f"tensor: dtype is {np.dtype(dtype)}, expected real numbers")
-    array = array.astype(dtype, copy=True)
+    if not is_real(np.dtype(dtype)):
+        raise TypeError(
+            f"tensor: dtype is {np.dtype(dtype)}, expected real numbers of at most 64 bits"
+        )
+    array = array.astype(np.dtype(dtype).newbyteorder("="), copy=True)
     if requires_grad and array.dtype.kind != "f":
         raise TypeError(f"tensor: dtype {array.dtype} has no gradient, expected a float dtype")
     return Tensor(backend.to_device(array, device), requires_grad)
+
+
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a tensor may hold the dtype: real numbers that both devices and all kernels know."""
+    return dtype.kind in "fiub" and dtype.itemsize <= 8
 
 
 def as_tensor(value: Operand | Sequence[Any]) -> Tensor:
