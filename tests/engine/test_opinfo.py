@@ -54,6 +54,7 @@ class Twin:
     kind: str = "sums"  # how exact: "exact", "elementwise" or "sums", see `allowed_error`
     refuses: str = ""  # what our error says on inputs that PyTorch takes
     gradient: bool = True
+    order_at_zero: int = 2  # of the derivatives that are compared where an argument is 0
     indices: tuple[int | str, ...] = ()  # arguments that are indices or conditions, not numbers
     dtype: str = ""  # of the result, if not that of the arguments
 
@@ -380,7 +381,7 @@ TWINS: dict[str, Twin] = {
     "neg": Twin(lambda x: -x, kind="exact", refuses="boolean negative"),
     "abs": Twin(abs, kind="exact"),
     "pow": Twin(lambda x, exponent: x**exponent, kind="elementwise",
-                refuses="negative integer powers"),
+                refuses="negative integer powers", order_at_zero=1),
     "reciprocal": Twin(lambda x: 1.0 / x, kind="exact"),
     "square": Twin(lambda x: x * x, kind="exact"),
     "__radd__": Twin(lambda x, other: other + x, kind="exact"),
@@ -388,7 +389,7 @@ TWINS: dict[str, Twin] = {
     "__rmul__": Twin(lambda x, other: other * x, kind="exact"),
     "__rdiv__": Twin(lambda x, other: other / x, kind="elementwise"),
     "__rpow__": Twin(lambda x, other: other**x, kind="elementwise",
-                     refuses="negative integer powers"),
+                     refuses="negative integer powers", order_at_zero=1),
     "__rmatmul__": Twin(lambda x, other: other @ x, refuses="matmul takes matrices"),
     "matmul": Twin(lambda x, other: x @ other, refuses="matmul takes matrices"),
     "mm": Twin(lambda x, mat2: x @ mat2),
@@ -819,6 +820,8 @@ def faults(
     order = 0 if whole or not twin.gradient else 1 if dtype == "float16" else 2
     if any(t.isnan().any() for t in tensors):
         order = 0  # the slope at nan is nobody's to say: PyTorch passes gradients on, we give 0
+    if any((t == 0).any() for t in tensors):
+        order = min(order, twin.order_at_zero)
     several = dtypes_of(torch, twin, arguments) | dtypes_of(torch, twin, options)
     if dtype in FLOATS and len(several) > 1:
         order, dtype = 0, str(np.result_type(*several))
@@ -967,6 +970,16 @@ def test_on_all_of_pytorchs_samples(
 ) -> None:
     """PyTorch's longer lists too, with nan, infinities, and operands of two dtypes."""
     check(torch, opinfos, tally, name, dtype, everything=True)
+
+
+@pytest.mark.parametrize("base", [0.25, 1.0, 3.0])
+def test_where_pytorch_loses_a_derivative(base: float) -> None:
+    """d/dy d/dx x^y = x^(y - 1) (1 + y log x), at y = 0: 1 / x. PyTorch's is 0 there."""
+
+    def slope(x: Tensor, y: Tensor) -> Tensor:
+        return mm.grad(lambda x, y: x**y, 0)(x, y)
+
+    assert mm.grad(slope, 1)(mm.tensor(base), mm.tensor(0.0)).item() == pytest.approx(1.0 / base)
 
 
 # ---- is anything missing? ------------------------------------------------------------------------
