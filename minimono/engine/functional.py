@@ -152,7 +152,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     >>> layer_norm(tensor([[1.0, 3.0]]), tensor([1.0, 1.0]), tensor([0.0, 0.0]), eps=0.0)
     tensor([[-1.,  1.]])
     """
-    _check_channels("layer_norm", x, weight=weight, bias=bias)
+    _check_channels("layer_norm", x, eps, weight=weight, bias=bias)
     if not x.shape[-1]:
         return x * weight + bias  # empty, though it has no mean
     unit = _unit(x, eps)
@@ -165,7 +165,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
 @real()
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019)."""
-    _check_channels("rms_norm", x, weight=weight)
+    _check_channels("rms_norm", x, eps, weight=weight)
     if not x.shape[-1]:
         return x * weight  # empty, though it has no mean
     unit = _unit(x, eps)
@@ -340,7 +340,9 @@ def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
         )
 
 
-def _check_channels(name: str, x: Tensor, **parameters: Tensor) -> None:
+def _check_channels(name: str, x: Tensor, eps: float, **parameters: Tensor) -> None:
+    if not 0.0 <= eps < math.inf:
+        raise ValueError(f"{name}: eps: got {eps}, expected a finite number, 0 or more")
     for key, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(

@@ -212,8 +212,12 @@ def power(x: Array, y: Array) -> Array:
 
 
 def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
-    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added.
-    change: Any = x ** (y - 1.0 + (_data(y) == 0))
+    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added. Only
+    # there: elsewhere the formula has a slope by y, 1 / x.
+    flat = _data(y) == 0
+    if flat is not False:  # which it is for most numbers y
+        flat = (flat & (abs(_data(x)) < np.finfo(out.dtype).tiny)).astype(out.dtype)
+    change: Any = x ** (y - 1.0 + flat)
     if not isinstance(y, int | float):  # the slope vanishes with the power, also for infinite y
         y = where(_data(change) == 0, 0.0, y)
     slope: Tensor = y * change

@@ -383,7 +383,7 @@ layer_norm_gradient_kernel = compiled(_layer_norm_gradient)
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    check_layer_norm(x, weight=weight, bias=bias)
+    check_layer_norm(x, eps, weight=weight, bias=bias)
     rows = rows_of(x)
     out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows))
     weight, bias = flat(weight), flat(bias)

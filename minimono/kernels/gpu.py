@@ -352,7 +352,7 @@ ROWS_OF_PART = 256  # rows that one block of `layer_norm_parameters` adds up (ou
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    check_layer_norm(x, weight=weight, bias=bias)
+    check_layer_norm(x, eps, weight=weight, bias=bias)
     xp, rows = array_module(x, weight, bias), rows_of(x)
     out, mean, scale = _empty(rows), xp.empty(len(rows)), xp.empty(len(rows))
     layer_norm_kernel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minimono.backend import Array
@@ -30,7 +31,9 @@ def linear_gradients(
     return gx, gweight
 
 
-def check_layer_norm(x: Array, **parameters: Array) -> None:
+def check_layer_norm(x: Array, eps: float, **parameters: Array) -> None:
+    if not 0.0 <= eps < math.inf:
+        raise ValueError(f"layer_norm: eps: got {eps}, expected a finite number, 0 or more")
     for name, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(

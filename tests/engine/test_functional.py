@@ -451,3 +451,14 @@ def test_errors_say_what_came_and_what_was_expected(
 ) -> None:
     with pytest.raises(error, match=words):
         wrong()
+
+
+@pytest.mark.parametrize("eps", [-0.5, math.nan, math.inf])
+def test_a_negative_eps_is_an_error(eps: float) -> None:
+    x, ones = tensor(np.ones((2, 3))), tensor(np.ones(3))
+    for calls in nullcontext(), mm.reference():
+        with calls:
+            with pytest.raises(ValueError, match="layer_norm: eps: got"):
+                F.layer_norm(x, ones, ones, eps)
+            with pytest.raises(ValueError, match="rms_norm: eps: got"):
+                F.rms_norm(x, ones, eps)

@@ -3,6 +3,7 @@
 The primitives are listed by the module itself, so a new one without a case below fails.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any, NamedTuple
@@ -350,6 +351,35 @@ def test_ties_share_the_gradient() -> None:
         assert (by_x.data == 0.5).all()
         assert (by_y.data == 0.5).all()
     assert (grad(lambda x: abs(x))(0.0).data, grad(lambda x: P.maximum(x, x))(1.0).data) == (0, 1)
+
+
+@pytest.mark.parametrize("x", [0.25, 1.0, 3.0])
+def test_mixed_derivative_of_a_power_at_exponent_zero(x: float) -> None:
+    """d/dy d/dx x^y = x^(y - 1) (1 + y log x), at y = 0: 1 / x."""
+
+    def slope(x: Tensor, y: Tensor) -> Tensor:
+        return grad(lambda x, y: x**y)(x, y)
+
+    by_base_first = grad(slope, 1)(tensor(x), tensor(0.0)).item()
+    by_exponent_first = grad(lambda x, y: grad(lambda x, y: x**y, 1)(x, y))(tensor(x), tensor(0.0))
+    assert by_base_first == pytest.approx(1.0 / x, rel=1e-15)
+    assert by_exponent_first.item() == pytest.approx(1.0 / x, rel=1e-15)
+
+
+def test_slope_of_a_power_of_zero_at_tiny_numbers() -> None:
+    """1 / x is infinite there, and 0 times that would be nan."""
+    x = tensor([0.0, 5e-324, -1e-310, 2.3e-308], requires_grad=True)
+    (x ** tensor(np.zeros(4))).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("x", [20.0, 40.0, 700.0])
+def test_slope_of_the_sigmoid_far_out(x: float) -> None:
+    """e^-x / (1 + e^-x)^2, though 1 - sigmoid(x) is 0 there."""
+    for at in (x, -x):
+        right = math.exp(-x) / (1.0 + math.exp(-x)) ** 2
+        assert grad(P.sigmoid)(tensor(at)).item() == pytest.approx(right, rel=1e-14)
 
 
 def test_power_at_zero() -> None:
