@@ -75,7 +75,7 @@ class Rule:
                     break
             elif kind not in _PYTHON and (
                 isinstance(a, np.generic)
-                or (len(arrays) < numbers and getattr(a, "dtype", None) not in self.usual)
+                or (len(arrays) < numbers and (kind is not np.ndarray or a.dtype not in self.usual))
             ):
                 break
             arrays.append(a)
@@ -96,8 +96,6 @@ class Rule:
         if not dtypes or not (self.whole or self.half):
             return arguments, None
         meeting = np.result_type(*dtypes)
-        if meeting.kind not in "biufc":  # text, say: the function tells which argument is none
-            return arguments, None
         working = self.working(meeting, arguments)
         if working.kind == "c":  # a complex step: only formulas, which need no meeting
             return arguments, None

@@ -212,8 +212,8 @@ def power(x: Array, y: Array) -> Array:
 
 
 def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
-    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added. Only
-    # there: elsewhere the formula has a slope by y, 1 / x.
+    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added.
+    # Nowhere else, where the formula has a slope by y, 1 / x.
     flat = _data(y) == 0
     if flat is not False:  # which it is for most numbers y
         flat = (flat & (abs(_data(x)) < np.finfo(out.dtype).tiny)).astype(out.dtype)

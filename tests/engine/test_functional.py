@@ -388,7 +388,7 @@ def test_dropout_is_off_in_evaluation_and_draws_nothing() -> None:
 @pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, math.nan])
 def test_dropout_probability(p: float) -> None:
     for training in (True, False):
-        with pytest.raises(ValueError, match=r"dropout: p is .*, expected 0 <= p < 1"):
+        with pytest.raises(ValueError, match=r"dropout: p: got .*, expected 0 <= p < 1"):
             F.dropout(tensor([1.0]), p, rng=np.random.default_rng(0), training=training)
 
 
