@@ -227,10 +227,9 @@ def index_put(x: Tensor, indices: Any, values: Tensor, accumulate: bool = False)
 
 
 def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
-    only(alpha=(alpha, 1))
     if x.ndim == 0:
         raise Absent("an axis of a number")
-    return x + P.scatter_add(source, (slice(None),) * (dim % x.ndim) + (index,), x.shape)
+    return x + alpha * P.scatter_add(source, (slice(None),) * (dim % x.ndim) + (index,), x.shape)
 
 
 def scatter_added(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -470,7 +469,7 @@ TWINS: dict[str, Twin] = {
     "gather": Twin(gather, kind="exact", indices=(2,)),
     "take": Twin(take, kind="exact", indices=(1,)),
     "index_put": Twin(index_put, indices=(1,)),
-    "index_add": Twin(index_add, indices=(2,)),
+    "index_add": Twin(index_add, refuses="out of bounds for uint8", indices=(2,)),
     "scatter_add": Twin(scatter_added, indices=(2,)),
     # dtypes
     "double": Twin(cast_to("float64"), kind="exact", dtype="float64"),
@@ -691,7 +690,7 @@ def what_we_say(
 
     try:
         outputs = outputs_of(*leaves)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         if OURS.match(str(error)):
             raise Refused(str(error)) from error
         raise
