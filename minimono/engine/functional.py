@@ -158,6 +158,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     unit = _unit(x, eps)
     x = x / unit
     centred = x - x.mean(axis=-1, keepdims=True)
+    # Of a row far from 0 the mean is rounded by much of the row's spread. Once more, it is not.
+    centred = centred - centred.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / sqrt(variance + eps / unit / unit) * weight + bias
 
