@@ -299,12 +299,12 @@ def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     if not training or p == 0.0:
         return x
     keep = rng.random(x.shape, dtype=np.float32) >= p
-    return _dropped(x, backend.to_device(keep, x.device), 1.0 / (1.0 - p))
+    return _dropped(x, Tensor(backend.to_device(keep, x.device)), 1.0 / (1.0 - p))
 
 
 @has_kernel()
-def _dropped(x: Tensor, keep: Array, scale: float) -> Tensor:
-    return x * Tensor(keep.astype(x.dtype) * scale)
+def _dropped(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    return x * (keep.astype(x.dtype) * scale)
 
 
 def _index(ids: Any, size: int, name: str, device: str) -> Array:

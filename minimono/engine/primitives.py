@@ -119,19 +119,30 @@ def made_by(
     """
     kind = output.dtype.kind
     if kind in "fc" and is_recording():
-        needed, seen = False, arrays
+        needed = outside = False
         for argument in arguments:
-            if isinstance(argument, Tensor) and argument.requires_grad:
-                needed = True
-                if argument.lent is not None:
-                    seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
+            if isinstance(argument, Tensor):
+                needed = needed or argument.requires_grad
+                outside = outside or argument.lent is not None
+            else:
+                outside = outside or hasattr(argument, "dtype")
         if needed:
+            seen = arrays
+            if outside:  # somebody may write into the array of an argument
+                arguments = tuple([_own(a) for a in arguments])
+                seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
             made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
             seen.append(made.array)
             return made
     elif kind not in "fciub":
         raise TypeError(f"{operation.name}: the result has dtype {output.dtype}, expected numbers")
     return Tensor(output)
+
+
+def _own(argument: Any) -> Any:
+    """A constant of the tape: an array that came beside tensors, copied. A tensor as it is."""
+    is_array = hasattr(argument, "dtype") and not isinstance(argument, Tensor)
+    return argument.copy() if is_array else argument
 
 
 def explained(error: Exception, name: str, arguments: tuple[Any, ...]) -> Exception:
@@ -346,9 +357,6 @@ def tanh(x: Array) -> Array:
     return array_module(x).tanh(x)
 
 
-tanh.vjp(lambda g, out, x: g * sech_squared(x))
-
-
 @real()
 @primitive
 def sech_squared(x: Array) -> Array:
@@ -360,6 +368,7 @@ def sech_squared(x: Array) -> Array:
     return sech * sech
 
 
+tanh.vjp(lambda g, out, x: g * sech_squared(x))
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
 
 
@@ -692,9 +701,10 @@ def scatter_add(values: Tensor, index: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _index_arrays(index: Any) -> Any:
+    """Arrays for tensors; lists and arrays inside a tuple are copied, for the tape to keep."""
     if isinstance(index, tuple):
-        return tuple(_data(part) for part in index)
-    return _data(index)
+        return tuple(_own(_index_arrays(part)) for part in index)
+    return np.array(index) if isinstance(index, list) else _data(index)
 
 
 # ---- dtype, device -----------------------------------------------------------------------------
