@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -91,6 +92,9 @@ class Primitive:
             rule = self.rules[i]
             if rule is not None:
                 yield argument, rule(cotangent, output, *arguments, **options)
+
+    def __repr__(self) -> str:
+        return f"{self.name}{signature(self.forward)}"
 
     def __get__(self, instance: Any, owner: Any) -> Any:
         return self if instance is None else MethodType(self, instance)

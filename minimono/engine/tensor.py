@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from minimono import backend
-from minimono.backend import Array, Device
+from minimono.backend import Array
 
 Operand: TypeAlias = "Tensor | Array | float"  # what an operator takes beside a Tensor
 
@@ -135,7 +135,7 @@ class Tensor:
         return dtype
 
     @property
-    def device(self) -> Device:
+    def device(self) -> str:
         """Where they are: "cpu" or "cuda"."""
         return backend.device_of(self.array)
 
