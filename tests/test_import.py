@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Literal, get_origin, get_type_hints
 
 import pytest
 
@@ -74,3 +75,13 @@ def test_import_prints_nothing() -> None:
         capture_output=True, text=True, timeout=60,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_what_a_tensors_properties_return_is_no_literal() -> None:
+    """jedi, which completes `x.` in IPython, fails on a property that is annotated as a Literal."""
+    found = {
+        name: get_type_hints(p.fget).get("return") for name, p in vars(minimono.Tensor).items()
+        if isinstance(p, property) and hasattr(p.fget, "__annotations__")
+    }  # fmt: skip
+    assert found["device"] is str
+    assert not [name for name, kind in found.items() if get_origin(kind) is Literal]

@@ -160,3 +160,10 @@ def test_saying_it_changes_nothing(thing: Any) -> None:
     before = {name: array.tobytes() for name, array in model.state_dict().items()}
     repr(model)
     assert {name: array.tobytes() for name, array in model.state_dict().items()} == before
+
+
+def test_functions_show_how_they_are_called() -> None:
+    assert repr(mm.functional.softmax) == "softmax(x: 'Tensor', axis: 'int' = -1) -> 'Tensor'"
+    assert repr(mm.functional.tanh) == "tanh(x: 'Array') -> 'Array'"
+    with pytest.raises(TypeError, match=r"Sequential: layer 0 is relu\(x: 'Tensor'\) .*, expected"):
+        Sequential(mm.functional.relu)  # type: ignore[arg-type]

@@ -158,6 +158,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     unit = _unit(x, eps)
     x = x / unit
     centred = x - x.mean(axis=-1, keepdims=True)
+    # Of a row far from 0 the mean is rounded by much of the row's spread. Once more, it is not.
+    centred = centred - centred.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / sqrt(variance + eps / unit / unit) * weight + bias
 
@@ -297,12 +299,12 @@ def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     if not training or p == 0.0:
         return x
     keep = rng.random(x.shape, dtype=np.float32) >= p
-    return _dropped(x, backend.to_device(keep, x.device), 1.0 / (1.0 - p))
+    return _dropped(x, Tensor(backend.to_device(keep, x.device)), 1.0 / (1.0 - p))
 
 
 @has_kernel()
-def _dropped(x: Tensor, keep: Array, scale: float) -> Tensor:
-    return x * Tensor(keep.astype(x.dtype) * scale)
+def _dropped(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    return x * (keep.astype(x.dtype) * scale)
 
 
 def _index(ids: Any, size: int, name: str, device: str) -> Array:

@@ -63,6 +63,9 @@ class Fused(Generic[Parameters]):
             raise explained(error, self.name, positional) from error
         return output if answer is None else dtypes.rounded(output, answer)
 
+    def __repr__(self) -> str:
+        return f"{self.name}{self.names}"
+
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:

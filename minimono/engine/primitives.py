@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -92,6 +93,9 @@ class Primitive:
             if rule is not None:
                 yield argument, rule(cotangent, output, *arguments, **options)
 
+    def __repr__(self) -> str:
+        return f"{self.name}{signature(self.forward)}"
+
     def __get__(self, instance: Any, owner: Any) -> Any:
         return self if instance is None else MethodType(self, instance)
 
@@ -119,19 +123,30 @@ def made_by(
     """
     kind = output.dtype.kind
     if kind in "fc" and is_recording():
-        needed, seen = False, arrays
+        needed = outside = False
         for argument in arguments:
-            if isinstance(argument, Tensor) and argument.requires_grad:
-                needed = True
-                if argument.lent is not None:
-                    seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
+            if isinstance(argument, Tensor):
+                needed = needed or argument.requires_grad
+                outside = outside or argument.lent is not None
+            else:
+                outside = outside or hasattr(argument, "dtype")
         if needed:
+            seen = arrays
+            if outside:  # somebody may write into the array of an argument
+                arguments = tuple([_own(a) for a in arguments])
+                seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
             made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
             seen.append(made.array)
             return made
     elif kind not in "fciub":
         raise TypeError(f"{operation.name}: the result has dtype {output.dtype}, expected numbers")
     return Tensor(output)
+
+
+def _own(argument: Any) -> Any:
+    """A constant of the tape: an array that came beside tensors, copied. A tensor as it is."""
+    is_array = hasattr(argument, "dtype") and not isinstance(argument, Tensor)
+    return argument.copy() if is_array else argument
 
 
 def explained(error: Exception, name: str, arguments: tuple[Any, ...]) -> Exception:
@@ -298,7 +313,7 @@ def expm1(x: Array) -> Array:
     return array_module(x).expm1(x)
 
 
-expm1.vjp(lambda g, out, x: g * (out + 1.0))
+expm1.vjp(lambda g, out, x: g * exp(x))  # out + 1 would lose its digits
 
 
 @real()
@@ -346,7 +361,19 @@ def tanh(x: Array) -> Array:
     return array_module(x).tanh(x)
 
 
-tanh.vjp(lambda g, out, x: g * (1.0 - out * out))
+@real()
+@primitive
+def sech_squared(x: Array) -> Array:
+    """1 - tanh(x)^2, element by element, to all digits for large x too: the slope of tanh."""
+    # (2 / (exp(x) + exp(-x)))^2, written so that no exponential overflows.
+    xp = array_module(x)
+    small = xp.exp(xp.where(x.real < 0, x, -x))
+    sech = 2.0 * small / (1.0 + small * small)
+    return sech * sech
+
+
+tanh.vjp(lambda g, out, x: g * sech_squared(x))
+sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
 
 
 @real()
@@ -678,9 +705,10 @@ def scatter_add(values: Tensor, index: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _index_arrays(index: Any) -> Any:
+    """Arrays for tensors; lists and arrays inside a tuple are copied, for the tape to keep."""
     if isinstance(index, tuple):
-        return tuple(_data(part) for part in index)
-    return _data(index)
+        return tuple(_own(_index_arrays(part)) for part in index)
+    return np.array(index) if isinstance(index, list) else _data(index)
 
 
 # ---- dtype, device -----------------------------------------------------------------------------

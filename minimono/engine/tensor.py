@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from minimono import backend
-from minimono.backend import Array, Device
+from minimono.backend import Array
 
 Operand: TypeAlias = "Tensor | Array | float"  # what an operator takes beside a Tensor
 
@@ -81,8 +81,9 @@ class Tensor:
     """An array that remembers how it was made.
 
     `.data` is a NumPy or CuPy array; `.grad`, after `backward()`, is one too (leaves only).
-    Tensors are values: no operation changes one in place. Optimisers write to `.data`, and so may
-    you; a walk back over what was made from the old values is an error.
+    Tensors are values: no operation changes one in place. Optimisers write to the `.data` of
+    parameters, and so may you; a walk back over what was made from the old values is an error.
+    An array beside a tensor is copied for the walk back; `tensor` copies, `Tensor(data)` does not.
     """
 
     __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")
@@ -134,7 +135,7 @@ class Tensor:
         return dtype
 
     @property
-    def device(self) -> Device:
+    def device(self) -> str:
         """Where they are: "cpu" or "cuda"."""
         return backend.device_of(self.array)
 
@@ -383,7 +384,7 @@ def pull_back(
 
 def copy_of_lent(argument: Any, array: Any) -> Any:
     """The array of an argument, as a copy if somebody outside may write into it."""
-    lent = isinstance(argument, Tensor) and argument.requires_grad and argument.lent is not None
+    lent = isinstance(argument, Tensor) and argument.lent is not None
     return array.copy() if lent else array
 
 

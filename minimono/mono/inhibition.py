@@ -84,6 +84,8 @@ def deactivate(
         raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
     flags, centre = flags_and_mean(z, mask, mean, "deactivate")
     strength = _finite_strength(strength, "deactivate")
+    if isinstance(mask, Tensor):  # whose array the tape keeps: another's would be copied
+        flags = mask
     return _deactivate(z, flags, centre.astype(z.dtype), strength)
 
 
@@ -214,7 +216,7 @@ class MEmeL(Module):
         self.last = Inhibition(
             z.array, flagged, scored_with, self.tracker.compensation, scores_constant
         )
-        return deactivate(z, flagged, scored_with.mean, strength=self.strength)
+        return deactivate(z, Tensor(flagged), scored_with.mean, strength=self.strength)
 
     def _checked(self, z: Tensor) -> Array:
         """What z holds, if it can be inhibited: asked before the moments change, at every call."""

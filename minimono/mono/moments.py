@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 
 from minimono import describe, kernels
-from minimono.backend import Array, Device, array_module, as_array, device_of, to_device
+from minimono.backend import Array, array_module, as_array, device_of, to_device
 from minimono.checks import whole_number
 
 FEW = 10  # samples: of fewer, φ says little (our choice)
@@ -157,7 +157,7 @@ class Moments:
         z = for_kernels(batch)
         return cls._made(z.shape[0], *_batch_moments(z))
 
-    def to(self, device: Device) -> Self:
+    def to(self, device: str) -> Self:
         """The same moments on "cpu" or "cuda"."""
         if device_of(self.mean) == device:
             return self

@@ -160,6 +160,10 @@ class Module:
 
         Raises ValueError or TypeError on a misfit, and then the model is as it was.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"load_state_dict: state is a {type(state).__name__}, expected arrays by name"
+            )
         parameters = dict(self.named_parameters())
         modules = dict(self.named_modules())
         extra: dict[int, dict[str, Array]] = {id(module): {} for module in modules.values()}
@@ -193,7 +197,14 @@ class Module:
                 )
             if value.dtype.kind not in "fiub":
                 raise TypeError(f"load_state_dict: {name} has dtype {value.dtype}, expected floats")
-            values[name] = backend.to_device(value, p.device).astype(p.dtype, order="C", copy=True)
+            try:
+                with np.errstate(over="raise"):
+                    here = backend.to_device(value, p.device)
+                    values[name] = here.astype(p.dtype, order="C", copy=True)
+            except FloatingPointError:
+                raise ValueError(
+                    f"load_state_dict: {name} has numbers beyond what the model's {p.dtype} holds"
+                ) from None
 
         _change(
             [

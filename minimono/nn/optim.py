@@ -253,7 +253,8 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Array:
     Parameters without a gradient count as 0. On a GPU the squares of float64 gradients above about
     1e154 overflow, and the norm is infinite.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    tensors = _tensors(parameters, "gradient_norm: parameters")
+    gradients = [p.grad for p in tensors if p.grad is not None]
     if not gradients:
         return np.array(0.0)
     squares = [_sum_of_squares(g) for g in gradients]
@@ -286,7 +287,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
     max_norm = real_number(max_norm, "clip_grad_norm: max_norm")
     if not max_norm > 0.0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}, expected a number above 0")
-    parameters = [p for p in parameters if p.grad is not None]
+    tensors = _tensors(parameters, "clip_grad_norm: parameters")
+    parameters = [p for p in tensors if p.grad is not None]
     norm = gradient_norm(parameters)
     factor = backend.array_module(norm).minimum(1.0, max_norm / (norm + 1e-6))
     if backend.device_of(factor) == "cpu" and factor == 1.0:
@@ -367,13 +369,25 @@ def _computed_in(dtype: np.dtype[Any]) -> Any:
     return np.float32 if dtype == np.float16 else dtype
 
 
+def _tensors(parameters: Iterable[Tensor], name: str) -> list[Tensor]:
+    """Several tensors as a list. One alone would be taken apart into its rows."""
+    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"{name}: got a {type(parameters).__name__}, expected several tensors: "
+            "model.parameters(), or [p]"
+        )
+    checked = list(parameters)
+    for i, p in enumerate(checked):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{name}: number {i} is a {type(p).__name__}, expected a Tensor")
+    return checked
+
+
 def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:
-    checked: list[Any] = list(parameters)
+    checked = _tensors(parameters, "parameters")
     if not checked:
         raise ValueError("parameters: got an empty list, expected at least one tensor")
     for i, p in enumerate(checked):
-        if not isinstance(p, Tensor):
-            raise TypeError(f"parameters: number {i} is a {type(p).__name__}, expected a Tensor")
         if p.origin is not None:
             raise ValueError(
                 f"parameters: number {i} was computed from other tensors; pass those instead"

@@ -110,6 +110,8 @@ def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -
 
         return replaced
 
+    if not callable(function):
+        raise TypeError(f"taps.replace: function is {function!r}, expected one of a Tensor")
     matching = _matching(model, pattern)
     with _attached([(tap, "replacements", replacement_at(name)) for name, tap in matching.items()]):
         yield
@@ -153,6 +155,10 @@ def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> It
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
+    if not isinstance(model, Module):
+        raise TypeError(f"taps: model is a {type(model).__name__}, expected a Module")
+    if not isinstance(pattern, str):
+        raise TypeError(f'taps: got {pattern!r}, expected the name of a tap, or a pattern: "*.out"')
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}
     found = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
     if not found or (one and len(found) > 1):

@@ -108,7 +108,7 @@ def positive(*shape: int) -> Any:
 
 def cases() -> Iterator[Case]:
     for shape in SHAPES:
-        for name in "negative exp expm1 sin cos tanh sigmoid absolute".split():
+        for name in "negative exp expm1 sin cos tanh sech_squared sigmoid absolute".split():
             yield Case(name, f"{shape}", getattr(P, name), [spaced(shape)])
         for name in "log log1p sqrt".split():
             yield Case(name, f"{shape}", getattr(P, name), [positive(*shape)])

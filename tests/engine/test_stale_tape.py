@@ -398,3 +398,61 @@ def test_a_function_of_a_tensor_that_is_nowhere_a_parameter() -> None:
     x.data[...] = -1.0
     np.testing.assert_array_equal(first_time.data, [1.0, 1.0])
     np.testing.assert_array_equal(f(x).data, [0.0, 0.0])
+
+
+# ---- constants: arrays beside tensors ----------------------------------------------------------
+
+
+REUSED: dict[str, tuple[Callable[[Tensor, Any], Tensor], list[Any]]] = {
+    "x * a": (lambda x, a: x * a, [np.ones((2, 3)), np.full((2, 3), 5.0)]),
+    "a * x": (lambda x, a: x.__rmul__(a), [np.ones((2, 3)), np.full((2, 3), 5.0)]),
+    "x / a": (lambda x, a: x / a, [np.ones((2, 3)), np.full((2, 3), 5.0)]),
+    "a @ x": (lambda x, a: a @ x, [np.ones((4, 2)), np.full((4, 2), 5.0)]),
+    "x @ a": (lambda x, a: x @ a, [np.ones((3, 4)), np.full((3, 4), 5.0)]),
+    "where": (lambda x, a: mm.engine.primitives.where(a, x, 0.0),
+              [np.ones((2, 3), bool), np.zeros((2, 3), bool)]),
+    "maximum": (lambda x, a: mm.engine.primitives.maximum(x, a),
+                [np.full((2, 3), -9.0), np.full((2, 3), 9.0)]),
+    "x[a]": (lambda x, a: x[a], [np.array([0, 0]), np.array([1, 1])]),
+    "x[:, a]": (lambda x, a: x[:, a], [np.array([0, 0]), np.array([1, 1])]),
+    "x[booleans]": (lambda x, a: x[a], [np.array([True, False]), np.array([False, True])]),
+    "x[list]": (lambda x, a: x[a], [[0, 0], [1, 1]]),
+    "x[:, list]": (lambda x, a: x[:, a], [[0, 0], [1, 1]]),
+    "embedding": (lambda x, a: F.embedding(a, x), [np.array([0, 0]), np.array([1, 1])]),
+    "cross_entropy": (lambda x, a: F.cross_entropy(x, a), [np.array([0, 1]), np.array([2, 2])]),
+    "linear": (lambda x, a: F.linear(a, x), [np.ones((4, 3)), np.full((4, 3), 5.0)]),
+    "conv2d": (lambda x, a: F.conv2d(a, x.reshape(1, 1, 2, 3)),
+               [np.ones((1, 1, 4, 4)), np.full((1, 1, 4, 4), 5.0)]),
+    "layer_norm": (lambda x, a: F.layer_norm(x, a, a), [np.ones(3), np.full(3, 5.0)]),
+    "self_attention": (lambda x, a: F.self_attention(x.reshape(1, 2, 3, 1, 1), mask=a),
+                       [np.array([[True, True]]), np.array([[True, False]])]),
+    "attention": (lambda x, a: F.scaled_dot_product_attention(x, x, x, mask=a),
+                  [np.ones((2, 2), bool), np.eye(2, dtype=bool)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REUSED)
+def test_a_buffer_that_is_filled_again_before_the_walk_back(name: str, version: Any) -> None:
+    f, contents = REUSED[name]
+    start = np.random.default_rng(3).normal(size=(2, 3))
+
+    def gradients(fresh: bool) -> Any:
+        x, buffer, total = tensor(start, requires_grad=True), contents[0].copy(), tensor(0.0)
+        for content in contents:
+            buffer[:] = content
+            out = f(x, buffer.copy() if fresh else buffer)
+            total = total + (out * out).sum()
+        total.backward()
+        return x.grad
+
+    np.testing.assert_array_equal(gradients(fresh=False), gradients(fresh=True))
+    assert np.any(gradients(fresh=True))
+
+
+def test_weights_written_in_place_and_then_frozen(version: Any) -> None:
+    layer = nn.Linear(2, 2, rng=0, bias=False, dtype="float64")
+    layer.weight.data[...] = [[1.0, 2.0], [3.0, 4.0]]
+    layer.weight.requires_grad = False
+    x = tensor([[1.0, 1.0]], requires_grad=True)
+    layer(x).sum().backward()
+    np.testing.assert_array_equal(x.grad, [[4.0, 6.0]])

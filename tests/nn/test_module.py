@@ -460,3 +460,13 @@ def test_modes_are_each_modules_own() -> None:
         fail()
     assert inside == [False] * 5
     assert [m.training for _, m in model.named_modules()] == before
+
+
+def test_a_state_that_is_none_and_numbers_beyond_the_dtype() -> None:
+    layer = Linear(1, 1, rng=0)
+    before = layer.state_dict()
+    with pytest.raises(TypeError, match="load_state_dict: state is a NoneType, expected"):
+        layer.load_state_dict(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="bias has numbers beyond what the model's float32 holds"):
+        layer.load_state_dict(before | {"bias": np.array([1e300])})
+    assert layer.state_dict() == before

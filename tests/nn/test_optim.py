@@ -533,3 +533,24 @@ def test_settings_that_are_no_numbers(name: str, value: Any) -> None:
     kinds: dict[str, Any] = {"eps": Adam, "max_norm": clip}
     with pytest.raises(TypeError, match=f"{name}: got"):
         kinds.get(name, SGD)(start(), **{"lr": 0.1, name: value})
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda p: SGD(p, lr=0.1), "parameters"),
+        (lambda p: Adam(p), "parameters"),
+        (lambda p: clip_grad_norm(p, 1.0), "clip_grad_norm: parameters"),
+        (lambda p: gradient_norm(p), "gradient_norm: parameters"),
+    ],
+    ids=["SGD", "Adam", "clip_grad_norm", "gradient_norm"],
+)
+def test_a_model_or_one_tensor_for_several(call: Any, name: str) -> None:
+    layer = mm.nn.Linear(2, 2, rng=0)
+    layer.weight.grad = np.full((2, 2), 9.0, np.float32)
+    # A tensor's rows are tensors without a gradient: their norm was 0.
+    for wrong, kind in ((layer, "Linear"), (layer.weight, "Tensor"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"^{name}: got a {kind}, expected several tensors"):
+            call(wrong)
+    with pytest.raises(TypeError, match=f"^{name}: number 0 is a ndarray, expected a Tensor"):
+        call([layer.weight.data])

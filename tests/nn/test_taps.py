@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -358,3 +359,23 @@ def test_the_same_function_may_be_attached_twice() -> None:
         with taps.read(model, "hidden.1.act") as seen:
             model(X)
     np.testing.assert_array_equal(seen["hidden.1.act"].data, plain + 1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda model: taps.names(3), "taps: model is a int, expected a Module"),
+        (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is a function"),
+        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(), r"taps: got \['hidden"),
+        (lambda model: taps.read(model, None).__enter__(), "taps: got None, expected the name"),
+        (lambda model: taps.insert(model, 0, Sequential()), "taps: got 0, expected the name"),
+        (lambda model: taps.replace(model, "hidden.0.act", None).__enter__(),
+         "taps.replace: function is None, expected one"),
+        (lambda model: taps.replace(model, "hidden.0.act", 0.0).__enter__(),
+         "taps.replace: function is 0.0, expected one"),
+    ],
+    ids=["names", "read", "list", "None", "number", "no function", "value"],
+)  # fmt: skip
+def test_what_is_no_model_no_name_and_no_function(wrong: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        wrong(mlp())
