@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, array_module, to_device
-from minimono.engine.dtypes import arithmetic, real
+from minimono.engine.dtypes import arithmetic, exact, real
 from minimono.engine.fused import has_kernel
 from minimono.engine.primitives import matmul, pad, primitive, where
 from minimono.engine.tensor import Tensor
@@ -64,6 +64,7 @@ def _places(shape: tuple[int, ...], size: Pair, stride: Pair) -> list[tuple[Any,
 # ---- convolution -------------------------------------------------------------------------------
 
 
+@real()
 def conv2d(
     x: Tensor,
     weight: Tensor,
@@ -103,6 +104,7 @@ def _convolved(
     return out if bias is None else out + bias.reshape(O, 1, 1)
 
 
+@real()
 def conv_transpose2d(
     x: Tensor,
     weight: Tensor,
@@ -152,6 +154,7 @@ def _laid_down(
 # ---- pooling -----------------------------------------------------------------------------------
 
 
+@exact()
 def max_pool2d(
     x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
     padding: int | Pair = 0,
@@ -170,7 +173,7 @@ def max_pool2d(
     xp = array_module(patches.array)
     places = xp.arange(patches.shape[2]).reshape(-1, 1, 1)  # (K,) -> (K, 1, 1)
     first_largest = places == xp.expand_dims(patches.array.argmax(axis=2), 2)  # (B, C, K, y, x)
-    largest = where(first_largest, patches, 0).sum(axis=2)
+    largest = where(Tensor(first_largest), patches, 0).sum(axis=2)
     return largest if x.dtype.kind in "fc" else largest.astype(x.dtype)  # sums of bytes are longer
 
 

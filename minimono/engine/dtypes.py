@@ -6,6 +6,7 @@
 * **float16 is computed in float32 and rounded once**, at the end of the function, forward and back.
 * **NumPy's scalars are the Python numbers that they hold**: `x * np.sqrt(2)` has the dtype of x.
 * Arrays of several dtypes, those without axes too, meet where NumPy promotes them to.
+* **Arrays and lists beside tensors are constants**, copied, as `tensor` makes them.
 * **Anything else is an error**: dates, objects, fractions, longer floats; complex numbers but in a
   complex step, where a tensor is complex already.
 
@@ -73,10 +74,7 @@ class Rule:
                 a = a.array
                 if a.dtype not in self.usual:
                     break
-            elif kind not in _PYTHON and (
-                isinstance(a, np.generic)
-                or (len(arrays) < numbers and (kind is not np.ndarray or a.dtype not in self.usual))
-            ):
+            elif kind not in _PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
                 break
             arrays.append(a)
         else:
@@ -146,15 +144,14 @@ def python_number(value: Any) -> Any:
 
 
 def _operand(place: int, value: Any, complex_step: bool) -> Any:
-    """A tensor, or what may stand beside one: an array of NumPy's or CuPy's, numbers."""
+    """A tensor, or what may stand beside one: a number; an array or a list, which is copied."""
     value = python_number(value)
-    if type(value) in _PYTHON:
+    if type(value) in _PYTHON or (complex_step and type(value) is complex):
         return value
-    if hasattr(value, "dtype") and not isinstance(value, Tensor):
-        value = as_array(value)
-    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    operand = value if isinstance(value, Tensor) else Tensor(as_array(value).copy())
+    dtype = operand.dtype
     if is_real(dtype) or (complex_step and dtype.kind == "c"):
-        return value
+        return operand
     raise TypeError(f"argument {place} has dtype {dtype}, expected real numbers of at most 64 bits")
 
 
@@ -162,7 +159,7 @@ def by_position(
     names: Signature, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call, with tensors and arrays by position, where the tape and the rules look."""
-    if not any(hasattr(option, "dtype") for option in options.values()):
+    if not any(hasattr(o, "dtype") or type(o) is list for o in options.values()):
         return arguments, options
     bound = names.bind(*arguments, **options)
     return bound.args, {name: python_number(value) for name, value in bound.kwargs.items()}

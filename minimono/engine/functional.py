@@ -29,7 +29,7 @@ from minimono.engine.primitives import (
     tanh,
     where,
 )
-from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (tensor: for the examples)
+from minimono.engine.tensor import Tensor, as_tensor, tensor  # noqa: F401  (for the examples)
 
 __all__ = [
     "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
@@ -119,6 +119,7 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     >>> cross_entropy(tensor([[0.0, 0.0]]), np.array([1]))
     tensor(0.69314718)
     """
+    logits = as_tensor(logits)
     if logits.ndim == 0:
         raise ValueError("cross_entropy: logits have shape (), expected (..., C)")
     index = _index(targets, logits.shape[-1], "cross_entropy: target", logits.device)
@@ -206,6 +207,7 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
 
     Raises ValueError for a number outside 0..N-1.
     """
+    weight = as_tensor(weight)
     index = _index(ids, weight.shape[0], "embedding: id", weight.device)
     return _rows_by_number(weight, index.astype(np.int64, copy=False))
 
@@ -261,6 +263,7 @@ def self_attention(
     `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
     """
+    qkv = as_tensor(qkv)
     if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] == 0:
         raise ValueError(
             f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D), D above 0"

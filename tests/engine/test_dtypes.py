@@ -681,3 +681,21 @@ def test_every_kernel_has_a_rule() -> None:
     ]
     without = {f.name for f in fused if f.dtype_rule is dtypes.EXACT}
     assert without == {"_dropped"}
+
+
+# ---- arrays and lists where tensors are expected -----------------------------------------------
+
+
+@both_versions
+@each(lambda c: c.names in F.__all__)
+def test_arrays_and_lists_are_constants(case: Case, version: str) -> None:
+    for dtype in ("float64", "float32", "int64"):
+        arrays = of(case, dtype)
+        with VERSIONS[version]():
+            expected = case.f(*map(tensor, arrays))
+            found = case.f(*arrays)
+            from_lists = case.f(*(a.tolist() for a in arrays))
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found.data, expected.data)
+        np.testing.assert_allclose(from_lists.data, expected.data, rtol=1e-4, atol=1e-4)
+        assert isinstance(from_lists, Tensor)

@@ -22,7 +22,7 @@ from minimono import checks
 from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.primitives import concatenate
-from minimono.engine.tensor import Tensor
+from minimono.engine.tensor import Tensor, as_tensor
 from minimono.nn.convolution import Conv2d, ConvGRUCell, ConvTranspose2d
 from minimono.nn.module import Module, Tap
 
@@ -72,6 +72,7 @@ class ConvGRU(Module):
         self.out = Conv2d(channels[0], 1, 1, rng=rng, dtype=dtype)
 
     def forward(self, frames: Tensor) -> Tensor:
+        frames = as_tensor(frames)
         if frames.ndim != 4 or any(n % self.shrink for n in frames.shape[2:]):
             raise ValueError(
                 f"ConvGRU: frames have shape {frames.shape}, expected (B, T, Y, X) with Y and X "

@@ -11,7 +11,7 @@ import numpy as np
 from minimono import checks
 from minimono.checks import Rng
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor
+from minimono.engine.tensor import Tensor, as_tensor
 from minimono.nn.convolution import Conv2d, MaxPool2d, check_image
 from minimono.nn.layers import Linear
 from minimono.nn.module import Module, Tap
@@ -55,6 +55,7 @@ class ConvNet(Module):
         self.out = Linear(features, classes, rng=rng, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
         if x.shape[1:] != self.image:
             raise ValueError(f"ConvNet: x has shape {x.shape}, expected (B, *{self.image})")
         for stage in self.stage:

@@ -19,7 +19,7 @@ from minimono import checks
 from minimono.backend import to_device
 from minimono.checks import Rng
 from minimono.engine.primitives import pad
-from minimono.engine.tensor import Tensor
+from minimono.engine.tensor import Tensor, as_tensor
 from minimono.nn.convolution import Conv2d, check_image
 from minimono.nn.layers import FeedForward, LayerNorm, Linear, MultiHeadAttention, parameter
 from minimono.nn.module import Module, Tap
@@ -75,6 +75,7 @@ class ViT(Module):
         self.out = Linear(channels, classes, rng=rng, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
         if x.shape[1:] != self.image:
             raise ValueError(f"ViT: x has shape {x.shape}, expected (B, *{self.image})")
         x = self.patches(x)  # (B, C, Y, X) of pixels -> (B, C, Y, X) of the grid
