@@ -231,7 +231,7 @@ def _power_base_rule(g: Tensor, out: Tensor, x: Operand, y: Operand) -> Tensor:
     # Nowhere else, where the formula has a slope by y, 1 / x.
     flat = _data(y) == 0
     if flat is not False:  # which it is for most numbers y
-        flat = (flat & (abs(_data(x)) < np.finfo(out.dtype).tiny)).astype(out.dtype)
+        flat = (flat & ~(abs(_data(x)) >= np.finfo(out.dtype).tiny)).astype(out.dtype)  # nan too
     change: Any = x ** (y - 1.0 + flat)
     if not isinstance(y, int | float):  # the slope vanishes with the power, also for infinite y
         y = where(_data(change) == 0, 0.0, y)
