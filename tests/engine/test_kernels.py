@@ -483,7 +483,9 @@ def test_adam_kernel_is_the_formula(rng: np.random.Generator) -> None:
         for step in range(1, 6):
             g = rng.standard_normal(7)
             corrections = (1.0 - beta1**step, 1.0 - beta2**step)
-            adam_kernel(p, g, m, v, rate, beta1, beta2, eps, decay, l2, *corrections)
+            new = np.empty((3, 7))
+            adam_kernel(p, g, m, v, *new, rate, beta1, beta2, eps, decay, l2, *corrections)
+            p, m, v = new
             g = g + l2 * expected
             first = beta1 * first + (1 - beta1) * g
             second = beta2 * second + (1 - beta2) * g**2
