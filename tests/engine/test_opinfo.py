@@ -1027,7 +1027,7 @@ WITHOUT_TWIN = {
     "self_attention": "scaled_dot_product_attention of parts of one array, which tests hold it to",
     "to": "moves to a device",
     "primitive": "makes operations", "made_by": "writes the tape", "explained": "words errors",
-    "constant": "no operation",
+    "constant": "no operation", "sech_squared": "the slope of tanh, which is held by its gradients",
 }  # fmt: skip
 
 
