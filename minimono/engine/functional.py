@@ -289,7 +289,7 @@ def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tenso
     return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
 
 
-@real()
+@real(numbers=1)
 def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 

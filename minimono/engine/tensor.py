@@ -111,7 +111,9 @@ class Tensor:
     @data.setter
     def data(self, array: Array) -> None:
         if array is not self.array:  # it is after `p.data -= d`, which writes in place
-            self.array = self.lent = np.asarray(array) if isinstance(array, np.generic) else array
+            if type(array) is not np.ndarray or not array.dtype.isnative:
+                array = _plain(array)
+            self.array = self.lent = array
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -264,6 +266,19 @@ class Tensor:
 
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _plain(data: Any) -> Array:
+    """What was assigned to `data`, as an array that every kernel can read."""
+    if isinstance(data, Tensor):
+        raise TypeError("data: got a Tensor, expected an array: assign tensor.data")
+    try:
+        array = backend.as_array(data)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"data: {error}") from error
+    if array.dtype.kind not in "fiubc":
+        raise TypeError(f"data: got dtype {array.dtype}, expected numbers")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _again(data: Array, requires_grad: bool, grad: Array | None) -> Tensor:

@@ -76,6 +76,8 @@ class Optimiser:
             old, g = p.array, p.grad
             if g is None:
                 continue
+            if type(g) is not type(old):
+                raise TypeError(_not_an_array(f"{type(self).__name__}: parameters", i, p))
             if g.shape != old.shape or g.dtype != old.dtype:
                 raise ValueError(
                     f"{type(self).__name__}: parameter {i} is {old.dtype} {tuple(old.shape)}, "
@@ -380,7 +382,16 @@ def _tensors(parameters: Iterable[Tensor], name: str) -> list[Tensor]:
     for i, p in enumerate(checked):
         if not isinstance(p, Tensor):
             raise TypeError(f"{name}: number {i} is a {type(p).__name__}, expected a Tensor")
+        if p.grad is not None and type(p.grad) is not type(p.array):
+            raise TypeError(_not_an_array(name, i, p))
     return checked
+
+
+def _not_an_array(name: str, i: int, p: Tensor) -> str:
+    return (
+        f"{name}: the gradient of number {i} is a {type(p.grad).__name__}, expected "
+        f"a {type(p.array).__name__}, as its data"
+    )
 
 
 def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:

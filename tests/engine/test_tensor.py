@@ -620,3 +620,34 @@ def test_a_leaf_owns_its_gradient() -> None:
     double(d).backward(np.ones(3))
     assert d.grad is not None
     assert made == [d.grad.ctypes.data]  # no copy
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (tensor([1.0, 2.0]), "data: got a Tensor, expected an array: assign tensor.data"),
+        (None, "data: got dtype object, expected numbers"),
+        (["a", "b"], "data: got dtype <U1, expected numbers"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), "data: got a masked array"),
+        ([[1.0], [1.0, 2.0]], "data: "),
+    ],
+    ids=["Tensor", "None", "text", "masked", "ragged"],
+)  # fmt: skip
+def test_data_is_an_array_of_numbers(given: Any, message: str) -> None:
+    p = tensor([3.0, 4.0], requires_grad=True)
+    with pytest.raises(TypeError, match=message):
+        p.data = given
+    assert p.data.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.array([[1.0, 2.0]]).view(np.matrix), np.array([[1.0, 2.0]], ">f8"), [[1.0, 2.0]]],
+    ids=["matrix", "byte order", "list"],
+)
+def test_data_of_another_kind_becomes_a_plain_array(given: Any) -> None:
+    p = tensor([[3.0, 4.0]], requires_grad=True)
+    p.data = given
+    (p * p).sum().backward()
+    mm.optim.Adam([p], lr=0.5).step()
+    np.testing.assert_allclose(p.data, [[0.5, 1.5]], rtol=1e-7)

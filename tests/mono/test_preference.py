@@ -383,7 +383,7 @@ def test_each_loss_learns_the_preference() -> None:
          "dpo_loss: policy_chosen has shape (1,), policy_rejected has (2,)"),
         (lambda: dpo_loss([-1.0], [-1.0], [-1.0, -2.0], [-1.0]), ValueError,
          "dpo_loss: policy_chosen has shape (1,), reference_chosen has (2,)"),
-        (lambda: dpo_loss([-1], [-1.0], [-1.0], [-1.0]), TypeError,
+        (lambda: dpo_loss([-1], [-1], [-1], [-1]), TypeError,
          "dpo_loss: policy_chosen has dtype int64"),
         (lambda: dpo_loss(np.ones(0), np.ones(0), np.ones(0), np.ones(0)), ValueError,
          "a response at least"),

@@ -554,3 +554,20 @@ def test_a_model_or_one_tensor_for_several(call: Any, name: str) -> None:
             call(wrong)
     with pytest.raises(TypeError, match=f"^{name}: number 0 is a ndarray, expected a Tensor"):
         call([layer.weight.data])
+
+
+@pytest.mark.parametrize("version", [nullcontext, mm.reference], ids=["running", "reading"])
+@pytest.mark.parametrize("kind", ["list", "Tensor", "MaskedArray", "matrix"])
+def test_a_gradient_that_is_no_plain_array(kind: str, version: Any) -> None:
+    values = np.array([[3.0, 4.0]])
+    p = mm.tensor(values, requires_grad=True)
+    optimiser = SGD([p], lr=0.1)
+    p.grad = {
+        "list": values.tolist(), "Tensor": mm.tensor(values),
+        "MaskedArray": np.ma.array(values, mask=[[True, False]]), "matrix": values.view(np.matrix),
+    }[kind]  # fmt: skip
+    with version():
+        for call in (optimiser.step, lambda: clip_grad_norm([p], 1.0), lambda: gradient_norm([p])):
+            with pytest.raises(TypeError, match=f"number 0 is a {kind}, expected a ndarray"):
+                call()
+    np.testing.assert_array_equal(p.data, values)
