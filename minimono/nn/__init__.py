@@ -15,11 +15,12 @@ from minimono.nn.layers import (
     RMSNorm,
 )
 from minimono.nn.module import Module, Sequential, Tap
+from minimono.nn.training import train
 
 __all__ = [
     "Activation", "AvgPool2d", "Conv2d", "ConvGRUCell", "ConvTranspose2d", "Dropout",
     "Embedding", "FeedForward", "LayerNorm", "Linear", "MaxPool2d", "Module",
     "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "backward_in_parts",
-    "checkpoint", "models", "optim", "taps", "training",
+    "checkpoint", "models", "optim", "taps", "train", "training",
 ]  # fmt: skip
 __dir__ = lazy.only(__name__, __all__)
