@@ -81,8 +81,9 @@ class Tensor:
     """An array that remembers how it was made.
 
     `.data` is a NumPy or CuPy array; `.grad`, after `backward()`, is one too (leaves only).
-    Tensors are values: no operation changes one in place. Optimisers write to `.data`, and so may
-    you; a walk back over what was made from the old values is an error.
+    Tensors are values: no operation changes one in place. Optimisers write to `.data` of parameters,
+    and so may you; a walk back over what was made from the old values is an error. (Of any other
+    tensor only a new array is seen, not what is written into the old one.)
     """
 
     __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")
