@@ -31,7 +31,7 @@ from minimono.mono.inhibition import MEmeL
 from minimono.nn import taps
 from minimono.nn.module import Module
 from minimono.nn.training import Record, TrainingError
-from minimono.verdict import Interval
+from minimono.verdict import Interval, samples
 
 Scores = dict[str, float]  # by the measures' names
 
@@ -326,11 +326,9 @@ def _interval(values: Array, rounding: float) -> Interval:
 def _values(values: Array, name: str) -> tuple[Array, Array]:
     """Values in float64, two or more, all finite; and of each what its rounding may hide."""
     values = np.asarray(values)
-    if values.dtype.kind not in "fiub":
-        raise TypeError(f"{name} have dtype {values.dtype}, expected real numbers")
-    if values.ndim != 1 or len(values) < 2:
+    exact = samples(values, name)
+    if len(values) < 2:
         raise ValueError(f"{name} have shape {values.shape}, expected (n,), two or more")
-    exact = values.astype(np.float64)
     if not np.isfinite(exact).all():
         first = int(np.isfinite(exact).argmin())
         raise ValueError(f"{name}: got {exact[first]} at {first}, expected finite numbers")

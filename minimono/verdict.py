@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from minimono.backend import Array
+from minimono.checks import whole_number
 
 NOT_RESOLVED = "not resolved"
 LEAST = 3  # samples: two have an interval, but nothing shows whether it can be trusted
@@ -93,12 +95,30 @@ def interval(values: Sequence[float] | Array, *, among: int = 1) -> Interval:
     >>> interval([1.0, 3.0])
     Interval(mean=2.0, half=12.706...)
     """
-    array = np.asarray(values, dtype=np.float64)
-    n = len(array)
+    array = samples(values, "interval: values")
+    n, outside = len(array), _outside(among, "interval")
     if n < 2 or not np.isfinite(array).all():
         return Interval(math.nan, math.nan)
-    t = student_t(n - 1, 0.05 / among)
-    return Interval(float(array.mean()), t * float(array.std(ddof=1)) / math.sqrt(n))
+    exponent = np.frexp(abs(array).max())[1]  # in this unit no square overflows or vanishes
+    array = np.ldexp(array, -exponent)
+    half = student_t(n - 1, outside) * array.std(ddof=1) / math.sqrt(n)
+    with np.errstate(over="ignore"):
+        return Interval(*np.ldexp([array.mean(), half], exponent).tolist())
+
+
+def samples(values: Sequence[float] | Array, name: str) -> Array:
+    """Values in float64, if they are real numbers in a row."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} have dtype {array.dtype}, expected real numbers")
+    if array.ndim != 1:
+        raise ValueError(f"{name} have shape {array.shape}, expected (n,)")
+    return array.astype(np.float64)
+
+
+def _outside(among: int, name: str) -> float:
+    """The probability with which one interval of so many may miss."""
+    return 0.05 / whole_number(among, f"{name}: among", least=1)
 
 
 def student_t(degrees: int, outside: float) -> float:
@@ -111,19 +131,25 @@ def student_t(degrees: int, outside: float) -> float:
         even:  sin (1 + 1/2 cos^2 + 1 3/(2 4) cos^4 + ...)
                                                         both up to cos^(degrees - 2)
 
+    `outside` is at least 1e-9: below, its difference from 1 has too few digits in float64.
+
     >>> round(student_t(4, 0.05), 6)
     2.776445
     """
+    whole_number(degrees, "student_t: degrees", least=1)
+    if not 1e-9 <= outside < 1.0:
+        raise ValueError(f"student_t: outside is {outside}, expected 1e-9 <= outside < 1")
+    odd = degrees % 2
+    powers = np.arange(2 + odd, degrees - 1, 2)
+    factors = np.cumprod((powers - 1) / powers)
 
     def inside(theta: float) -> float:
         sine, cosine = math.sin(theta), math.cos(theta)
-        odd = degrees % 2
-        term = cosine if odd else 1.0
-        total = term if degrees > 1 else 0.0
-        for power in range(2 + odd, degrees - 1, 2):
-            term *= (power - 1) / power * cosine**2
-            total += term
-        return 2.0 / math.pi * (theta + sine * total) if odd else sine * total
+        with np.errstate(under="ignore"):
+            total = 1.0 + float((factors * cosine ** (powers - odd)).sum())
+        if odd:
+            return 2.0 / math.pi * (theta + (sine * cosine * total if degrees > 1 else 0.0))
+        return sine * total
 
     low, high = 0.0, math.pi / 2
     for _ in range(60):  # halves the angle's uncertainty each time
@@ -136,15 +162,18 @@ def median(values: Sequence[float] | Array, *, among: int = 1) -> Median:
     """The median, between the two values that as many lie beyond as chance allows.
 
     The number of values below the true median is binomial with p = 1/2, however they are
-    distributed: times on a busy machine are far from normal. Too few values: the ends are nan.
+    distributed: times on a busy machine are far from normal. Too few values: the ends are nan. One
+    that is nan: all are.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    n = len(ordered)
-    if n == 0:
+    ordered = np.sort(samples(values, "median: values"))
+    n, outside = len(ordered), _outside(among, "median")
+    if n == 0 or math.isnan(ordered[-1]):  # nan comes last
         return Median(math.nan, math.nan, math.nan)
-    beyond, tail = 0, 0.0  # tail: the probability that `beyond` values or fewer lie below
-    while 2.0 * (tail := tail + math.comb(n, beyond) / 2**n) <= 0.05 / among:
-        beyond += 1
+    # Of the 2^n ways to lie, those with `beyond` values below, and those with as many or fewer.
+    beyond, ways, tail, allowed = 0, 1, 1, int(Fraction(outside) * 2**n) // 2
+    while tail <= allowed:
+        ways = ways * (n - beyond) // (beyond + 1)
+        beyond, tail = beyond + 1, tail + ways
     ends = (ordered[beyond - 1], ordered[n - beyond]) if beyond else (math.nan, math.nan)
     return Median(float(np.median(ordered)), float(ends[0]), float(ends[1]))
 
@@ -185,13 +214,14 @@ def judge_median(
 
 
 def _differences(values: Sequence[float] | Array, base: float | Sequence[float] | Array) -> Array:
-    values, base = (np.asarray(side, dtype=np.float64) for side in (values, base))
-    if values.ndim != 1 or base.shape not in ((), values.shape):
+    values = samples(values, "verdict: values")
+    base = samples(np.ravel(base), "verdict: base").reshape(np.shape(base))
+    if base.shape not in ((), values.shape):
         raise ValueError(
             f"verdict: got values of shape {values.shape} against {base.shape}; expected as many "
             "of one as of the other, (n,) each, or a number to compare with"
         )
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is nan, which resolves nothing
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and nan resolve nothing
         return values - base
 
 

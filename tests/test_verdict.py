@@ -1,6 +1,7 @@
 """Words that numbers allow: better, worse, or not resolved."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,68 @@ def test_the_median_is_inside_19_times_in_20() -> None:
         found = median(rng.lognormal(0.0, 1.0, 24))
         inside += found.low <= 1.0 <= found.high
     assert inside / 2000 > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize("scale", [1e-318, 1e-200, 1e-160, 1e160, 1e200, 3e307])
+def test_an_interval_of_any_size(scale: float) -> None:
+    """No square overflows or vanishes: it is that of 1, 2, 4, of standard deviation 1.53."""
+    found = interval(scale * np.array([1.0, 2.0, 4.0]))
+    s, exact = math.sqrt(7 / 3), scale > 1e-300
+    assert found.mean == pytest.approx(scale * (7 / 3), rel=1e-12 if exact else 1e-4)
+    half = 4.302652729911275 * s / math.sqrt(3.0) * scale  # t(0.975; 2)
+    assert found.half == pytest.approx(half, rel=1e-9 if exact else 1e-4)
+    assert word([scale, scale * 1.01, scale * 0.99]) == "more"
+
+
+def test_an_interval_wider_than_float64() -> None:
+    assert interval([1.7e308, -1.7e308]) == (0.0, math.inf)
+    assert word([1.7e308, -1.7e308, 1e308]) == NOT_RESOLVED
+    assert word([1.7e308] * 3, [-1.7e308] * 3) == NOT_RESOLVED
+
+
+def test_many_samples_take_no_time() -> None:
+    """A million values, where the sum took 22 s, and 20,000 for a median, minutes."""
+    mpmath = pytest.importorskip("mpmath")
+    d = 999_999  # t = z + (z^3 + z) / 4d + ... (Abramowitz and Stegun, 26.7.5)
+    z = math.sqrt(2.0) * float(mpmath.erfinv(1 - 0.05))
+    assert student_t(d, 0.05) == pytest.approx(z + (z**3 + z) / (4 * d), rel=1e-10)
+    middle, low, high = median(np.arange(20_001.0))
+    assert middle == 10_000.0
+    assert high - middle == middle - low == pytest.approx(z * math.sqrt(20_001) / 2, abs=1.5)
+
+
+def test_a_median_with_what_is_not_a_number_is_none() -> None:
+    assert np.isnan(median([*range(24), math.nan])).all()
+    assert median([*range(6), math.inf])[:2] == (3.0, 0.0)
+
+
+@pytest.mark.parametrize("of", [interval, median, word])
+@pytest.mark.parametrize("values", ["123", ["1", "2", "3"], [1.0, None, 2.0], [1j, 2.0, 3.0]])
+def test_what_are_no_numbers(of: Any, values: Any) -> None:
+    with pytest.raises(TypeError, match=r"values have dtype .*, expected real numbers"):
+        of(values)
+
+
+@pytest.mark.parametrize("of", [interval, median, word])
+@pytest.mark.parametrize("values", [3.0, [[1.0, 2.0], [3.0, 4.0]]])
+def test_values_in_a_row(of: Any, values: Any) -> None:
+    with pytest.raises(ValueError, match=r"values have shape .*, expected \(n,\)"):
+        of(values)
+
+
+@pytest.mark.parametrize("of", [interval, median, word])
+@pytest.mark.parametrize("among", [0, -1, 1.5, math.nan, True, "3"])
+def test_among_counts_conclusions(of: Any, among: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"among: got .*expected"):
+        of([1.0, 2.0, 4.0], among=among)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "outside"), [(0, 0.05), (2, 0.0), (2, 1e-13), (2, 1.0), (2, math.nan)]
+)
+def test_student_t_says_what_it_cannot(degrees: int, outside: float) -> None:
+    with pytest.raises(ValueError, match="student_t: "):
+        student_t(degrees, outside)
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,12 @@ def is_recording() -> bool:
 
 @contextmanager
 def _recorded(record: bool) -> Iterator[None]:
-    token = _recording.set(record)
+    before = _recording.get()
     try:
+        _recording.set(record)  # in here: a Ctrl-C may come as soon as it is done
         yield
     finally:
-        _recording.reset(token)
+        _recording.set(before)
 
 
 def no_grad() -> AbstractContextManager[None]:
@@ -84,6 +85,7 @@ class Tensor:
     Tensors are values: no operation changes one in place. Optimisers write to the `.data` of
     parameters, and so may you; a walk back over what was made from the old values is an error.
     An array beside a tensor is copied for the walk back; `tensor` copies, `Tensor(data)` does not.
+    (Of any other tensor only a new array is seen, not what is written into the old one.)
     """
 
     __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")

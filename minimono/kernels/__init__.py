@@ -69,8 +69,9 @@ def reference() -> Iterator[None]:
     >>> enabled()
     True
     """
-    token = _enabled.set(False)
+    before = _enabled.get()
     try:
+        _enabled.set(False)  # in here: a Ctrl-C may come as soon as it is done
         yield
     finally:
-        _enabled.reset(token)
+        _enabled.set(before)

@@ -397,8 +397,8 @@ def _class_name(holder: Module | type[Module]) -> str:
 def in_eval(model: Module) -> Iterator[None]:
     """In this block the whole model is in `eval()`; afterwards each part has the mode it had."""
     modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module, mode in modes:

@@ -144,9 +144,9 @@ def remove(model: Module, name: str) -> Module:
 @contextmanager
 def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
     """In this block, each function is the last of a tuple that a module has under this name."""
-    for module, name, function in functions:
-        setattr(module, name, (*getattr(module, name), function))
     try:
+        for module, name, function in functions:
+            setattr(module, name, (*getattr(module, name), function))
         yield
     finally:
         for module, name, function in functions:  # each a closure of its own: equal to no other

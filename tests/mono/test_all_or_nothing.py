@@ -20,8 +20,11 @@ import numpy as np
 import pytest
 
 import minimono as mm
+from minimono import kernels
+from minimono.engine import tensor
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
-from minimono.nn import Dropout, Linear, Sequential
+from minimono.nn import Dropout, Linear, Sequential, Tap, taps
+from minimono.nn.module import in_eval
 from minimono.nn.training import train
 
 OURS = str(Path(mm.__file__).parent)
@@ -66,6 +69,54 @@ def failing_before(n: int, error: type[BaseException], event: str = "line") -> I
 def in_its_own_context(call: Callable[..., Any], *arguments: Any) -> None:
     """A fault within `no_grad` itself may leave its switch as it is."""
     copy_context().run(call, *arguments)
+
+
+class Interrupted:
+    """A switch, in whose first change Ctrl-C is pressed: Python raises when the call is done."""
+
+    def __init__(self, switch: Any) -> None:
+        self.switch, self.get, self.pressed = switch, switch.get, False
+
+    def set(self, value: bool) -> Any:
+        token = self.switch.set(value)
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return token
+
+
+@pytest.mark.parametrize(
+    ("module", "switch", "block"),
+    [(tensor, "_recording", mm.no_grad), (kernels, "_enabled", mm.reference)],
+)
+def test_a_ctrl_c_in_a_switch_does_not_leave_it_off(
+    module: Any, switch: str, block: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = getattr(module, switch).get()
+    monkeypatch.setattr(module, switch, Interrupted(getattr(module, switch)))
+    with pytest.raises(KeyboardInterrupt), block():
+        pass
+    assert getattr(module, switch).get() is before
+
+
+def test_a_fault_on_the_way_into_a_block_leaves_the_model_as_it_was() -> None:
+    """In `evaluating` each part has its mode again, and no tap has a reader more."""
+    model = Sequential(Tap(), Dropout(0.5, rng=0), Sequential(Tap()))
+    for block in (in_eval, taps.read, lambda m: taps.replace(m, "*", lambda x: x)):
+        for n in itertools.count(1):
+            inside = False
+            try:
+                with failing_before(n, Fault), block(model):
+                    inside = True
+                    sys.settrace(None)
+            except Fault:
+                pass
+            for _, module in model.named_modules():
+                assert module.training
+                assert not getattr(module, "readers", ())
+                assert not getattr(module, "replacements", ())
+            if inside:
+                break
 
 
 def bits(state: Any) -> Any:
