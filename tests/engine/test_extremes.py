@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,12 @@ def test_activations_far_out(dtype: str, size: float, version: Any) -> None:
         assert leaf.grad.tolist() == [0.0, 0.0]
 
 
+def attention_gradient(qkv: Any, cotangent: Any, is_causal: bool, dtype: str) -> Any:
+    leaf = tensor(qkv, dtype=dtype, requires_grad=True)
+    F.self_attention(leaf, is_causal=is_causal).backward(cotangent)
+    return leaf.grad
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("level", [20_000.0, -20_000.0, 200_000.0])
 def test_attention_keeps_what_large_scores_leave(level: float, is_causal: bool) -> None:
@@ -158,12 +165,7 @@ def test_attention_keeps_what_large_scores_leave(level: float, is_causal: bool) 
     qkv = rng.integers(-2, 3, (1, T, 3, 1, D)).astype(np.float64) / 2.0
     # The score is q k / 2: the first channel adds `level` to all of a row.
     qkv[0, :, 0, 0, 0], qkv[0, :, 1, 0, 0] = 2.0, level
-    cotangent = rng.standard_normal((1, T, 1, D))
-
-    def gradient(dtype: str) -> Any:
-        leaf = tensor(qkv, dtype=dtype, requires_grad=True)
-        F.self_attention(leaf, is_causal=is_causal).backward(cotangent)
-        return leaf.grad
+    gradient = partial(attention_gradient, qkv, rng.standard_normal((1, T, 1, D)), is_causal)
 
     with mm.reference():
         truth, reading = gradient("float64"), gradient("float32")
@@ -183,11 +185,7 @@ def test_attention_to_one_position_leaves_no_rounding(spread: float, is_causal: 
     rng = np.random.default_rng(0)
     qkv = (rng.standard_normal((1, 90, 3, 2, 8)) * spread).astype(np.float32)
     cotangent = rng.standard_normal((1, 90, 2, 8)).astype(np.float32)
-
-    def gradient(dtype: str) -> Any:
-        leaf = tensor(qkv, dtype=dtype, requires_grad=True)
-        F.self_attention(leaf, is_causal=is_causal).backward(cotangent)
-        return leaf.grad
+    gradient = partial(attention_gradient, qkv, cotangent, is_causal)
 
     with mm.reference():
         truth, reading = gradient("float64"), gradient("float32")
