@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array, to_host
-from minimono.checks import whole_number
+from minimono.checks import sizes, whole_number
 from minimono.engine.functional import log_softmax
 from minimono.engine.tensor import no_grad
 from minimono.mono.moments import Moments
@@ -34,6 +34,7 @@ def spread_windows(ids: Array, *, windows: int, context: int) -> tuple[Array, Ar
     >>> starts, pieces[1]
     (array([ 0, 32, 64]), array([32, 33, 34, 35, 36]))
     """
+    sizes("spread_windows", windows=windows, context=context)
     fitting = (len(ids) - 1) // context
     if fitting < 1:
         raise ValueError(
@@ -104,7 +105,11 @@ def null_density(log10_phi: Array, m: int) -> Array:
     """
     m = whole_number(m, "null_density: m", least=2)  # for a variance
     d = m - 1
-    log_beta = math.lgamma(0.5) + math.lgamma(d / 2) - math.lgamma((d + 1) / 2)
+    if d < 10**4:
+        step = math.lgamma((d + 1) / 2) - math.lgamma(d / 2)
+    else:  # their difference has lost digits: here its series, to 1 / (24 d^3)
+        step = 0.5 * math.log(d / 2) - 1 / (4 * d)
+    log_beta = math.lgamma(0.5) - step
     ratio = 10.0 ** np.asarray(log10_phi, dtype=np.float64) * (m / (m + 1)) / d  # f/d
     density: Array = math.log(10.0) * np.exp(
         0.5 * np.log(ratio) - (d + 1) / 2 * np.log1p(ratio) - log_beta

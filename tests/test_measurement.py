@@ -163,3 +163,26 @@ def test_a_planted_neuron_is_found_with_the_character_it_answers_to() -> None:
     for snippet in snippets:
         assert snippet.before + snippet.character + snippet.after in text
         assert len(snippet.before) < 8  # never from before the piece
+
+
+@pytest.mark.parametrize("m", [2, 3, 1000, 9_999, 10_001, 10_002, 10**7, 10**12, 10**18])
+def test_null_density_of_any_number_of_samples(m: int) -> None:
+    """Against 40 digits: for 1e18 samples the logarithms of Gamma took all digits away."""
+    log10_phi = np.array([-3.0, 0.0, 0.7])
+    with mpmath.workdps(40):
+        d, ln10 = mpmath.mpf(m - 1), mpmath.log(10)
+        log_beta = mpmath.loggamma(0.5) + mpmath.loggamma(d / 2) - mpmath.loggamma((d + 1) / 2)
+        right = []
+        for x in log10_phi:
+            r = mpmath.mpf(10) ** x * m / (m + 1) / d
+            log_rest = -(d + 1) / 2 * mpmath.log1p(r) - log_beta
+            right.append(float(ln10 * mpmath.sqrt(r) * mpmath.exp(log_rest)))
+    np.testing.assert_allclose(measurement.null_density(log10_phi, m), right, rtol=1e-11)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
+@pytest.mark.parametrize("name", ["windows", "context"])
+def test_sizes_of_windows_are_checked(name: str, bad: object) -> None:
+    good: dict[str, object] = {"windows": 3, "context": 4}
+    with pytest.raises((TypeError, ValueError), match=f"spread_windows: {name}: got"):
+        measurement.spread_windows(np.arange(100), **(good | {name: bad}))  # type: ignore[arg-type]

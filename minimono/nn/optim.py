@@ -90,10 +90,9 @@ class Optimiser:
             half = old.dtype.char == "e"
             if half:
                 old, g = old.astype(np.float32), g.astype(np.float32)
-            new, *running = (
-                np.asarray(a) if isinstance(a, np.generic) else a  # NumPy's result without axes
-                for a in self._update(old, g, updates[i], *running)
-            )
+            new, *running = self._update(old, g, updates[i], *running)
+            if isinstance(new, np.generic):  # NumPy's result without axes
+                new, *running = map(np.asarray, (new, *running))
             # What `p.data = new` does, but for an array that nobody else holds.
             changes += [(p, "array", new.astype(np.float16) if half else new), (p, "lent", None)]
             for arrays, array in zip(slots.values(), running, strict=True):
