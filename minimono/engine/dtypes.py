@@ -143,6 +143,18 @@ def python_number(value: Any) -> Any:
     return held
 
 
+class NotReal(TypeError):
+    """An argument, by its place, that is no array of real numbers."""
+
+    def __init__(self, place: int, dtype: np.dtype[Any]):
+        super().__init__(self.said(f"argument {place}", dtype))
+        self.place, self.dtype = place, dtype
+
+    @staticmethod
+    def said(name: str, dtype: np.dtype[Any]) -> str:
+        return f"{name} has dtype {dtype}, expected real numbers of at most 64 bits"
+
+
 def _operand(place: int, value: Any, complex_step: bool) -> Any:
     """A tensor, or what may stand beside one: a number; an array or a list, which is copied."""
     value = python_number(value)
@@ -152,7 +164,7 @@ def _operand(place: int, value: Any, complex_step: bool) -> Any:
     dtype = operand.dtype
     if is_real(dtype) or (complex_step and dtype.kind == "c"):
         return operand
-    raise TypeError(f"argument {place} has dtype {dtype}, expected real numbers of at most 64 bits")
+    raise NotReal(place, dtype)
 
 
 def by_position(
@@ -201,6 +213,10 @@ def _settling(
             positional, named = by_position(names, arguments, options)
         try:
             positional, _, answer = rule.settled(positional, numbers)
+        except NotReal as error:
+            name = [*names.parameters][error.place]
+            said = error.said(f"{function.__name__}: {name}", error.dtype)
+            raise TypeError(said) from error
         except TypeError as error:
             raise TypeError(f"{function.__name__}: {error}") from error
         return rounded(function(*positional, **named), answer)
