@@ -475,7 +475,8 @@ def test_an_optimiser_after_bad_gradients() -> None:
         adam = optimiser(mm.optim.Adam)()
         before = state_of(adam)
         adam.parameters[2].grad = bad
-        with pytest.raises(ValueError, match=r"^Adam: parameter 2 is float32"):
+        wrong = TypeError if isinstance(bad, np.generic) else ValueError
+        with pytest.raises(wrong, match=r"^Adam: parameter(s: .* of number)? 2 is "):
             adam.step()
         assert state_of(adam) == before
 
