@@ -215,9 +215,9 @@ for stream, factor in streams.items():
         threshold = MovingThreshold(P, rate=rate)
         path = []
         for scale in factor:
-            tau = float(threshold.value)
+            before = float(threshold.value)
             phi = scale * (M + 1) / M * rng.f(1, M - 1, (1, SCORES))
-            path.append((tau, threshold.select(phi).mean()))
+            path.append((before, threshold.select(phi).mean()))
         paths[stream, rate] = np.array(path)
 
 print(
