@@ -110,6 +110,11 @@ def as_array(data: Any) -> Array:
     return np.asarray(data)
 
 
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is of real numbers that both devices and all kernels know."""
+    return dtype.kind in "fiub" and dtype.itemsize <= 8
+
+
 _erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)
 
 

@@ -33,8 +33,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from minimono.backend import as_array
-from minimono.engine.tensor import Tensor, is_real
+from minimono.backend import as_array, is_real
+from minimono.engine.tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Parameters = ParamSpec("Parameters")

@@ -309,13 +309,13 @@ def tensor(
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"tensor: data is not an array of numbers: {error}") from error
-    if not is_real(array.dtype):
+    if not backend.is_real(array.dtype):
         raise TypeError(
             f"tensor: data has dtype {array.dtype}, expected real numbers of at most 64 bits"
         )
     if dtype is None:
         dtype = np.float64 if requires_grad and array.dtype.kind != "f" else array.dtype
-    if not is_real(np.dtype(dtype)):
+    if not backend.is_real(np.dtype(dtype)):
         raise TypeError(
             f"tensor: dtype is {np.dtype(dtype)}, expected real numbers of at most 64 bits"
         )
@@ -323,11 +323,6 @@ def tensor(
     if requires_grad and array.dtype.kind != "f":
         raise TypeError(f"tensor: dtype {array.dtype} has no gradient, expected a float dtype")
     return Tensor(backend.to_device(array, device), requires_grad)
-
-
-def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether a tensor may hold the dtype: real numbers that both devices and all kernels know."""
-    return dtype.kind in "fiub" and dtype.itemsize <= 8
 
 
 def as_tensor(value: Operand | Sequence[Any]) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 
 from minimono import describe, kernels
-from minimono.backend import Array, array_module, as_array, device_of, to_device
+from minimono.backend import Array, array_module, as_array, device_of, is_real, to_device
 from minimono.checks import whole_number
 
 FEW = 10  # samples: of fewer, φ says little (our choice)
@@ -269,7 +269,7 @@ def check_activations(z: Array, name: str) -> Array:
     if isinstance(z, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array; select the unmasked samples first")
     z = as_array(z)
-    if z.dtype.kind not in "fiub" or z.dtype.itemsize > 8:
+    if not is_real(z.dtype):
         raise TypeError(
             f"{name}: got dtype {z.dtype}, expected real numbers (float16, float32, float64, "
             "integers or bools)"

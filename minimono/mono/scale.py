@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from minimono import describe
-from minimono.backend import Array, array_module, as_array, device_of, to_host
+from minimono.backend import Array, array_module, as_array, device_of, is_real, to_host
 from minimono.checks import real_number, whole_number
 from minimono.mono.moments import (
     Moments,
@@ -504,7 +504,7 @@ def _statistic(values: Array, name: str, z: Array) -> Array:
     """A mean or variance as float64, with the shape of z's neurons."""
     values = as_array(values)
     neurons = z.shape[1:]
-    if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:
+    if not is_real(values.dtype):
         raise TypeError(f"monosemantic_scale: {name} has dtype {values.dtype}, expected float64")
     if values.shape not in (neurons, (1, *neurons)):
         axes = "axis 1" if z.ndim == 2 else f"axes 1 to {z.ndim - 1}"
