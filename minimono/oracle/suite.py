@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -52,6 +53,35 @@ class Call:
         results = ", ".join(self.outputs)
         results = f"({results})" if len(self.outputs) > 1 else results
         return f"{self.name}({', '.join(self.arguments)}) -> {results}"
+
+
+class Mistakes(Mapping[str, Callable[..., Any]]):
+    """The known mistakes in a function: a right one that has knobs, and how each mistake sets them.
+
+    right: a plain NumPy implementation of a call, with a keyword argument for each knob. Without
+    any it is right, and a test says so.   rows: the knobs' settings, by what is then wrong.
+
+    >>> def variance(z, *, ddof=1):
+    ...     return z.var(axis=0, ddof=ddof)
+    >>> mistakes = Mistakes(variance, {"divided by n": {"ddof": 0}})
+    >>> import numpy as np
+    >>> float(mistakes["divided by n"](np.array([1.0, 3.0])))
+    1.0
+    """
+
+    def __init__(
+        self, right: Callable[..., Any], rows: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.right, self.rows = right, rows
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return partial(self.right, **self.rows[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
