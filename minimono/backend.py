@@ -88,7 +88,7 @@ def to_device(array: Array, device: str | None) -> Array:
         return cupy().asarray(array)
     if device == "cpu":
         return to_host(array)
-    raise ValueError(f'device: got {device!r}, expected "cpu" or "cuda"')
+    raise ValueError(f'device is {device!r}, expected "cpu" or "cuda"')
 
 
 def to_host(array: Array) -> Array:
@@ -106,7 +106,7 @@ def as_array(data: Any) -> Array:
     if type(data) is np.ndarray or device_of(data) == "cuda":
         return data
     if hasattr(data, "mask") and isinstance(data, np.ma.MaskedArray):  # imported only if needed
-        raise TypeError("got a masked array, expected a plain one: give it values with .filled(..)")
+        raise TypeError("a masked array, expected a plain one: give it values with .filled(..)")
     return np.asarray(data)
 
 

@@ -1,57 +1,58 @@
-"""Is this argument a number? Asked wherever a setting comes in, so that the answer is one."""
+"""One vocabulary for checking what comes in, and so one wording of errors.
+
+    whole_number, number, share        a setting: its kind and its range
+    one_of                             a choice by name
+    activations, per_neuron, mask,     an array: its dtype and its shape
+    matrix, labels, floats
+    finite, entries                    what an array, or a saved state, holds
+
+Each takes what came in and a `name`, "function: argument", and returns it ready for use. What is
+wrong is said in one form: `name` is, or has dtype, or has shape, this; expected that.
+"""
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Rational, Real
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from minimono.backend import Array, array_module, as_array, is_real
+
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
+Choice = TypeVar("Choice", bound=str)
+
+# ---- numbers -----------------------------------------------------------------------------------
 
 
-def whole_number(value: int, name: str, *, least: int) -> int:
-    """`value` as an int, if it is a whole number (not a bool) of at least `least`."""
+def whole_number(
+    value: int, name: str, *, least: int, most: int | None = None, of: str = ""
+) -> int:
+    """`value` as an int, if it is a whole number (not a bool) from `least` to `most`.
+
+    of: what `most` is the number of, for the error.
+    """
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool | np.bool):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number")
+        raise TypeError(f"{name} is {value!r}, expected a whole number")
     if number < least:
-        raise ValueError(f"{name}: got {number}, expected {least} or more")
+        raise ValueError(f"{name} is {number}, expected {least} or more")
+    if most is not None and number > most:
+        raise ValueError(f"{name} is {number}, expected at most {most}" + (of and f", {of}"))
     return number
 
 
-def real_number(value: float, name: str) -> float:
-    """`value` as a float, if it is a real number and not a bool."""
-    if isinstance(value, bool | np.bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {value!r}, expected a number")
-    return float(value)
-
-
-def as_written(value: float | Decimal, name: str) -> Fraction | float:
-    """A share as the decimal that it is written as: np.float32(0.1) is 1/10, and so is 0.1.
-
-    Whole numbers, fractions and decimals are what they are; nan and infinity come back as floats,
-    for the caller's range to refuse.
-
-    >>> as_written(np.float16(0.1), "p"), as_written(Decimal("0.07"), "p")
-    (Fraction(1, 10), Fraction(7, 100))
-    """
-    number = float(value) if isinstance(value, Decimal) else real_number(value, name)
-    if not math.isfinite(number):
-        return number
-    if isinstance(value, Decimal):
-        return Fraction(value)
-    if isinstance(value, Rational):
-        return Fraction(int(value.numerator), int(value.denominator))
-    if isinstance(value, np.floating):  # the fewest digits that tell it from its neighbours
-        return Fraction(np.format_float_scientific(value, unique=True))
-    return Fraction(repr(number))
+def whole_numbers(values: Iterable[int], name: str, *, least: int) -> tuple[int, ...]:
+    """`values` as ints, if they are several whole numbers of at least `least`."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {values!r}, expected several whole numbers")
+    return tuple(whole_number(n, f"{name}[{i}]", least=least) for i, n in enumerate(values))
 
 
 def sizes(owner: str, *, least: int = 1, **values: int) -> None:
@@ -60,27 +61,93 @@ def sizes(owner: str, *, least: int = 1, **values: int) -> None:
         whole_number(value, f"{owner}: {name}", least=least)
 
 
-def whole_numbers(values: Iterable[int], name: str, *, least: int) -> tuple[int, ...]:
-    """`values` as ints, if they are several whole numbers of at least `least`."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}: got {values!r}, expected several whole numbers")
-    return tuple(whole_number(n, f"{name}[{i}]", least=least) for i, n in enumerate(values))
+def number(
+    value: float, name: str, *, least: float | None = None, above: float | None = None,
+    most: float | None = None, below: float | None = None, finite: bool = True,
+) -> float:
+    """`value` as a float, if it is a real number (not a bool, not nan) in the range asked for.
+
+    finite=False takes infinity too, where the range has it.
+
+    >>> number(1, "f: x", above=0.0, most=1.0)
+    1.0
+    """
+    result = _real(value, name)
+    _in_range(result, name, least, above, most, below, finite)
+    return result
 
 
-def at_least_zero(value: float, name: str) -> float:
-    """`value` as a float, if it is a finite number that is not negative."""
-    number = real_number(value, name)
-    if not (math.isfinite(number) and number >= 0.0):
-        raise ValueError(f"{name}: got {number}, expected a finite number, 0 or more")
-    return number
+def share(
+    value: float | Decimal, name: str, *, least: float | None = None, above: float | None = None,
+    most: float | None = None, below: float | None = None,
+) -> Fraction:
+    """A share as the decimal that it is written as, if it is in the range asked for.
+
+    So np.float32(0.1) is 1/10, and so is 0.1. Whole numbers, fractions and decimals are what they
+    are.
+
+    >>> share(np.float16(0.1), "f: p"), share(Decimal("0.07"), "f: p", most=1)
+    (Fraction(1, 10), Fraction(7, 100))
+    """
+    rough = float(value) if isinstance(value, Decimal) else _real(value, name)
+    _in_range(rough, name, least, above, most, below, True)
+    if isinstance(value, Decimal):
+        exact = Fraction(value)
+    elif isinstance(value, Rational):
+        exact = Fraction(int(value.numerator), int(value.denominator))
+    elif isinstance(value, np.floating):  # the fewest digits that tell it from its neighbours
+        exact = Fraction(np.format_float_scientific(value, unique=True))
+    else:
+        exact = Fraction(repr(rough))
+    _in_range(exact, name, least, above, most, below, True)
+    return exact
 
 
 def drop_probability(value: float, name: str) -> float:
     """`value` as a float, if that share of the elements can be dropped and something be left."""
-    number = float(as_written(value, name))
-    if not 0.0 <= number < 1.0:
-        raise ValueError(f"{name}: got {number}, expected 0 <= p < 1")
-    return number
+    return float(share(value, name, least=0, below=1))
+
+
+def _real(value: float, name: str) -> float:
+    if isinstance(value, bool | np.bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    return float(value)
+
+
+def _in_range(
+    value: float | Fraction, name: str, least: float | None, above: float | None,
+    most: float | None, below: float | None, finite: bool,
+) -> None:
+    good = (
+        value == value
+        and (not finite or math.isfinite(value))
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    )
+    if not good:
+        low = "" if above is None else f"{above:g} < "
+        low = low if least is None else f"{least:g} <= "
+        high = "" if below is None else f" < {below:g}"
+        high = high if most is None else f" <= {most:g}"
+        kind = "a finite number" if finite else "a number"
+        if high:
+            expected = f"{low}{name.split()[-1].rpartition('.')[2]}{high}"
+        elif least is not None:
+            expected = f"{kind}, {least:g} or more"
+        else:
+            expected = f"{kind} above {above:g}" if above is not None else kind
+        raise ValueError(f"{name} is {float(value)}, expected {expected}")
+
+
+def one_of(value: Choice, name: str, choices: Collection[str]) -> Choice:
+    """`value`, if it is one of the names to choose from."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return value
 
 
 def generator(rng: Rng, name: str) -> np.random.Generator:
@@ -91,5 +158,133 @@ def generator(rng: Rng, name: str) -> np.random.Generator:
         return np.random.default_rng(whole_number(rng, name, least=0))
     except TypeError:
         raise TypeError(
-            f"{name}: got {rng!r}, expected a numpy.random.Generator, or a whole number to seed one"
+            f"{name} is {rng!r}, expected a numpy.random.Generator, or a whole number to seed one"
         ) from None
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def real(x: Array, name: str) -> Array:
+    """`x` as an array of real numbers, its dtype as it is."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, expected a plain one: select the unmasked")
+    x = as_array(x)
+    if not is_real(x.dtype):
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, expected real numbers (float16, float32, float64, "
+            "integers or bools)"
+        )
+    return x
+
+
+def activations(z: Array, name: str = "activations") -> Array:
+    """`z` as activations (B, *neurons): float32 and float64 as they are, all else as float64.
+
+    Does not look at the values.
+    """
+    z = batch(z, name)
+    xp = array_module(z)
+    return z if z.dtype in (xp.float32, xp.float64) else z.astype(xp.float64)
+
+
+def batch(z: Array, name: str = "activations") -> Array:
+    """`z` as an array of real numbers (B, *neurons) of any dtype, none of its axes empty."""
+    z = real(z, name)
+    if z.ndim == 0:
+        raise ValueError(f"{name} is a single number, expected shape (B, *neurons)")
+    if z.size == 0:
+        raise ValueError(f"{name} has shape {z.shape}, expected a sample and a neuron at least")
+    return z
+
+
+def per_neuron(values: Array, name: str, z: Array) -> Array:
+    """`values` as float64 of shape neurons, one for each neuron of activations z (B, *neurons)."""
+    values, neurons = real(values, name), tuple(z.shape[1:])
+    if values.shape not in (neurons, (1, *neurons)):
+        axes = "axis 1" if z.ndim == 2 else f"axes 1 to {z.ndim - 1}"
+        have = f"{neurons[0]} neurons" if z.ndim == 2 else f"neurons of shape {neurons}"
+        raise ValueError(
+            f"{name} has shape {values.shape}, expected {neurons}: activations have {have} ({axes})"
+        )
+    return values.reshape(neurons).astype(np.float64, copy=False)  # (1, *neurons) -> neurons
+
+
+def mask(flags: Array, name: str, shape: tuple[int, ...]) -> Array:
+    """`flags` as an array of booleans of this shape."""
+    flags = as_array(flags)
+    if flags.dtype != bool:
+        raise TypeError(f"{name} has dtype {flags.dtype}, expected bool")
+    if flags.shape != shape:
+        raise ValueError(f"{name} has shape {flags.shape}, expected {tuple(shape)}")
+    return flags
+
+
+def matrix(x: Array, name: str, axes: str) -> Array:
+    """`x` as finite float64 numbers, with as many axes as `axes` has, say "(B, D)", none empty."""
+    x = real(x, name)
+    if x.ndim != len(axes.split(",")) or x.size == 0:
+        raise ValueError(f"{name} has shape {x.shape}, expected {axes}, not empty")
+    x = x.astype(np.float64, copy=False)
+    finite(x, name)
+    return x
+
+
+def labels(
+    values: Array, name: str, *, count: int | None = None, least: int | None = None
+) -> Array:
+    """`values` as int64, whole numbers of at least `least`, one for each of `count` samples."""
+    values = as_array(values)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {values.dtype}, expected whole numbers")
+    if values.size == 0 or (count is not None and values.shape != (count,)):
+        expected = "one number at least" if count is None else f"({count},), one for each sample"
+        raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
+    if least is not None and (values < least).any():
+        raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
+    return values.astype(np.int64, copy=False)
+
+
+def floats(x: Any, name: str, kinds: str = "f") -> Any:
+    """`x`, a tensor or an array, if its numbers are floats, which have gradients.
+
+    kinds "fc" lets complex numbers through, for the complex-step check of a gradient.
+    """
+    if x.dtype.kind not in kinds:
+        raise TypeError(f"{name} has dtype {x.dtype}, expected floats")
+    return x
+
+
+def finite(x: Array, name: str, expected: str = "finite numbers") -> None:
+    """Raise, naming the first place, unless all of `x` are finite. On a GPU this waits."""
+    good = array_module(x).isfinite(x)
+    if not good.all():
+        at = np.unravel_index(int(good.argmin()), x.shape)
+        raise ValueError(f"{name} is {float(x[at])} at {[int(i) for i in at]}, expected {expected}")
+
+
+def entries(state: Mapping[str, Any], name: str, expected: Iterable[str]) -> None:
+    """Raise unless a saved state has just the entries expected."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{name} is a {type(state).__name__}, expected arrays by name")
+    if state.keys() != set(expected):
+        raise ValueError(f"{name} has entries {sorted(state)}, expected {sorted(expected)}")
+
+
+# ---- the old names, until all use the new ones ------------------------------------------------
+
+
+def real_number(value: float, name: str) -> float:
+    """`value` as a float, if it is a real number and not a bool."""
+    return _real(value, name)
+
+
+def as_written(value: float | Decimal, name: str) -> Fraction | float:
+    """A share as the decimal that it is written as: np.float32(0.1) is 1/10, and so is 0.1."""
+    rough = float(value) if isinstance(value, Decimal) else _real(value, name)
+    return share(value, name) if math.isfinite(rough) else rough
+
+
+def at_least_zero(value: float, name: str) -> float:
+    """`value` as a float, if it is a finite number that is not negative."""
+    return number(value, name, least=0.0)

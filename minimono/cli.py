@@ -305,7 +305,7 @@ def bench(quick: bool, rounds: int | None, write: str | None) -> int:
 
     count = (3 if quick else 21) if rounds is None else rounds
     if count < 1:
-        raise ValueError(f"rounds: got {rounds}, expected 1 or more")
+        raise ValueError(f"rounds is {rounds}, expected 1 or more")
     results = run.run(quick, count, lambda line: print(line, flush=True))
     print("\n" + page.page(results, None))
     if write is not None:

@@ -265,7 +265,7 @@ def compare(
     is among the others.
     """
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: got {list(seeds)}, expected two or more different ones")
+        raise ValueError(f"seeds is {list(seeds)}, expected two or more different ones")
     if shared := sorted(set(seeds) & set(tuning_seeds)):
         raise ValueError(f"tuning_seeds: {shared} are seeds of the comparison too")
     tuning = tune(task, seeds=tuning_seeds, grid=grid, done=done)
@@ -331,7 +331,7 @@ def _values(values: Array, name: str) -> tuple[Array, Array]:
         raise ValueError(f"{name} have shape {values.shape}, expected (n,), two or more")
     if not np.isfinite(exact).all():
         first = int(np.isfinite(exact).argmin())
-        raise ValueError(f"{name}: got {exact[first]} at {first}, expected finite numbers")
+        raise ValueError(f"{name} is {exact[first]} at {first}, expected finite numbers")
     eps = float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
     return exact, 2.0 * eps * abs(exact)
 

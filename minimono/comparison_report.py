@@ -253,7 +253,7 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
     grid, tuning_seeds = (QUICK_GRID, QUICK_TUNING) if flags.quick else (GRID, TUNING_SEEDS)
     seeds = flags.seeds if flags.seeds is not None else 2 if flags.quick else SEEDS
     if not 2 <= seeds <= 1000:
-        parser.error(f"--seeds: got {seeds}, expected 2 to 1000")
+        parser.error(f"--seeds is {seeds}, expected 2 to 1000")
     results = Path("docs/results")
     if flags.write and flags.quick:
         parser.error("--write is for full results, not for those of --quick")

@@ -96,22 +96,22 @@ class Settings:
         self._check("seed", 0)
         if self.warmup >= self.steps:
             raise ValueError(
-                f"warmup: got {self.warmup}, expected less than the {self.steps} steps"
+                f"warmup is {self.warmup}, expected less than the {self.steps} steps"
             )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise ValueError(f"learning_rate: got {self.learning_rate}, expected more than 0")
+            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
         if self.channels % self.heads:
             raise ValueError(f"heads: {self.channels} channels do not divide into {self.heads}")
         if self.k > self.context * self.channels:
             raise ValueError(
-                f"k: got {self.k}, but after a block a piece has only "
+                f"k is {self.k}, but after a block a piece has only "
                 f"{self.context} x {self.channels} activations (context x channels)"
             )
 
     def _check(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if value < least:
-            raise ValueError(f"{name}: got {value}, expected {least} or more")
+            raise ValueError(f"{name} is {value}, expected {least} or more")
 
     @property
     def middle(self) -> list[str]:

@@ -48,7 +48,7 @@ def chosen(
     if OURS in environment:
         text = environment[OURS]
         if not (text.isdecimal() and int(text) >= 1):
-            raise ValueError(f"{OURS}: got {text!r}, expected a whole number, 1 or more")
+            raise ValueError(f"{OURS} is {text!r}, expected a whole number, 1 or more")
         return Arrangement(int(text), 1, f"{OURS} is set")
     for name in OF_BLAS:
         if environment.get(name):

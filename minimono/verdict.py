@@ -218,7 +218,7 @@ def _differences(values: Sequence[float] | Array, base: float | Sequence[float] 
     base = samples(np.ravel(base), "verdict: base").reshape(np.shape(base))
     if base.shape not in ((), values.shape):
         raise ValueError(
-            f"verdict: got values of shape {values.shape} against {base.shape}; expected as many "
+            f"verdict: values has shape {values.shape} against {base.shape}; expected as many "
             "of one as of the other, (n,) each, or a number to compare with"
         )
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and nan resolve nothing

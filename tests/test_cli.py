@@ -66,7 +66,7 @@ def test_a_text_that_is_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_bad_settings_name_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", tmp_path / "out")
-    assert "k: got 0" in refused(capsys, "demo", "--k", 0, *out)
+    assert "k is 0" in refused(capsys, "demo", "--k", 0, *out)
     assert "64 channels do not divide into 7" in refused(capsys, "demo", "--heads", 7, *out)
     assert not (tmp_path / "out").exists()
 

@@ -556,8 +556,8 @@ def test_the_picture_shows_each_seed_and_each_interval() -> None:
     ("flags", "message"),
     [
         (["--fast"], "unrecognized arguments: --fast"),
-        (["--seeds", "1"], "--seeds: got 1, expected 2 to 1000"),
-        (["--seeds", "0"], "--seeds: got 0, expected 2 to 1000"),
+        (["--seeds", "1"], "--seeds is 1, expected 2 to 1000"),
+        (["--seeds", "0"], "--seeds is 0, expected 2 to 1000"),
         (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
         (["--quick", "--write"], "--write is for full results, not for those of --quick"),
         (["--write"], "--write: there is no folder docs here; run it from the project's folder"),

@@ -173,14 +173,14 @@ def test_middle_blocks() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"steps": 0}, "steps: got 0, expected 1 or more"),
-        ({"batch": 1}, "batch: got 1, expected 2 or more"),
-        ({"k": 0}, "k: got 0, expected 1 or more"),
-        ({"k": 5000}, "k: got 5000, but after a block a piece has only 64 x 64"),
+        ({"steps": 0}, "steps is 0, expected 1 or more"),
+        ({"batch": 1}, "batch is 1, expected 2 or more"),
+        ({"k": 0}, "k is 0, expected 1 or more"),
+        ({"k": 5000}, "k is 5000, but after a block a piece has only 64 x 64"),
         ({"heads": 5}, "heads: 64 channels do not divide into 5"),
-        ({"warmup": 180}, "warmup: got 180, expected less than the 180 steps"),
-        ({"learning_rate": math.nan}, "learning_rate: got nan"),
-        ({"seed": -1}, "seed: got -1"),
+        ({"warmup": 180}, "warmup is 180, expected less than the 180 steps"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_settings_are_checked(wrong: dict[str, float], message: str) -> None:

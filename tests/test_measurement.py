@@ -57,7 +57,7 @@ def test_null_density_is_what_gaussian_neurons_give() -> None:
 
 
 def test_null_density_needs_a_variance() -> None:
-    with pytest.raises(ValueError, match=r"^null_density: m: got 1, expected 2"):
+    with pytest.raises(ValueError, match=r"^null_density: m is 1, expected 2"):
         measurement.null_density(np.zeros(1), 1)
 
 

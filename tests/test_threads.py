@@ -49,7 +49,7 @@ def test_the_table(
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
 def test_a_number_of_threads_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"MINIMONO_NUM_THREADS: got .*, expected a whole number"):
+    with pytest.raises(ValueError, match=r"MINIMONO_NUM_THREADS is .*, expected a whole number"):
         chosen({"MINIMONO_NUM_THREADS": text}, 4, 4, 4)
 
 
@@ -60,7 +60,7 @@ def test_the_command_says_so_in_a_line() -> None:
     )  # fmt: skip
     assert run.returncode == 2
     assert run.stderr == (
-        "minimono: MINIMONO_NUM_THREADS: got 'two', expected a whole number, 1 or more\n"
+        "minimono: MINIMONO_NUM_THREADS is 'two', expected a whole number, 1 or more\n"
     )
 
 

@@ -114,7 +114,7 @@ def test_values_in_a_row(of: Any, values: Any) -> None:
 @pytest.mark.parametrize("of", [interval, median, word])
 @pytest.mark.parametrize("among", [0, -1, 1.5, math.nan, True, "3"])
 def test_among_counts_conclusions(of: Any, among: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"among: got .*expected"):
+    with pytest.raises((TypeError, ValueError), match=r"among is .*expected"):
         of([1.0, 2.0, 4.0], among=among)
 
 
@@ -201,5 +201,5 @@ def test_median_words() -> None:
 
 @pytest.mark.parametrize("base", [[1.0], [1.0, 2.0], [[1.0, 2.0, 3.0]]])
 def test_as_many_of_one_as_of_the_other(base: list[float]) -> None:
-    with pytest.raises(ValueError, match="verdict: got values of shape"):
+    with pytest.raises(ValueError, match="verdict: values has shape"):
         word([1.0, 2.0, 3.0], base)

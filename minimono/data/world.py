@@ -374,7 +374,7 @@ def _empty_directions(directions: Array) -> Array:
 def _real(values: Array, name: str) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: got dtype {array.dtype}, expected real numbers")
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
     return array.astype(np.float64)
 
 
@@ -384,7 +384,7 @@ def _numbers(values: Array, name: str) -> Array:
     if not np.isfinite(array).all():
         index = np.unravel_index(int(np.isfinite(array).argmin()), array.shape)
         raise ValueError(
-            f"{name}: got {array[index]} at {[int(i) for i in index]}, expected finite numbers"
+            f"{name} is {array[index]} at {[int(i) for i in index]}, expected finite numbers"
         )
     return array
 
@@ -392,7 +392,7 @@ def _numbers(values: Array, name: str) -> Array:
 def _matrix(values: Array, name: str, axes: str) -> Array:
     array = _numbers(values, name)
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name}: got shape {array.shape}, expected {axes}, not empty")
+        raise ValueError(f"{name} has shape {array.shape}, expected {axes}, not empty")
     return array
 
 

@@ -347,7 +347,7 @@ def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
 
 def _check_channels(name: str, x: Tensor, eps: float, **parameters: Tensor) -> None:
     if not 0.0 <= eps < math.inf:
-        raise ValueError(f"{name}: eps: got {eps}, expected a finite number, 0 or more")
+        raise ValueError(f"{name}: eps is {eps}, expected a finite number, 0 or more")
     for key, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(

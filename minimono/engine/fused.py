@@ -1,29 +1,26 @@
-"""The seam between a reading version and its running version.
+"""A function of tensors that has a kernel: one entry on the tape.
 
-`@has_kernel()` above a function, say in `functional.py`, says: this is the formula, and there are
-kernels of the same name in `kernels/cpu.py` and `gpu.py`. Outside `minimono.reference()` a call
-goes to the kernel of the arrays' device, forward and backward, as one operation on the tape. A
-second derivative goes through the formula.
+`@with_kernel("losses")` above a function, say in `functional.py`, says: this is the formula, and
+`NAME_forward` and `NAME_backward` are in `kernels/cpu/losses.py` and `kernels/gpu/losses.py`.
+Outside `minimono.reference()` they run, if `kernels.seam` finds that they can. A second derivative
+goes through the formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
-from functools import cache, update_wrapper
+from functools import update_wrapper
 from inspect import signature
 from typing import Any, Generic, ParamSpec
 
-import numpy as np
-
 from minimono import kernels
-from minimono.backend import Device, device_of
+from minimono.backend import device_of
 from minimono.engine import dtypes
 from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
+from minimono.kernels.seam import device_with_float_kernels, kernel
 
 Parameters = ParamSpec("Parameters")
-
-_WITH_KERNELS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Fused(Generic[Parameters]):
@@ -51,11 +48,11 @@ class Fused(Generic[Parameters]):
             positional, named = dtypes.by_position(self.names, arguments, options)
         try:
             positional, arrays, answer = self.dtype_rule.settled(positional, self.numbers)
-            device = _device_with_kernels(arrays) if kernels.enabled() else None
+            device = device_with_float_kernels(arrays) if kernels.enabled() else None
             if device is None:
                 output = self.reading(*positional, **named)
             else:
-                forward = _kernel(device, self.part, self.name + "_forward")
+                forward = kernel(device, self.part, self.name + "_forward", self.name)
                 output = made_by(self, positional, arrays, named, *forward(*arrays, **named))
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
@@ -76,7 +73,9 @@ class Fused(Generic[Parameters]):
             return
         arrays = [a.array if isinstance(a, Tensor) else a for a in arguments]
         needed = tuple([id(a) in wanted for a in arguments])
-        backward = _kernel(device_of(output.array), self.part, self.name + "_backward")
+        # The kernel of the output's device, also in `reference()`: forward may have run outside.
+        device = device_of(output.array)
+        backward = kernel(device, self.part, self.name + "_backward", self.name)
         shares = backward(needed, cotangent.array, output.array, kept, *arrays, **options)
         for i, is_needed in enumerate(needed):
             if is_needed:
@@ -97,42 +96,11 @@ class Fused(Generic[Parameters]):
         yield from zip((arguments[i] for i in places), shares, strict=True)
 
 
-def has_kernel(
+def with_kernel(
     part: str = "",
 ) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
-    """Mark a reading version with running versions in `kernels.of(device, part)`."""
+    """Mark a formula on tensors whose kernels are in `kernels.of(device, part)`."""
     return lambda reading: Fused(reading, part)
 
 
-@cache
-def _kernel(device: Device, part: str, name: str) -> Callable[..., Any]:
-    function = name.removesuffix("_forward").removesuffix("_backward")
-    return getattr(kernels.of(device, part, by=function), name)  # type: ignore[no-any-return]
-
-
-def _device_with_kernels(arguments: list[Any]) -> Device | None:
-    """Kernels take arrays of one device and one float dtype, float32 or float64.
-
-    What an empty array gives, if anything, the formula says.
-    """
-    found, device = None, None
-    for a in arguments:
-        if type(a) is np.ndarray:
-            here: Device = "cpu"
-        elif not hasattr(a, "dtype"):
-            continue
-        elif device_of(a) == "cuda":
-            here = "cuda"
-        else:
-            return None  # of another library
-        if device not in (None, here):
-            return None
-        device = here
-        if not a.size:
-            return None
-        dtype = a.dtype
-        if dtype.kind in "fc":
-            if dtype not in _WITH_KERNELS or found not in (None, dtype):
-                return None
-            found = dtype
-    return None if found is None else device
+has_kernel = with_kernel  # until all use the new name

@@ -273,13 +273,13 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 def _plain(data: Any) -> Array:
     """What was assigned to `data`, as an array that every kernel can read."""
     if isinstance(data, Tensor):
-        raise TypeError("data: got a Tensor, expected an array: assign tensor.data")
+        raise TypeError("data is a Tensor, expected an array: assign tensor.data")
     try:
         array = backend.as_array(data)
     except (TypeError, ValueError) as error:
         raise TypeError(f"data: {error}") from error
     if array.dtype.kind not in "fiubc":
-        raise TypeError(f"data: got dtype {array.dtype}, expected numbers")
+        raise TypeError(f"data has dtype {array.dtype}, expected numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

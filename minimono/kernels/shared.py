@@ -33,7 +33,7 @@ def linear_gradients(
 
 def check_layer_norm(x: Array, eps: float, **parameters: Array) -> None:
     if not 0.0 <= eps < math.inf:
-        raise ValueError(f"layer_norm: eps: got {eps}, expected a finite number, 0 or more")
+        raise ValueError(f"layer_norm: eps is {eps}, expected a finite number, 0 or more")
     for name, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(

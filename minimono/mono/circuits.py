@@ -439,7 +439,7 @@ def _pair_distances(points: Array, name: str) -> Array:
 def _activations(x: Tensor | Array, name: str) -> Array:
     x = as_activations(x.data if isinstance(x, Tensor) else x, name)
     if x.ndim < 2:
-        raise ValueError(f"{name}: got shape {x.shape}, expected (B, C, ...)")
+        raise ValueError(f"{name} has shape {x.shape}, expected (B, C, ...)")
     check_finite(x, name)
     return x
 
@@ -447,7 +447,7 @@ def _activations(x: Tensor | Array, name: str) -> Array:
 def _matrix(x: Array, name: str, axes: str) -> Array:
     x = _activations(x, name)
     if x.ndim != 2:
-        raise ValueError(f"{name}: got shape {x.shape}, expected {axes}")
+        raise ValueError(f"{name} has shape {x.shape}, expected {axes}")
     largest = float(abs(x).max())
     if largest > 1e145:
         raise ValueError(
@@ -459,10 +459,10 @@ def _matrix(x: Array, name: str, axes: str) -> Array:
 def _labels(labels: Array, count: int | None, name: str) -> Array:
     labels = as_array(labels)
     if labels.dtype.kind not in "iub":
-        raise TypeError(f"{name}: got dtype {labels.dtype}, expected whole numbers")
+        raise TypeError(f"{name} has dtype {labels.dtype}, expected whole numbers")
     if labels.ndim != 1 or labels.size == 0 or (count is not None and len(labels) != count):
         wanted = "(B,)" if count is None else f"({count},), one for each sample"
-        raise ValueError(f"{name}: got shape {labels.shape}, expected {wanted}")
+        raise ValueError(f"{name} has shape {labels.shape}, expected {wanted}")
     return labels
 
 

@@ -468,11 +468,11 @@ def _zero_or_one(mask: Array, name: str) -> Array:
     """A mask as booleans in the computer's own memory."""
     mask = to_host(as_array(mask))
     if mask.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: got dtype {mask.dtype}, expected 0 and 1 or booleans")
+        raise TypeError(f"{name} has dtype {mask.dtype}, expected 0 and 1 or booleans")
     other = mask[(mask != 0) & (mask != 1)]
     if other.size:
         raise ValueError(
-            f"{name}: got {other[0]}, expected only 0 and 1; for weights write weights != 0"
+            f"{name} is {other[0]}, expected only 0 and 1; for weights write weights != 0"
         )
     return mask.astype(np.bool)
 
@@ -488,7 +488,7 @@ def _largest(sizes: Array, share: Fraction | float) -> Array:
 
 def _xavier(shape: tuple[int, ...], rng: np.random.Generator, name: str) -> Array:
     if len(shape) < 2:
-        raise ValueError(f"{name}: got {shape}, expected (out, in) or (out, in, y, x); no biases")
+        raise ValueError(f"{name} is {shape}, expected (out, in) or (out, in, y, x); no biases")
     shape = tuple(whole_number(size, name, least=1) for size in shape)
     fan_in, fan_out = math.prod(shape[1:]), shape[0] * math.prod(shape[2:])
     bound = math.sqrt(6 / (fan_in + fan_out))

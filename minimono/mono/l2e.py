@@ -286,7 +286,7 @@ class MovingThreshold:
         """Take over a state from `state_dict`. If it raises, the threshold is as before."""
         name = "MovingThreshold.load_state_dict"
         if state.keys() != {"value"}:
-            raise ValueError(f"{name}: got entries {sorted(state)}, expected ['value']")
+            raise ValueError(f"{name}: state has entries {sorted(state)}, expected ['value']")
         value = to_host(state["value"])
         if value.dtype != np.float64 or value.shape != ():
             raise TypeError(
@@ -537,11 +537,11 @@ def _numbers(values: Array, name: str, *, least: int) -> Array:
     """Feature numbers as integers."""
     values = as_array(values)
     if values.dtype.kind not in "iu":
-        raise TypeError(f"{name}: got dtype {values.dtype}, expected whole numbers")
+        raise TypeError(f"{name} has dtype {values.dtype}, expected whole numbers")
     if values.size == 0:
-        raise ValueError(f"{name}: got shape {values.shape}, which is empty")
+        raise ValueError(f"{name} has shape {values.shape}, which is empty")
     if (values < least).any():
-        raise ValueError(f"{name}: got {int(values.min())}, expected {least} or more")
+        raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
     return values.astype(np.int64)
 
 
@@ -550,11 +550,11 @@ def _memberships(features: Array, name: str) -> Array:
     features = as_array(features)
     if features.ndim == 2 and features.dtype == bool:
         if features.size == 0:
-            raise ValueError(f"{name}: got shape {features.shape}, expected an input and a feature")
+            raise ValueError(f"{name} has shape {features.shape}, expected an input and a feature")
         return features
     if features.ndim != 1 or features.dtype == bool:
         raise TypeError(
-            f"{name}: got {features.dtype} of shape {features.shape}, expected booleans (B, L) or "
+            f"{name} is {features.dtype} of shape {features.shape}, expected booleans (B, L) or "
             "whole numbers (B,)"
         )
     numbers = _numbers(features, name, least=0)
@@ -564,7 +564,7 @@ def _memberships(features: Array, name: str) -> Array:
 
 def _check_below(numbers: Array, size: int, name: str) -> None:
     if (numbers >= size).any():
-        raise ValueError(f"{name}: got feature {int(numbers.max())}, the inputs have {size}")
+        raise ValueError(f"{name} has feature {int(numbers.max())}, the inputs have {size}")
 
 
 def _between_0_and_1(value: float, name: str) -> float:

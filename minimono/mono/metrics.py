@@ -74,7 +74,7 @@ def class_selectivity(z: Array, labels: Array) -> Array:
     xp = array_module(z, labels)
     if labels.dtype.kind not in "iub":
         raise TypeError(
-            f"class_selectivity: labels: got dtype {labels.dtype}, expected whole numbers"
+            f"class_selectivity: labels has dtype {labels.dtype}, expected whole numbers"
         )
     if labels.shape != z.shape[:1]:
         raise ValueError(
@@ -250,7 +250,7 @@ def _values(x: Array, name: str) -> Array:
 def _matrix(x: Array, name: str, axes: str) -> Array:
     x = _values(x, name)
     if x.ndim != 2:
-        raise ValueError(f"{name}: got shape {x.shape}, expected {axes}")
+        raise ValueError(f"{name} has shape {x.shape}, expected {axes}")
     return x
 
 
@@ -283,4 +283,4 @@ def _check(x: Array, good: Array, name: str, expected: str) -> None:
     """Raise with the first entry that is not good."""
     if not good.all():
         index = tuple(int(i) for i in np.unravel_index(int(good.argmin()), x.shape))
-        raise ValueError(f"{name}: got {float(x[index])} at {list(index)}, {expected}")
+        raise ValueError(f"{name} is {float(x[index])} at {list(index)}, {expected}")

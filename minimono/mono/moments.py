@@ -267,17 +267,17 @@ def for_kernels(z: Array, name: str = "activations") -> Array:
 def check_activations(z: Array, name: str) -> Array:
     """Raise if `z` cannot be activations of shape (B, *neurons)."""
     if isinstance(z, np.ma.MaskedArray):
-        raise TypeError(f"{name}: got a masked array; select the unmasked samples first")
+        raise TypeError(f"{name} is a masked array; select the unmasked samples first")
     z = as_array(z)
     if not is_real(z.dtype):
         raise TypeError(
-            f"{name}: got dtype {z.dtype}, expected real numbers (float16, float32, float64, "
+            f"{name} has dtype {z.dtype}, expected real numbers (float16, float32, float64, "
             "integers or bools)"
         )
     if z.ndim == 0:
-        raise ValueError(f"{name}: got a single number, expected shape (B, *neurons)")
+        raise ValueError(f"{name} is a single number, expected shape (B, *neurons)")
     if z.size == 0:
-        raise ValueError(f"{name}: got shape {z.shape}, expected a sample and a neuron at least")
+        raise ValueError(f"{name} has shape {z.shape}, expected a sample and a neuron at least")
     return z
 
 

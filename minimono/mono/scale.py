@@ -436,7 +436,7 @@ class ScaleTracker:
         expected = self.state_dict().keys()
         if state.keys() != expected:
             raise ValueError(
-                f"ScaleTracker.load_state_dict: got entries {sorted(state)}, "
+                f"ScaleTracker.load_state_dict: state has entries {sorted(state)}, "
                 f"expected {sorted(expected)}"
             )
         name = "ScaleTracker.load_state_dict"

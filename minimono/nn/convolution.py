@@ -199,5 +199,5 @@ def check_image(image: Sequence[int], name: str) -> tuple[int, int, int]:
     """The sizes (C, Y, X) of an image."""
     sizes = checks.whole_numbers(image, name, least=1)
     if len(sizes) != 3:
-        raise ValueError(f"{name}: got {sizes}, expected (C, Y, X)")
+        raise ValueError(f"{name} is {sizes}, expected (C, Y, X)")
     return sizes

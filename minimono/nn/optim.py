@@ -209,10 +209,10 @@ class Adam(Optimiser):
         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
     ):  # fmt: skip
         if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ValueError(f"betas: got {betas!r}, expected two numbers, each 0 <= beta < 1")
+            raise ValueError(f"betas is {betas!r}, expected two numbers, each 0 <= beta < 1")
         self.betas = (real_number(betas[0], "betas"), real_number(betas[1], "betas"))
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ValueError(f"betas: got {betas!r}, expected two numbers, each 0 <= beta < 1")
+            raise ValueError(f"betas is {betas!r}, expected two numbers, each 0 <= beta < 1")
         self.eps = at_least_zero(eps, "eps")
         self.weight_decay = at_least_zero(weight_decay, "weight_decay")
         super().__init__(parameters, lr, ("mean", "square"))
@@ -374,7 +374,7 @@ def _tensors(parameters: Iterable[Tensor], name: str) -> list[Tensor]:
     """Several tensors as a list. One alone would be taken apart into its rows."""
     if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
         raise TypeError(
-            f"{name}: got a {type(parameters).__name__}, expected several tensors: "
+            f"{name} is a {type(parameters).__name__}, expected several tensors: "
             "model.parameters(), or [p]"
         )
     checked = list(parameters)
@@ -396,7 +396,7 @@ def _not_an_array(name: str, i: int, p: Tensor) -> str:
 def _checked(parameters: Iterable[Tensor]) -> list[Tensor]:
     checked = _tensors(parameters, "parameters")
     if not checked:
-        raise ValueError("parameters: got an empty list, expected at least one tensor")
+        raise ValueError("parameters is an empty list, expected at least one tensor")
     for i, p in enumerate(checked):
         if p.origin is not None:
             raise ValueError(

@@ -35,4 +35,4 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
 
 def _check(rng: np.random.Generator, name: str) -> None:
     if not isinstance(rng, np.random.Generator):  # a seed has no state to keep
-        raise TypeError(f"{name}: rng: got {rng!r}, expected a numpy.random.Generator")
+        raise TypeError(f"{name}: rng is {rng!r}, expected a numpy.random.Generator")

@@ -158,7 +158,7 @@ def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
     if not isinstance(model, Module):
         raise TypeError(f"taps: model is a {type(model).__name__}, expected a Module")
     if not isinstance(pattern, str):
-        raise TypeError(f'taps: got {pattern!r}, expected the name of a tap, or a pattern: "*.out"')
+        raise TypeError(f'taps is {pattern!r}, expected the name of a tap, or a pattern: "*.out"')
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}
     found = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
     if not found or (one and len(found) > 1):

@@ -164,7 +164,7 @@ def encode(value: Value) -> Any:
     elif array.dtype == object:
         entry |= {"dtype": "integer", "text": [str(v) for v in flat]}
     else:
-        raise TypeError(f"encode: got dtype {array.dtype}, expected float64, int64 or bool")
+        raise TypeError(f"encode: array has dtype {array.dtype}, expected float64, int64 or bool")
     return entry
 
 

@@ -274,4 +274,4 @@ def test_pictures(tmp_path: Path) -> None:
 
 def test_bad_rounds_are_refused(capsys: Any) -> None:
     assert cli.main(["bench", "--rounds", "0"]) == 2
-    assert capsys.readouterr().err == "minimono: rounds: got 0, expected 1 or more\n"
+    assert capsys.readouterr().err == "minimono: rounds is 0, expected 1 or more\n"

@@ -172,7 +172,7 @@ def test_batches_hold_no_image_twice_and_go_on_from_the_generators_state() -> No
         (lambda d, r: shuffled_split(*d, fraction=1.0, rng=r), "fraction is 1.0, expected 0 <"),
         (lambda d, r: shuffled_split(*d, fraction=math.nan, rng=r), "fraction is nan"),
         (lambda d, r: shuffled_split(*d, fraction=0.01, rng=r), "5 images are too few"),
-        (lambda d, r: image_batches(*d, batch=0, rng=r), r"image_batches: batch: got 0"),
+        (lambda d, r: image_batches(*d, batch=0, rng=r), r"image_batches: batch is 0"),
         (lambda d, r: image_batches(*d, batch=6, rng=r), r"batch is 6, expected 1\.\.5"),
         (lambda d, r: image_batches(d.images, d.labels[:, None], batch=2, rng=r), "a label"),
     ],

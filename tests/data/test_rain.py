@@ -231,9 +231,9 @@ def test_the_loss_has_its_gradient_and_keeps_float32() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: simulate_rain(0, rng=seeded()), "simulate_rain: sequences: got 0, expected 1"),
-        (lambda: simulate_rain(1, cells=0, rng=seeded()), "simulate_rain: cells: got 0"),
-        (lambda: rain_batches(batch=0, rng=seeded()), "rain_batches: batch: got 0"),
+        (lambda: simulate_rain(0, rng=seeded()), "simulate_rain: sequences is 0, expected 1"),
+        (lambda: simulate_rain(1, cells=0, rng=seeded()), "simulate_rain: cells is 0"),
+        (lambda: rain_batches(batch=0, rng=seeded()), "rain_batches: batch is 0"),
         (lambda: rain_batches(batch=1, frames_out=0, rng=seeded()), "rain_batches: frames_out"),
         (lambda: rainfall_to_pixels(np.array([-1.0])), "rainfall is negative or nan"),
         (lambda: rainfall_to_pixels(np.array([math.nan])), "or nan in places, expected mm/h"),

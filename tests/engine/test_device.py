@@ -51,7 +51,7 @@ def test_with_cupy_but_without_a_gpu(cupy_without_gpu: None) -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "CPU", "", 0])
 def test_unknown_devices(device: str) -> None:
     for ask in (lambda: tensor([1.0], device=device), lambda: tensor([1.0]).to(device)):
-        with pytest.raises(ValueError, match=r'device: got .*, expected "cpu" or "cuda"'):
+        with pytest.raises(ValueError, match=r'device is .*, expected "cpu" or "cuda"'):
             ask()
 
 

@@ -502,8 +502,8 @@ TWINS: dict[str, Twin] = {
     "log_softmax": Twin(softmax(F.log_softmax)),
     "log_softmax|with_dtype": Twin(softmax(F.log_softmax), dtype="float64"),
     "nn.functional.cross_entropy": Twin(cross_entropy, refuses="no targets", indices=(1,)),
-    "nn.functional.layer_norm": Twin(norm(F.layer_norm), refuses="eps: got -"),
-    "nn.functional.rms_norm": Twin(rms_norm, refuses="eps: got -"),
+    "nn.functional.layer_norm": Twin(norm(F.layer_norm), refuses="eps is -"),
+    "nn.functional.rms_norm": Twin(rms_norm, refuses="eps is -"),
     "nn.functional.linear": Twin(F.linear),
     "nn.functional.embedding": Twin(embedding, kind="exact", indices=(1,)),
     "nn.functional.scaled_dot_product_attention": Twin(

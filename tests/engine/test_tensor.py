@@ -625,10 +625,10 @@ def test_a_leaf_owns_its_gradient() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (tensor([1.0, 2.0]), "data: got a Tensor, expected an array: assign tensor.data"),
-        (None, "data: got dtype object, expected numbers"),
-        (["a", "b"], "data: got dtype <U1, expected numbers"),
-        (np.ma.array([1.0, 2.0], mask=[True, False]), "data: got a masked array"),
+        (tensor([1.0, 2.0]), "data is a Tensor, expected an array: assign tensor.data"),
+        (None, "data has dtype object, expected numbers"),
+        (["a", "b"], "data has dtype <U1, expected numbers"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), "data: a masked array"),
         ([[1.0], [1.0, 2.0]], "data: "),
     ],
     ids=["Tensor", "None", "text", "masked", "ragged"],

@@ -91,7 +91,7 @@ def test_what_is_not_finite_is_out_of_range(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [True, np.True_, "0.5", None, 1j, np.array([0.5])])
 def test_what_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^p: got .*expected a number"):
+    with pytest.raises(TypeError, match=r"^p is .*expected a number"):
         as_written(value, "p")
 
 

@@ -251,8 +251,8 @@ def test_between_taps_refuses_what_it_cannot_attribute() -> None:
     ("change", "error", "message"),
     [
         ({"channel": 3}, ValueError, r"channel is 3, but shape \(2, 3\) has 3 channels"),
-        ({"channel": -1}, ValueError, "channel: got -1"),
-        ({"channel": 1.0}, TypeError, "channel: got 1.0"),
+        ({"channel": -1}, ValueError, "channel is -1"),
+        ({"channel": 1.0}, TypeError, "channel is 1.0"),
         ({"channel_axis": 0}, ValueError, "no channel_axis 0"),
         ({"channel_axis": 2}, ValueError, r"x has shape \(2, 4\), which has no channel_axis 2"),
         ({"x": np.array([[1.0, 1, 1, 1], [1, np.nan, 1, 1]])}, ValueError, "neuron 1 of sample 1"),
@@ -417,10 +417,10 @@ def test_inertia_against_scikit_learn() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"k": 0}, ValueError, "k: got 0"),
-        ({"k": 2.0}, TypeError, "k: got 2.0"),
+        ({"k": 0}, ValueError, "k is 0"),
+        ({"k": 2.0}, TypeError, "k is 2.0"),
         ({"k": 4}, ValueError, r"k is 4, but rho \(3, 2\) has only 3 rows that differ"),
-        ({"starts": 0}, ValueError, "starts: got 0"),
+        ({"starts": 0}, ValueError, "starts is 0"),
         ({"rho": np.ones((3, 2))}, ValueError, "only 1 rows that differ"),
         ({"rho": np.ones(3)}, ValueError, r"expected \(B, C"),
         ({"rho": np.ones((2, 2, 2))}, ValueError, r"expected \(B, C\)"),
@@ -525,7 +525,7 @@ def test_split_weights_leaves_its_input_and_refuses() -> None:
     for ratio in (0.0, 1.5, -1.0, math.nan):
         with pytest.raises(ValueError, match="expected above 0 and up to 1"):
             split_weights(w, one, two, ratio)
-    with pytest.raises(TypeError, match="ratio: got True"):
+    with pytest.raises(TypeError, match="ratio is True"):
         split_weights(w, one, two, True)
 
 
@@ -560,7 +560,7 @@ def test_evaluation_where_it_is_undefined() -> None:
         alignment(e[:2], e[:2])
     with pytest.raises(ValueError, match="rho has 3 samples, embeddings 2"):
         alignment(e, e[:2])
-    with pytest.raises(ValueError, match=r"labels: got shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels has shape \(2,\), expected \(3,\)"):
         cluster_distances(e, [0, 1])
     with pytest.raises(TypeError, match="expected whole numbers"):
         cluster_distances(e, [0.0, 1.0, 1.0])
@@ -571,9 +571,9 @@ def test_evaluation_where_it_is_undefined() -> None:
 def test_purity() -> None:
     assert cluster_purity([1, 1, 0, 0], [0, 0, 1, 1]) == 1.0
     assert cluster_purity([0, 0, 0, 0], [0, 0, 1, 1]) == 0.5
-    with pytest.raises(ValueError, match=r"truth: got shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"truth has shape \(1,\)"):
         cluster_purity([0, 1], [0])
-    with pytest.raises(ValueError, match="labels: got shape"):
+    with pytest.raises(ValueError, match="labels has shape"):
         cluster_purity(np.zeros(0, int), np.zeros(0, int))
 
 

@@ -82,7 +82,7 @@ def test_decorrelation_ignores_lengths_and_order() -> None:
         (np.ones((1, 3)), ValueError, "z has 1 input"),
         (np.array([[1.0, 2.0], [0.0, 0.0]]), ValueError, "0 everywhere for input 1"),
         (np.array([[1.0], [np.nan]]), ValueError, "neuron 0 of sample 1 is nan"),
-        (np.array([["a"]]), TypeError, "feature_decorrelation: z: got dtype"),
+        (np.array([["a"]]), TypeError, "feature_decorrelation: z has dtype"),
         (np.ones((0, 3)), ValueError, "a sample and a neuron at least"),
     ],
 )

@@ -441,10 +441,10 @@ ON3, ON2 = np.ones(3, bool), np.ones(2, bool)
         ([3, 2], [1], ValueError, "emergence: got 2 widths and 1 active counts; both need"),
         ([], [], ValueError, "emergence: got no layers"),
         ([3, 2], [1, 3], ValueError, r"emergence: active\[1\] is 3, but layer 1 has 2 nodes"),
-        ([3, 2], [-1, 2], ValueError, r"active\[0\]: got -1, expected 0 or more"),
-        ([0, 2], [0, 2], ValueError, r"widths\[0\]: got 0, expected 1 or more"),
-        ([3.0, 2], [1, 2], TypeError, r"widths\[0\]: got 3.0, expected a whole number"),
-        ([3, 2], [1, True], TypeError, r"active\[1\]: got True, expected a whole number"),
+        ([3, 2], [-1, 2], ValueError, r"active\[0\] is -1, expected 0 or more"),
+        ([0, 2], [0, 2], ValueError, r"widths\[0\] is 0, expected 1 or more"),
+        ([3.0, 2], [1, 2], TypeError, r"widths\[0\] is 3.0, expected a whole number"),
+        ([3, 2], [1, True], TypeError, r"active\[1\] is True, expected a whole number"),
     ],
 )
 def test_bad_widths(widths, active, error, message: str) -> None:
@@ -469,9 +469,9 @@ def test_bad_widths(widths, active, error, message: str) -> None:
         ),
         ([np.ones((3, 2))], [ON3, ON2], ValueError, r"masks\[0\] has shape \(3, 2\), expected \(2"),
         ([np.ones(6)], [ON3, ON2], ValueError, r"masks\[0\] has shape \(6,\), expected \(2, 3\)"),
-        ([np.full((2, 3), 0.5)], [ON3, ON2], ValueError, r"masks\[0\]: got 0.5, expected only 0"),
-        ([np.full((2, 3), np.nan)], [ON3, ON2], ValueError, r"masks\[0\]: got nan"),
-        ([np.full((2, 3), "1")], [ON3, ON2], TypeError, r"masks\[0\]: got dtype <U1"),
+        ([np.full((2, 3), 0.5)], [ON3, ON2], ValueError, r"masks\[0\] is 0.5, expected only 0"),
+        ([np.full((2, 3), np.nan)], [ON3, ON2], ValueError, r"masks\[0\] is nan"),
+        ([np.full((2, 3), "1")], [ON3, ON2], TypeError, r"masks\[0\] has dtype <U1"),
         ([], [ON3, ON2], ValueError, "got 0 masks for 2 layers of nodes, expected 1"),
         ([], [], ValueError, "emergence_of_masks: got no layers"),
         ([], [np.ones(0, bool)], ValueError, r"active\[0\] has shape \(0,\), expected one node"),
@@ -506,13 +506,13 @@ def test_bad_conv_masks() -> None:
         ValueError, match=r"ConvMask: kernel has shape \(2, 2\), expected \(out, in"
     ):
         ConvMask(np.ones((2, 2)))
-    with pytest.raises(ValueError, match=r"ConvMask: kernel: got 0.3, expected only 0 and 1"):
+    with pytest.raises(ValueError, match=r"ConvMask: kernel is 0.3, expected only 0 and 1"):
         ConvMask(np.full((1, 1, 1, 1), 0.3))
-    with pytest.raises(ValueError, match="ConvMask: stride: got 0, expected 1 or more"):
+    with pytest.raises(ValueError, match="ConvMask: stride is 0, expected 1 or more"):
         ConvMask(np.ones((1, 1, 1, 1)), stride=0)
-    with pytest.raises(TypeError, match=r"ConvMask: padding: got 0.5, expected a whole number"):
+    with pytest.raises(TypeError, match=r"ConvMask: padding is 0.5, expected a whole number"):
         ConvMask(np.ones((1, 1, 1, 1)), padding=0.5)
-    with pytest.raises(ValueError, match="pool_mask: size: got 0"):
+    with pytest.raises(ValueError, match="pool_mask: size is 0"):
         pool_mask(1, 0)
 
 
@@ -546,7 +546,7 @@ def test_bad_activations() -> None:
         active_nodes(np.array([[0.0, np.nan]]))
     with pytest.raises(ValueError, match="threshold is nan"):
         active_counts(np.ones((1, 1)), np.nan)
-    with pytest.raises(TypeError, match=r"active_nodes: threshold: got '0.05', expected a number"):
+    with pytest.raises(TypeError, match=r"active_nodes: threshold is '0.05', expected a number"):
         active_nodes(np.ones((1, 1)), "0.05")
     with pytest.raises(ValueError, match=r"""per is 'neuron', expected "batch" or "sample"$"""):
         active_counts(np.ones((1, 1)), per="neuron")
@@ -554,10 +554,10 @@ def test_bad_activations() -> None:
 
 def test_bad_relative_emergence() -> None:
     with pytest.raises(
-        ValueError, match="relative_emergence: parameters: got 0, expected 1 or more"
+        ValueError, match="relative_emergence: parameters is 0, expected 1 or more"
     ):
         relative_emergence(5, 0)
-    with pytest.raises(TypeError, match=r"relative_emergence: value: got 5.0, expected a whole"):
+    with pytest.raises(TypeError, match=r"relative_emergence: value is 5.0, expected a whole"):
         relative_emergence(5.0, 1)
     with pytest.raises(OverflowError, match=r"above float64's largest number.*Fraction"):
         relative_emergence(10**400, 3)
@@ -570,9 +570,9 @@ def test_bad_relative_emergence() -> None:
         ([], 0.5, ValueError, "weights is empty, expected an array for each layer"),
         ([np.ones(2)], 1.5, ValueError, "fraction is 1.5, expected 0 to 1"),
         ([np.ones(2)], np.nan, ValueError, "fraction is nan, expected 0 to 1"),
-        ([np.ones(2)], True, TypeError, "fraction: got True, expected a number"),
+        ([np.ones(2)], True, TypeError, "fraction is True, expected a number"),
         ([np.ones(2), np.array([np.inf])], 0.5, ValueError, r"weights\[1\] holds nan or infinity"),
-        ([np.ones(2), np.array(["a"])], 0.5, TypeError, r"weights\[1\]: got dtype <U1"),
+        ([np.ones(2), np.array(["a"])], 0.5, TypeError, r"weights\[1\] has dtype <U1"),
     ],
 )
 def test_bad_weights(weights, fraction, error, message: str) -> None:
@@ -594,12 +594,12 @@ def test_bad_alpha(alpha: float) -> None:
 def test_bad_shapes() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(
-        ValueError, match=r"shapes\[1\]: got \(2,\), expected \(out, in\).*no biases"
+        ValueError, match=r"shapes\[1\] is \(2,\), expected \(out, in\).*no biases"
     ):
         initialise_by_distance([(2, 2), (2,)], 2, rng=rng)
-    with pytest.raises(ValueError, match=r"shapes\[0\]: got 0, expected 1 or more"):
+    with pytest.raises(ValueError, match=r"shapes\[0\] is 0, expected 1 or more"):
         initialise_by_distance([(2, 0)], 2, rng=rng)
-    with pytest.raises(TypeError, match="alpha: got '2', expected a number"):
+    with pytest.raises(TypeError, match="alpha is '2', expected a number"):
         initialise_by_distance([(2, 2)], "2", rng=rng)
 
 

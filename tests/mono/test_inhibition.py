@@ -200,8 +200,8 @@ def test_nothing_and_everything_flagged() -> None:
         ({"z": np.array(1.0), "mask": np.array(True), "mean": np.ones(1)}, ValueError, "a single"),
         ({"strength": np.nan}, ValueError, "strength is nan, expected a finite number"),
         ({"strength": -np.inf}, ValueError, "strength is -inf, expected a finite number"),
-        ({"strength": "1"}, TypeError, "strength: got '1', expected a number"),
-        ({"strength": True}, TypeError, "strength: got True, expected a number"),
+        ({"strength": "1"}, TypeError, "strength is '1', expected a number"),
+        ({"strength": True}, TypeError, "strength is True, expected a number"),
     ],
 )
 def test_errors_of_deactivate(change, error, message) -> None:
@@ -551,15 +551,15 @@ def test_on_a_gpu(convention) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": 0}, ValueError, "MEmeL: k: got 0, expected 1 or more"),
-        ({"k": 1.0}, TypeError, "MEmeL: k: got 1.0, expected a whole number"),
-        ({"k": True}, TypeError, "MEmeL: k: got True, expected a whole number"),
+        ({"k": 0}, ValueError, "MEmeL: k is 0, expected 1 or more"),
+        ({"k": 1.0}, TypeError, "MEmeL: k is 1.0, expected a whole number"),
+        ({"k": True}, TypeError, "MEmeL: k is True, expected a whole number"),
         ({"strength": np.inf}, ValueError, "MEmeL: strength is inf, expected a finite number"),
         ({"strength": np.nan}, ValueError, "MEmeL: strength is nan, expected a finite number"),
-        ({"strength": "reversed"}, TypeError, "MEmeL: strength: got 'reversed'"),
-        ({"start_after": -1}, ValueError, "MEmeL: start_after: got -1, expected 0 or more"),
-        ({"start_after": 2.5}, TypeError, "MEmeL: start_after: got 2.5"),
-        ({"forget_after": 0}, ValueError, "forget_after: got 0, expected 1 or more"),
+        ({"strength": "reversed"}, TypeError, "MEmeL: strength is 'reversed'"),
+        ({"start_after": -1}, ValueError, "MEmeL: start_after is -1, expected 0 or more"),
+        ({"start_after": 2.5}, TypeError, "MEmeL: start_after is 2.5"),
+        ({"forget_after": 0}, ValueError, "forget_after is 0, expected 1 or more"),
         ({"compensation": -0.1}, ValueError, "compensation is -0.1"),
         ({"convention": "code"}, ValueError, "convention is 'code'"),
     ],

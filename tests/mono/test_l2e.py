@@ -136,7 +136,7 @@ def test_undefined_feature_scales_are_nan() -> None:
         (np.ones((2, 2)), np.array([[0, 1], [1, 0]]), TypeError, "expected booleans (B, L) or"),
         (np.ones((2, 2)), np.ones((2, 0), dtype=bool), ValueError, "an input and a feature"),
         (np.array([[1.0], [np.nan]]), np.array([0, 1]), ValueError, "neuron 0 of sample 1 is nan"),
-        (np.array([["a"], ["b"]]), np.array([0, 1]), TypeError, "feature_scale: z: got dtype"),
+        (np.array([["a"], ["b"]]), np.array([0, 1]), TypeError, "feature_scale: z has dtype"),
     ],
 )
 def test_bad_input_of_feature_scale(z, features, error, message) -> None:
@@ -256,7 +256,7 @@ def test_kolmogorov_smirnov_of_disjoint_samples_is_one() -> None:
     assert kolmogorov_smirnov(np.arange(3), np.arange(3, 9)) == 1.0
     with pytest.raises(ValueError, match="other contains nan"):
         kolmogorov_smirnov(np.ones(2), np.array([np.nan]))
-    with pytest.raises(ValueError, match="kolmogorov_smirnov: sample: got shape"):
+    with pytest.raises(ValueError, match="kolmogorov_smirnov: sample has shape"):
         kolmogorov_smirnov(np.empty(0), np.ones(2))
 
 
@@ -453,7 +453,7 @@ def test_bad_settings_of_the_threshold(bad) -> None:
 def test_bad_settings_of_other_types() -> None:
     with pytest.raises(TypeError, match="expected a number"):
         MovingThreshold("0.1")
-    with pytest.raises(TypeError, match="MovingThreshold: phi: got dtype"):
+    with pytest.raises(TypeError, match="MovingThreshold: phi has dtype"):
         MovingThreshold().select(np.array([["a"]]))
 
 

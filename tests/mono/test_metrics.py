@@ -381,11 +381,11 @@ def test_everything_is_computed_in_float64(name, call, dtype) -> None:
 @every_input
 def test_bad_values(name, call) -> None:
     for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match=rf"^{name}: got {bad} at \[2, 0\], expected finite"):
+        with pytest.raises(ValueError, match=rf"^{name} is {bad} at \[2, 0\], expected finite"):
             call(np.array([[1.0, 1.0], [2.0, 2.0], [bad, 1.0]]))
-    with pytest.raises(TypeError, match=f"^{name}: got dtype complex128"):
+    with pytest.raises(TypeError, match=f"^{name} has dtype complex128"):
         call(np.ones((2, 2), complex))
-    with pytest.raises(ValueError, match=rf"^{name}: got shape \(3, 0\)"):
+    with pytest.raises(ValueError, match=rf"^{name} has shape \(3, 0\)"):
         call(np.ones((3, 0)))
 
 
@@ -395,17 +395,17 @@ def test_bad_values(name, call) -> None:
         (
             lambda: feature_dimensionality(np.ones(3)),
             ValueError,
-            r"feature_dimensionality: features: got shape \(3,\), expected \(F, D\)",
+            r"feature_dimensionality: features has shape \(3,\), expected \(F, D\)",
         ),
         (
             lambda: class_selectivity(np.array([[1.0, 2.0], [0.5, -0.5]]), [0, 1]),
             ValueError,
-            r"class_selectivity: z: got -0.5 at \[1, 1\], expected no negative numbers: take act",
+            r"class_selectivity: z is -0.5 at \[1, 1\], expected no negative numbers: take act",
         ),
         (
             lambda: class_selectivity(np.ones((2, 1)), [0.0, 1.0]),
             TypeError,
-            "class_selectivity: labels: got dtype float64, expected whole numbers",
+            "class_selectivity: labels has dtype float64, expected whole numbers",
         ),
         (
             lambda: class_selectivity(np.ones((2, 1)), [0, 1, 1]),
@@ -420,12 +420,12 @@ def test_bad_values(name, call) -> None:
         (
             lambda: single_feature_purity(np.array([1.0, -2.0])),
             ValueError,
-            r"single_feature_purity: responses: got -2.0 at \[1\], expected no negative numbers",
+            r"single_feature_purity: responses is -2.0 at \[1\], expected no negative numbers",
         ),
         (
             lambda: monosemanticity_score(np.ones((3, 1)), np.ones(3)),
             ValueError,
-            r"monosemanticity_score: embeddings: got shape \(3,\), expected \(B, D\)",
+            r"monosemanticity_score: embeddings has shape \(3,\), expected \(B, D\)",
         ),
         (
             lambda: monosemanticity_score(np.ones((3, 1)), np.ones((4, 2))),
@@ -435,12 +435,12 @@ def test_bad_values(name, call) -> None:
         (
             lambda: monosemanticity_score(np.ones((2, 1)), np.array([[1.0, 0.0], [0.0, 0.0]])),
             ValueError,
-            r"monosemanticity_score: embeddings: lengths: got 0.0 at \[1\], expected more than 0",
+            r"monosemanticity_score: embeddings: lengths is 0.0 at \[1\], expected more than 0",
         ),
         (
             lambda: clarity(np.zeros((2, 3, 4))),
             ValueError,
-            r"clarity: embeddings: lengths: got 0.0 at \[0, 0\], expected more than 0",
+            r"clarity: embeddings: lengths is 0.0 at \[0, 0\], expected more than 0",
         ),
         (
             lambda: clarity(np.ones((1, 4))),

@@ -254,7 +254,7 @@ def test_variance_needs_more_samples_than_ddof() -> None:
     assert np.isnan(one.variance()).all()
     np.testing.assert_array_equal(one.variance(ddof=0), [0, 0])
     assert np.isnan(Moments.of(np.ones((2, 1))).variance(ddof=2)).all()
-    with pytest.raises(ValueError, match=r"Moments\.variance: ddof: got -1, expected 0 or more"):
+    with pytest.raises(ValueError, match=r"Moments\.variance: ddof is -1, expected 0 or more"):
         one.variance(ddof=-1)
 
 
@@ -267,11 +267,11 @@ def test_resized_keeps_mean_and_variance() -> None:
         if count > 1:
             np.testing.assert_allclose(other.variance(), past.variance(), rtol=4 * EPS)
     assert past.resized(7) is past
-    with pytest.raises(ValueError, match=r"^Moments\.resized: count: got 0, expected 1 or more"):
+    with pytest.raises(ValueError, match=r"^Moments\.resized: count is 0, expected 1 or more"):
         past.resized(0)
     with pytest.raises(ValueError, match=r"resized: 1 sample\(s\) have no variance to keep"):
         Moments.of(np.ones((1, 3))).resized(10)
-    with pytest.raises(TypeError, match=r"resized: count: got 2\.5, expected a whole number"):
+    with pytest.raises(TypeError, match=r"resized: count is 2\.5, expected a whole number"):
         past.resized(2.5)
 
 
@@ -434,9 +434,9 @@ def test_wrong_layer() -> None:
         ((3, np.array([0, np.nan]), np.zeros(2)), ValueError, "mean must be finite: neuron 1"),
         ((3, np.zeros(1), np.array([np.nan])), ValueError, "m2 must be finite"),
         ((0, np.zeros(1), np.zeros(1)), ValueError, "count is 0, so mean must be nan"),
-        ((-1, np.zeros(1), np.zeros(1)), ValueError, "count: got -1, expected 0 or more"),
-        ((True, np.zeros(1), np.zeros(1)), TypeError, "count: got True, expected a whole number"),
-        ((2.0, np.zeros(1), np.zeros(1)), TypeError, r"count: got 2\.0, expected a whole number"),
+        ((-1, np.zeros(1), np.zeros(1)), ValueError, "count is -1, expected 0 or more"),
+        ((True, np.zeros(1), np.zeros(1)), TypeError, "count is True, expected a whole number"),
+        ((2.0, np.zeros(1), np.zeros(1)), TypeError, r"count is 2\.0, expected a whole number"),
     ],
 )
 def test_bad_values(arguments, error, message: str) -> None:

@@ -531,8 +531,8 @@ GOOD = {
         ({"m2": np.array([0.0, -1.0, 0.0])}, ValueError, "not negative.*neuron 1"),
         ({"mean": np.array([0.0, 0.0, np.nan])}, ValueError, "mean must be finite: neuron 2"),
         ({"count": np.array(1)}, ValueError, "count is 1 after a batch, expected 2 or more"),
-        ({"count": np.array(2.5)}, TypeError, "count: got .*expected a whole number"),
-        ({"batches_seen": np.array(-1)}, ValueError, "batches_seen: got -1, expected 0 or more"),
+        ({"count": np.array(2.5)}, TypeError, "count is .*expected a whole number"),
+        ({"batches_seen": np.array(-1)}, ValueError, "batches_seen is -1, expected 0 or more"),
         ({"batches_seen": np.array(0)}, ValueError, "batches_seen is 0, but the state is not"),
         ({**EMPTY, "count": np.array(2)}, ValueError, "batches_seen is 0, but the state is not"),
         ({**EMPTY, "mean": np.zeros(2)}, ValueError, "batches_seen is 0, but the state is not"),
@@ -574,10 +574,10 @@ M, V = np.zeros(8), np.ones(8)
         ((Z, M + np.inf, V), ValueError, "mean must not be infinite: neuron 0 has inf"),
         ((Z * np.nan, M, V), ValueError, "z: neuron 0 of sample 0 is nan; all values must be"),
         ((Z * np.inf, M, V), ValueError, "z: neuron 0 of sample 0 is inf"),
-        ((Z.astype(complex), M, V), TypeError, "z: got dtype complex128"),
+        ((Z.astype(complex), M, V), TypeError, "z has dtype complex128"),
         ((Z, M.astype(complex), V), TypeError, "mean has dtype complex128, expected float64"),
         ((Z, M, V.astype(object)), TypeError, "variance has dtype object, expected float64"),
-        ((Z[:0], M, V), ValueError, "z: got shape (0, 8)"),
+        ((Z[:0], M, V), ValueError, "z has shape (0, 8)"),
     ],
 )
 def test_bad_arguments(arguments, error, message: str) -> None:
@@ -598,8 +598,8 @@ def test_activations_whose_sum_overflows_are_fine() -> None:
         (-0.1, ValueError, "compensation is -0.1, expected 0 or a positive finite number"),
         (np.nan, ValueError, "compensation is nan, expected"),
         (np.inf, ValueError, "compensation is inf, expected"),
-        (True, TypeError, "compensation: got True, expected a number"),
-        ("1", TypeError, "compensation: got '1', expected a number"),
+        (True, TypeError, "compensation is True, expected a number"),
+        ("1", TypeError, "compensation is '1', expected a number"),
     ],
 )
 def test_bad_compensation(compensation, error, message: str) -> None:
@@ -621,9 +621,9 @@ def test_compensation_that_overflows() -> None:
     [
         ({"convention": "code"}, ValueError, "convention is 'code', expected \"paper\" or"),
         ({"convention": "authors", "forget_after": None}, ValueError, "only for convention"),
-        ({"forget_after": 0}, ValueError, "forget_after: got 0, expected 1 or more"),
-        ({"forget_after": 2.0}, TypeError, "forget_after: got 2.0, expected a whole number"),
-        ({"forget_after": True}, TypeError, "forget_after: got True, expected a whole number"),
+        ({"forget_after": 0}, ValueError, "forget_after is 0, expected 1 or more"),
+        ({"forget_after": 2.0}, TypeError, "forget_after is 2.0, expected a whole number"),
+        ({"forget_after": True}, TypeError, "forget_after is True, expected a whole number"),
     ],
 )
 def test_bad_settings(arguments, error, message: str) -> None:

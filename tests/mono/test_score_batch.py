@@ -276,7 +276,7 @@ def test_bad_arguments() -> None:
     z, moments = np.ones((2, 3)), Moments.of(np.eye(3))
     for message, options in {
         "top_k is 4, but a sample has only 3 scores": {"top_k": 4},
-        "top_k: got -1, expected 0 or more": {"top_k": -1},
+        "top_k is -1, expected 0 or more": {"top_k": -1},
         "threshold is nan": {"threshold": np.nan},
         "compensation is -1": {"compensation": -1.0},
     }.items():

@@ -126,12 +126,12 @@ PHI_2X3 = np.arange(6.0).reshape(2, 3)
 @pytest.mark.parametrize(
     ("k", "per", "error", "message"),
     [
-        (0, "sample", ValueError, "k, with 3 scores per sample: got 0, expected 1 or more"),
-        (-2, "batch", ValueError, "k, with 6 scores per batch: got -2, expected 1 or more"),
-        (1.0, "sample", TypeError, "k, with 3 scores per sample: got 1.0, expected a whole number"),
-        (True, "sample", TypeError, "k, with 3 scores per sample: got True, expected a whole"),
-        (np.True_, "sample", TypeError, "k, with 3 scores per sample: got np.True_, expected"),
-        (None, "sample", TypeError, "k, with 3 scores per sample: got None, expected a whole"),
+        (0, "sample", ValueError, "k, with 3 scores per sample is 0, expected 1 or more"),
+        (-2, "batch", ValueError, "k, with 6 scores per batch is -2, expected 1 or more"),
+        (1.0, "sample", TypeError, "k, with 3 scores per sample is 1.0, expected a whole number"),
+        (True, "sample", TypeError, "k, with 3 scores per sample is True, expected a whole"),
+        (np.True_, "sample", TypeError, "k, with 3 scores per sample is np.True_, expected"),
+        (None, "sample", TypeError, "k, with 3 scores per sample is None, expected a whole"),
         (4, "sample", ValueError, "k is 4, but there are only 3 scores per sample"),
         (7, "batch", ValueError, "k is 7, but there are only 6 scores per batch"),
         (1, "layer", ValueError, 'per is \'layer\', expected "sample" or "batch"'),
@@ -154,9 +154,9 @@ def test_bad_fraction(fraction: float) -> None:
 
 @pytest.mark.parametrize("value", [True, "0.5", None, 1j])
 def test_fraction_and_threshold_must_be_numbers(value) -> None:
-    with pytest.raises(TypeError, match=r"select_top_fraction: fraction: got .*expected a number"):
+    with pytest.raises(TypeError, match=r"select_top_fraction: fraction is .*expected a number"):
         select_top_fraction(PHI_2X3, value)
-    with pytest.raises(TypeError, match=r"select_above: threshold: got .*expected a number"):
+    with pytest.raises(TypeError, match=r"select_above: threshold is .*expected a number"):
         select_above(PHI_2X3, value)
 
 
@@ -176,14 +176,14 @@ def test_threshold_of_nan() -> None:
 )
 def test_bad_scores(select) -> None:
     with pytest.raises(
-        ValueError, match=r"phi: got shape \(0, 3\), expected a sample and a neuron"
+        ValueError, match=r"phi has shape \(0, 3\), expected a sample and a neuron"
     ):
         select(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match=r"phi: got shape \(2, 0\)"):
+    with pytest.raises(ValueError, match=r"phi has shape \(2, 0\)"):
         select(np.zeros((2, 0)))
-    with pytest.raises(ValueError, match="phi: got a single number"):
+    with pytest.raises(ValueError, match="phi is a single number"):
         select(np.array(1.0))
-    with pytest.raises(TypeError, match="phi: got dtype complex128"):
+    with pytest.raises(TypeError, match="phi has dtype complex128"):
         select(np.zeros((2, 2), complex))
 
 

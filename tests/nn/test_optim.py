@@ -244,7 +244,7 @@ def test_a_saved_state_goes_on_with_the_same_bits(kind: Any, settings: dict[str,
         (lambda s: s.update({"mean.1": np.ones(6)}), r"mean.1 is float64 \(6,\), expected"),
         (lambda s: s.update({"mean.1": np.ones(5, np.float32)}), "mean.1 is float32"),
         (lambda s: s.update({"updates": np.array([1, -1, 0])}), "expected none below 0"),
-        (lambda s: s.update({"lr": np.array(math.nan)}), "lr: got nan"),
+        (lambda s: s.update({"lr": np.array(math.nan)}), "lr is nan"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change: Any, message: str) -> None:
@@ -291,13 +291,13 @@ def test_bad_parameters() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (SGD, {"lr": -0.1}, "lr: got -0.1"),
-        (SGD, {"lr": math.inf}, "lr: got inf"),
-        (SGD, {"lr": 0.1, "momentum": -0.5}, "momentum: got -0.5"),
-        (Adam, {"weight_decay": math.nan}, "weight_decay: got nan"),
-        (Adam, {"betas": (0.9, 1.0)}, r"betas: got \(0.9, 1.0\)"),
-        (Adam, {"betas": (0.9,)}, r"betas: got \(0.9,\)"),
-        (AdamW, {"eps": -1e-8}, "eps: got -1e-08"),
+        (SGD, {"lr": -0.1}, "lr is -0.1"),
+        (SGD, {"lr": math.inf}, "lr is inf"),
+        (SGD, {"lr": 0.1, "momentum": -0.5}, "momentum is -0.5"),
+        (Adam, {"weight_decay": math.nan}, "weight_decay is nan"),
+        (Adam, {"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\)"),
+        (Adam, {"betas": (0.9,)}, r"betas is \(0.9,\)"),
+        (AdamW, {"eps": -1e-8}, "eps is -1e-08"),
     ],
 )
 def test_bad_settings(kind: Any, settings: dict[str, Any], message: str) -> None:
@@ -356,7 +356,7 @@ def test_the_schedule_rises_in_a_line_and_falls_on_a_cosine() -> None:
     assert cosine_schedule(0, steps=10, warmup=0, peak=0.5) == 0.5
     with pytest.raises(ValueError, match="warmup is 10, expected 0 <= warmup < 10 steps"):
         cosine_schedule(0, steps=10, warmup=10, peak=0.5)
-    with pytest.raises(ValueError, match="step: got -1"):
+    with pytest.raises(ValueError, match="step is -1"):
         cosine_schedule(-1, steps=10, warmup=1, peak=0.5)
 
 
@@ -550,7 +550,7 @@ def test_a_model_or_one_tensor_for_several(call: Any, name: str) -> None:
     layer.weight.grad = np.full((2, 2), 9.0, np.float32)
     # A tensor's rows are tensors without a gradient: their norm was 0.
     for wrong, kind in ((layer, "Linear"), (layer.weight, "Tensor"), (None, "NoneType")):
-        with pytest.raises(TypeError, match=f"^{name}: got a {kind}, expected several tensors"):
+        with pytest.raises(TypeError, match=f"^{name} is a {kind}, expected several tensors"):
             call(wrong)
     with pytest.raises(TypeError, match=f"^{name}: number 0 is a ndarray, expected a Tensor"):
         call([layer.weight.data])

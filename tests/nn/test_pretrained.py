@@ -445,12 +445,12 @@ def test_another_number_of_classes_is_a_new_classifier(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["3", 3.0, True, [3]])
 def test_arguments_of_a_wrong_type(tmp_path: Path, value: Any) -> None:
     write(tmp_path, BERT, POOLED)
-    with pytest.raises(TypeError, match=r"load_pretrained: classes: got .* whole number"):
+    with pytest.raises(TypeError, match=r"load_pretrained: classes is .* whole number"):
         load_pretrained(tmp_path, classes=value, initialise=0)
-    with pytest.raises(TypeError, match=r"load_pretrained: initialise: got .* whole number"):
+    with pytest.raises(TypeError, match=r"load_pretrained: initialise is .* whole number"):
         load_pretrained(tmp_path, initialise=value)
     for name, wrong in (("classes", 0), ("initialise", -1)):
-        with pytest.raises(ValueError, match=rf"load_pretrained: {name}: got {wrong}, expected"):
+        with pytest.raises(ValueError, match=rf"load_pretrained: {name} is {wrong}, expected"):
             load_pretrained(tmp_path, **{name: wrong})
 
 

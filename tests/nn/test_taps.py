@@ -366,9 +366,9 @@ def test_the_same_function_may_be_attached_twice() -> None:
     [
         (lambda model: taps.names(3), "taps: model is a int, expected a Module"),
         (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is a function"),
-        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(), r"taps: got \['hidden"),
-        (lambda model: taps.read(model, None).__enter__(), "taps: got None, expected the name"),
-        (lambda model: taps.insert(model, 0, Sequential()), "taps: got 0, expected the name"),
+        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(), r"taps is \['hidden"),
+        (lambda model: taps.read(model, None).__enter__(), "taps is None, expected the name"),
+        (lambda model: taps.insert(model, 0, Sequential()), "taps is 0, expected the name"),
         (lambda model: taps.replace(model, "hidden.0.act", None).__enter__(),
          "taps.replace: function is None, expected one"),
         (lambda model: taps.replace(model, "hidden.0.act", 0.0).__enter__(),

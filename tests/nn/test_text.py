@@ -159,8 +159,8 @@ def test_a_text_shorter_than_the_context_names_both_lengths() -> None:
     [
         (np.arange(8.0), 2, 2, "ids are float64"),
         (np.zeros((4, 4), dtype=int), 2, 2, r"shape \(4, 4\)"),
-        (np.arange(8), 0, 2, "batches: batch: got 0"),
-        (np.arange(8), 2, 0, "batches: context: got 0"),
+        (np.arange(8), 0, 2, "batches: batch is 0"),
+        (np.arange(8), 2, 0, "batches: context is 0"),
     ],
 )
 def test_batches_of_nonsense_are_refused(ids, batch, context, message) -> None:

@@ -270,7 +270,7 @@ def as_trajectory(implementation: Callable[..., Any]) -> Callable[..., Trajector
         callable(getattr(implementation, name, None)) for name in ("train", "eval")
     ):
         raise TypeError(
-            f"MEmeL: got a module, a {type(implementation).__name__}; give its class, or a "
+            f"MEmeL is a module, a {type(implementation).__name__}; give its class, or a "
             "function that makes one: each case makes a module with its own settings"
         )
     function = implementation
