@@ -3,8 +3,9 @@
     whole_number, number, share        a setting: its kind and its range
     one_of                             a choice by name
     activations, per_neuron, mask,     an array: its dtype and its shape
-    matrix, labels, floats
-    finite, entries                    what an array, or a saved state, holds
+    values, matrix, labels, floats,
+    shaped
+    finite, everywhere, entries        what an array, or a saved state, holds
 
 Each takes what came in and a `name`, "function: argument", and returns it ready for use. What is
 wrong is said in one form: `name` is, or has dtype, or has shape, this; expected that.
@@ -215,9 +216,23 @@ def mask(flags: Array, name: str, shape: tuple[int, ...]) -> Array:
     flags = as_array(flags)
     if flags.dtype != bool:
         raise TypeError(f"{name} has dtype {flags.dtype}, expected bool")
-    if flags.shape != shape:
-        raise ValueError(f"{name} has shape {flags.shape}, expected {tuple(shape)}")
-    return flags
+    return shaped(flags, name, shape)
+
+
+def shaped(x: Any, name: str, shape: tuple[int, ...], why: str = "") -> Any:
+    """`x`, a tensor or an array, if it has this shape; `why` it must have it, for the error."""
+    if x.shape != shape:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, expected {tuple(shape)}" + (why and f", {why}")
+        )
+    return x
+
+
+def values(x: Array, name: str) -> Array:
+    """`x` as finite float64 numbers, of any shape but empty."""
+    x = batch(x, name).astype(np.float64, copy=False)
+    finite(x, name)
+    return x
 
 
 def matrix(x: Array, name: str, axes: str) -> Array:
@@ -225,23 +240,29 @@ def matrix(x: Array, name: str, axes: str) -> Array:
     x = real(x, name)
     if x.ndim != len(axes.split(",")) or x.size == 0:
         raise ValueError(f"{name} has shape {x.shape}, expected {axes}, not empty")
-    x = x.astype(np.float64, copy=False)
-    finite(x, name)
-    return x
+    return values(x, name)
 
 
 def labels(
-    values: Array, name: str, *, count: int | None = None, least: int | None = None
+    values: Array, name: str, *, count: int | tuple[int, ...] | None = None,
+    least: int | None = None, most: int | None = None, of: str = "", kinds: str = "iu",
 ) -> Array:
-    """`values` as int64, whole numbers of at least `least`, one for each of `count` samples."""
+    """`values` as int64, whole numbers from `least` to `most`, one for each of `count` samples.
+
+    count may be a whole shape.   of: what `most` is, for the error.   kinds "iub" lets booleans
+    through.
+    """
     values = as_array(values)
-    if values.dtype.kind not in "iu":
+    if values.dtype.kind not in kinds:
         raise TypeError(f"{name} has dtype {values.dtype}, expected whole numbers")
-    if values.size == 0 or (count is not None and values.shape != (count,)):
-        expected = "one number at least" if count is None else f"({count},), one for each sample"
-        raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
-    if least is not None and (values < least).any():
-        raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
+    if count is None and values.size == 0:
+        raise ValueError(f"{name} has shape {values.shape}, expected one number at least")
+    if count is not None:
+        shape, why = ((count,), "one for each sample") if isinstance(count, int) else (count, "")
+        shaped(values, name, shape, why)
+    if least is not None and values.size:
+        whole_number(int(values.min()), name, least=least)
+        whole_number(int(values.max()), name, least=least, most=most, of=of)
     return values.astype(np.int64, copy=False)
 
 
@@ -257,7 +278,11 @@ def floats(x: Any, name: str, kinds: str = "f") -> Any:
 
 def finite(x: Array, name: str, expected: str = "finite numbers") -> None:
     """Raise, naming the first place, unless all of `x` are finite. On a GPU this waits."""
-    good = array_module(x).isfinite(x)
+    everywhere(x, array_module(x).isfinite(x), name, expected)
+
+
+def everywhere(x: Array, good: Array, name: str, expected: str) -> None:
+    """Raise, naming the first place, unless `good`, a flag for each of `x`, is true everywhere."""
     if not good.all():
         at = np.unravel_index(int(good.argmin()), x.shape)
         raise ValueError(f"{name} is {float(x[at])} at {[int(i) for i in at]}, expected {expected}")
