@@ -1,7 +1,7 @@
 """One vocabulary for checking what comes in, and so one wording of errors.
 
     whole_number, number, share        a setting: its kind and its range
-    one_of                             a choice by name
+    one_of, several                    a choice by name, a list
     activations, per_neuron, mask,     an array: its dtype and its shape
     values, matrix, labels, floats,
     shaped
@@ -25,6 +25,7 @@ from minimono.backend import Array, array_module, as_array, is_real
 
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
+Item = TypeVar("Item")
 
 # ---- numbers -----------------------------------------------------------------------------------
 
@@ -54,6 +55,18 @@ def whole_numbers(values: Iterable[int], name: str, *, least: int) -> tuple[int,
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} is {values!r}, expected several whole numbers")
     return tuple(whole_number(n, f"{name}[{i}]", least=least) for i, n in enumerate(values))
+
+
+def several(
+    values: Iterable[Item], name: str, what: str, *, count: int | None = None
+) -> list[Item]:
+    """`values` as a list, if they are `count`, or one at least; `what` they are, for the error."""
+    found = list(values)
+    if count is None and not found:
+        raise ValueError(f"{name} is empty, expected {what} at least")
+    if count is not None and len(found) != count:
+        raise ValueError(f"{name} has length {len(found)}, expected {count}, {what}")
+    return found
 
 
 def sizes(owner: str, *, least: int = 1, **values: int) -> None:
@@ -196,6 +209,13 @@ def batch(z: Array, name: str = "activations") -> Array:
         raise ValueError(f"{name} is a single number, expected shape (B, *neurons)")
     if z.size == 0:
         raise ValueError(f"{name} has shape {z.shape}, expected a sample and a neuron at least")
+    return z
+
+
+def finite_activations(z: Array, name: str) -> Array:
+    """`z` as `activations`, all of them finite. On a GPU this waits."""
+    z = activations(z, name)
+    finite(z, name)
     return z
 
 

@@ -192,7 +192,7 @@ def split_weights(
     (array([2., 0., 4.]), array([0., 3., 0.]), array([0., 0., 0.]))
     """
     w, first, second = (
-        _finite(values, f"split_weights: {name}") for name, values in
+        checks.finite_activations(values, f"split_weights: {name}") for name, values in
         [("weight", weight), ("relevance_1", relevance_1), ("relevance_2", relevance_2)]
     )
     for i, relevance in enumerate((first, second), start=1):
@@ -214,19 +214,14 @@ def split_weights(
 # ---- channels, layers and taps -----------------------------------------------------------------
 
 
-def _finite(x: Array, name: str) -> Array:
-    x = checks.activations(x, name)
-    checks.finite(x, name)
-    return x
-
-
 def _with_channels(
     x: Tensor | Array, channel_axis: int, function: str, name: str
 ) -> tuple[Array, tuple[int, ...]]:
     """Activations as an array (B, C, ...), and the axes of their positions."""
-    x = _finite(x.data if isinstance(x, Tensor) else x, f"{function}: {name}")
+    name = f"{function}: {name}"
+    x = checks.finite_activations(x.data if isinstance(x, Tensor) else x, name)
     if x.ndim < 2:
-        raise ValueError(f"{function}: {name} has shape {x.shape}, expected (B, C, ...)")
+        raise ValueError(f"{name} has shape {x.shape}, expected (B, C, ...)")
     channels = _axis(channel_axis, x, function)
     return x, tuple(i for i in range(1, x.ndim) if i != channels)
 

@@ -10,15 +10,15 @@ inputs resemble each other:
     superposition_proxy      weights: does a neuron's bias hold back features that share its space?
     superposition_scores     the same for whole layers, comparable within a model
 
-The paper's third activation measure, sparsity, is `metrics.variance_sparsity`. What the paper takes
-as activations, one row per input at its last token: the input of the MLP's output projection in the
-GPT-2 family, the output of W_up in the Llama family.
+The paper's third activation measure, sparsity, is `metrics.variance_sparsity`. Its activations are,
+one row per input at its last token, the input of the MLP's output projection in the GPT-2 family,
+and the output of W_up in the Llama family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from minimono.backend import Array, array_module
 from minimono.engine.dtypes import arithmetic
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.metrics import mean_cosine
+
+Over: TypeAlias = Literal["samples", "features"]
+Convention: TypeAlias = Literal["paper", "authors"]
 
 
 def feature_decorrelation(z: Array) -> float:
@@ -50,28 +53,24 @@ def feature_decorrelation(z: Array) -> float:
 
 @arithmetic()
 def decorrelation_penalty(
-    z: Tensor | Array,
-    *,
-    over: Literal["samples", "features"] = "samples",
-    convention: Literal["paper", "authors"] = "paper",
+    z: Tensor | Array, *, over: Over = "samples", convention: Convention = "paper"
 ) -> Tensor:
     """Return how far the activations are from orthonormal rows: DecPO's regulariser, unweighted.
 
         paper     ||Z Zᵀ - I||_F²                                  published
         authors   mean over all entries of |Z| |Z|ᵀ - I            authors' code
 
-    z: activations, shape (B, *neurons), one row per input, in the tensor's dtype. The paper does
-    not say whether Z Zᵀ compares inputs (over="samples", B x B) or neurons (over="features",
-    Zᵀ Z, neurons x neurons). It makes no difference to training (derived): the two values differ
-    by the constant B - neurons, whatever z is, so their gradients are equal. The default is our
-    choice: `feature_decorrelation` compares inputs, and so does the authors' code.
+    z: activations, shape (B, *neurons), one row per input, in the tensor's dtype. Returns a Tensor
+    without axes, on the tape. `decpo_loss` adds it with the weights of either.
 
-    The authors' form is not squared and has no optimum at orthonormal rows (derived): it equals
-    (||Σ_i |z_i|||² - B) / B², so whatever shrinks activations lowers it, down to -1/B at Z = 0.
-    Their code takes it per row and averages it with the losses, which is the mean here. It is
-    over="samples" only.
+    The paper does not say whether Z Zᵀ compares inputs (over="samples") or neurons
+    (over="features", Zᵀ Z). Training is the same (derived): the two values differ by the constant
+    B - neurons. The default is our choice: `feature_decorrelation` and the authors' code compare
+    inputs.
 
-    Returns a Tensor without axes, on the tape. `decpo_loss` adds it with the weights of either.
+    The authors' form is over="samples" only and has no optimum at orthonormal rows (derived): it
+    equals (||Σ_i |z_i|||² - B) / B², so whatever shrinks activations lowers it, down to -1/B at
+    Z = 0. Their code takes it per row and averages it with the losses, which is the mean here.
 
     >>> z = np.array([[1.0, 0.0, 1.0], [0.0, -1.0, 1.0]])
     >>> float(decorrelation_penalty(z)), float(decorrelation_penalty(z, over="features"))
@@ -82,7 +81,9 @@ def decorrelation_penalty(
     return orthonormality_penalty(z, over, convention, "decorrelation_penalty")
 
 
-def orthonormality_penalty(z: Tensor | Array, over: str, convention: str, name: str) -> Tensor:
+def orthonormality_penalty(
+    z: Tensor | Array, over: Over, convention: Convention, name: str
+) -> Tensor:
     """`decorrelation_penalty`, with errors that name the function that was called."""
     rows = _rows(z, name)
     checks.one_of(over, f"{name}: over", ("samples", "features"))
@@ -132,9 +133,7 @@ def superposition_proxy(w_in: Array, b_in: Array) -> Array:
     return b * array_module(W, b).sqrt((W * W).sum(axis=0))
 
 
-def fold_into_linear(
-    w_in: Array, b_in: Array, gain: Array, shift: Array
-) -> tuple[Array, Array]:
+def fold_into_linear(w_in: Array, b_in: Array, gain: Array, shift: Array) -> tuple[Array, Array]:
     """Move a LayerNorm's gain and shift into the linear layer behind it, and centre its weights.
 
         W' = gain · W - mean over inputs of (gain · W)         b' = b + shift W
@@ -183,12 +182,10 @@ def superposition_scores(
     >>> superposition_scores([(W, np.array([1.0, 2.0]), *unit), (W, np.array([-6.0, 0.0]), *unit)])
     array([ 0.5, -1. ])
     """
-    proxies = []
-    for w_in, b_in, gain, shift in layers:
-        weights = fold_into_linear(w_in, b_in, gain, shift) if fold_layer_norm else (w_in, b_in)
-        proxies.append(superposition_proxy(*weights))
-    if not proxies:
-        raise ValueError("superposition_scores: layers is empty, expected a layer at least")
+    proxies = [
+        superposition_proxy(*(fold_into_linear(*layer) if fold_layer_norm else layer[:2]))
+        for layer in checks.several(layers, "superposition_scores: layers", "a layer")
+    ]
     xp = array_module(*proxies)
     medians = xp.stack([xp.median(p) for p in proxies])
     largest = xp.stack([xp.median(abs(p)) for p in proxies]).max()

@@ -77,9 +77,10 @@ def emergence_of_masks(
     2
     """
     form = _form(form, "emergence_of_masks")
-    layers = [_booleans(a, f"emergence_of_masks: active[{i}]") for i, a in enumerate(active)]
-    masks = list(masks)
-    _check_layers(masks, layers)
+    name, pairs = "emergence_of_masks", "one for each pair of neighbouring layers"
+    layers = checks.several(active, f"{name}: active", "a layer")
+    layers = [_booleans(a, f"{name}: active[{i}]") for i, a in enumerate(layers)]
+    masks = checks.several(masks, f"{name}: masks", pairs, count=len(layers) - 1)
     total = 0
     arriving = np.zeros(layers[0].shape, dtype=object)  # paths from inactive nodes to each node
     for i, (here, there) in enumerate(itertools.pairwise(layers)):
@@ -197,13 +198,9 @@ def _form(form: Form, function: str) -> Form:
 
 def _layers(widths: Sequence[int], active: Sequence[int]) -> list[tuple[int, int]]:
     """The nodes and the active nodes of each layer."""
-    sizes, active = checks.whole_numbers(widths, "emergence: widths", least=1), list(active)
-    if not sizes:
-        raise ValueError("emergence: widths is empty, expected a layer at least")
-    if len(active) != len(sizes):
-        raise ValueError(
-            f"emergence: active has length {len(active)}, expected {len(sizes)}, as widths"
-        )
+    sizes = checks.whole_numbers(widths, "emergence: widths", least=1)
+    checks.several(sizes, "emergence: widths", "a layer")
+    active = checks.several(active, "emergence: active", "as widths", count=len(sizes))
     for i, n in enumerate(sizes):
         name, of = f"emergence: active[{i}]", f"the nodes of layer {i}"
         active[i] = checks.whole_number(active[i], name, least=0, most=n, of=of)
@@ -220,16 +217,6 @@ def _booleans(active: Array, name: str) -> Array:
     if active.size == 0 or active.ndim == 0:
         raise ValueError(f"{name} has shape {active.shape}, expected one node at least")
     return active
-
-
-def _check_layers(masks: list[Array | ConvMask], layers: list[Array]) -> None:
-    if not layers:
-        raise ValueError("emergence_of_masks: active is empty, expected a layer at least")
-    if len(masks) != len(layers) - 1:
-        raise ValueError(
-            f"emergence_of_masks: masks has length {len(masks)}, expected {len(layers) - 1}, one "
-            f"for each pair of neighbours of {len(layers)} layers"
-        )
 
 
 def _connection(

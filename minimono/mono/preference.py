@@ -11,7 +11,7 @@ Shapes: `B` pairs, `T` positions, `V` tokens. The reference model is the policy 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TypeAlias
 
 from minimono import checks
 from minimono.backend import Array, array_module, to_device
@@ -19,7 +19,9 @@ from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.functional import log_softmax
 from minimono.engine.primitives import primitive, scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.decorrelation import float_tensor, orthonormality_penalty
+from minimono.mono.decorrelation import Convention, Over, float_tensor, orthonormality_penalty
+
+LogP: TypeAlias = Tensor | Array  # log-probabilities, one for each pair
 
 
 @real()
@@ -60,28 +62,15 @@ def sequence_log_probability(
     >>> sequence_log_probability(logits, targets, mask)             # 2 log 1/4
     tensor([-2.77258872])
     """
-    logits, chosen, response = _responses(logits, targets, mask)
-    B, _, V = logits.shape
-    length = response.sum(axis=1)  # (B,): |y|
-    sequence, position = response.nonzero()  # (N,): the response tokens of all sequences
-    token = chosen[sequence, position]
-    checks.labels(
-        token, "sequence_log_probability: targets", count=len(token), least=0, most=V - 1,
-        of="the last token that the logits know",
-    )
-    sequence, position, token, length = (
-        to_device(values, logits.device) for values in (sequence, position, token, length)
-    )
+    logits, length, sequence, position, token = _response_tokens(logits, targets, mask)
     log_p = log_softmax(logits[sequence, position])  # (B, T, V) -> (N, V)
     each = array_module(token).arange(len(token))
-    total: Tensor = scatter_add(log_p[each, token], sequence, (B,))  # (N,) -> (B,)
+    total: Tensor = scatter_add(log_p[each, token], sequence, logits.shape[:1])  # (N,) -> (B,)
     return total / length.astype(logits.data.real.dtype) if average else total
 
 
 @arithmetic()
-def implicit_reward(
-    policy: Tensor | Array, reference: Tensor | Array, *, beta: float = 0.1
-) -> Tensor:
+def implicit_reward(policy: LogP, reference: LogP, *, beta: float = 0.1) -> Tensor:
     """Return what DPO takes as the reward of a response: β log (π(y|x) / ref(y|x)).
 
     Published (Rafailov et al. 2023, arXiv 2305.18290), up to a constant of x. policy, reference:
@@ -97,12 +86,8 @@ def implicit_reward(
 
 @arithmetic()
 def dpo_loss(
-    policy_chosen: Tensor | Array,
-    policy_rejected: Tensor | Array,
-    reference_chosen: Tensor | Array,
-    reference_rejected: Tensor | Array,
-    *,
-    beta: float = 0.1,
+    policy_chosen: LogP, policy_rejected: LogP, reference_chosen: LogP, reference_rejected: LogP,
+    *, beta: float = 0.1,
 ) -> Tensor:
     """Return the loss of direct preference optimisation.
 
@@ -122,7 +107,7 @@ def dpo_loss(
     )
 
 
-def _dpo_loss(name: str, beta: float, **values: Tensor | Array) -> Tensor:
+def _dpo_loss(name: str, beta: float, **values: LogP) -> Tensor:
     chosen, rejected, reference_chosen, reference_rejected = _log_probabilities(name, **values)
     beta = checks.number(beta, f"{name}: beta", above=0.0)
     better = beta * (chosen - reference_chosen.detach())
@@ -133,7 +118,7 @@ def _dpo_loss(name: str, beta: float, **values: Tensor | Array) -> Tensor:
 
 @arithmetic()
 def simpo_loss(
-    chosen: Tensor | Array, rejected: Tensor | Array, *, beta: float = 2.0, gamma: float = 1.0
+    chosen: LogP, rejected: LogP, *, beta: float = 2.0, gamma: float = 1.0
 ) -> Tensor:
     """Return the loss of SimPO, which has no reference, but a margin γ.
 
@@ -155,32 +140,23 @@ def simpo_loss(
 
 @arithmetic()
 def decpo_loss(
-    policy_chosen: Tensor | Array,
-    policy_rejected: Tensor | Array,
-    reference_chosen: Tensor | Array,
-    reference_rejected: Tensor | Array,
-    z: Tensor | Array,
-    *,
-    beta: float = 0.1,
-    weight: float | None = None,
-    over: Literal["samples", "features"] = "samples",
-    convention: Literal["paper", "authors"] = "paper",
+    policy_chosen: LogP, policy_rejected: LogP, reference_chosen: LogP, reference_rejected: LogP,
+    z: Tensor | Array, *, beta: float = 0.1, weight: float | None = None,
+    over: Over = "samples", convention: Convention = "paper",
 ) -> Tensor:
     """Return the loss of decorrelated policy optimisation (DecPO): DPO and a penalty.
 
         paper     DPO + 1e-4 ||Z Zᵀ - I||_F²                                      published
         authors   DPO + 1e-3 mean(|Z| |Z|ᵀ - I), Z every second row of z         authors' code
 
-    The paper is Yan et al. 2024 (arXiv 2406.17969).
-
     z: activations of one layer, (2 B, *neurons): the policy's at the last token of the B chosen and
-    then of the B rejected responses. `decorrelation_penalty` tells the two forms and what `over`
-    does; `weight` replaces 1e-4 or 1e-3. In "paper" Z is all of z (our choice: the paper does not
-    say which rows).
+    then of the B rejected responses.   over: as in `decorrelation_penalty`.   weight: replaces 1e-4
+    or 1e-3. The paper (Yan et al. 2024, arXiv 2406.17969) does not say which rows are meant; there
+    Z is all of z (our choice).
 
-    In "authors", also as in the released code: rows 0, 2, 4, ... of z, which are neither the chosen
-    nor one of each pair, but every second chosen and (for even B) every second rejected one; and
-    log-probabilities that are averaged over the response's length, which the caller has to pass:
+    The authors' code takes rows 0, 2, 4, ..., which are neither the chosen nor one of each pair,
+    but every second chosen and (for even B) every second rejected one. It also averages
+    log-probabilities over the response's length; the caller has to pass such, from
     `sequence_log_probability(..., average=True)`.
 
     >>> import numpy as np
@@ -228,27 +204,33 @@ def reward_margin(chosen: Tensor | Array, rejected: Tensor | Array) -> float:
 # ---- checks ------------------------------------------------------------------------------------
 
 
-def _responses(
+def _response_tokens(
     logits: Tensor, targets: Tensor | Array, mask: Tensor | Array
-) -> tuple[Tensor, Array, Array]:
-    """Logits (B, T, V), targets and mask (B, T), with a token to each response."""
+) -> tuple[Tensor, Array, Array, Array, Array]:
+    """Logits, each response's length (B,), and all tokens' (N,) sequence, position, number."""
     name = "sequence_log_probability"
     logits = float_tensor(logits, f"{name}: logits")
     if logits.ndim != 3:
         raise ValueError(f"{name}: logits has shape {logits.shape}, expected (B, T, V)")
-    chosen, response = (x.data if isinstance(x, Tensor) else x for x in (targets, mask))
-    chosen = checks.labels(chosen, f"{name}: targets", count=logits.shape[:2])
-    response = checks.mask(response, f"{name}: mask", logits.shape[:2])
-    silent = ~response.any(axis=1)
-    if silent.any():
+    targets, mask = (x.data if isinstance(x, Tensor) else x for x in (targets, mask))
+    targets = checks.labels(targets, f"{name}: targets", count=logits.shape[:2])
+    mask = checks.mask(mask, f"{name}: mask", logits.shape[:2])
+    length = mask.sum(axis=1)
+    if (length == 0).any():
         raise ValueError(
-            f"{name}: mask is False all along sequence {int(silent.argmax())}, expected a token of "
+            f"{name}: mask is False all along sequence {int(length.argmin())}, expected a token of "
             "the response at least"
         )
-    return logits, chosen, response
+    sequence, position = mask.nonzero()
+    token = checks.labels(
+        targets[sequence, position], f"{name}: targets", count=len(sequence), least=0,
+        most=logits.shape[2] - 1, of="the last token that the logits know",
+    )
+    here = (to_device(x, logits.device) for x in (length, sequence, position, token))
+    return logits, *here
 
 
-def _log_probabilities(name: str, **values: Tensor | Array) -> list[Tensor]:
+def _log_probabilities(name: str, **values: LogP) -> list[Tensor]:
     """As tensors of floats, of one shape, not empty."""
     tensors = {key: float_tensor(value, f"{name}: {key}") for key, value in values.items()}
     (first, x), *rest = tensors.items()
@@ -259,7 +241,7 @@ def _log_probabilities(name: str, **values: Tensor | Array) -> list[Tensor]:
     return [*tensors.values()]
 
 
-def _rewards(name: str, chosen: Tensor | Array, rejected: Tensor | Array) -> tuple[Array, Array]:
+def _rewards(name: str, chosen: LogP, rejected: LogP) -> tuple[Array, Array]:
     """Rewards of pairs as arrays, none of them nan, which is neither higher nor lower."""
     better, worse = _log_probabilities(name, chosen=chosen, rejected=rejected)
     xp = array_module(better.data, worse.data)

@@ -60,12 +60,8 @@ def _arrays(weights: Sequence[Array]) -> list[Array]:
     name = "prune_by_magnitude: weights"
     if not isinstance(weights, list | tuple):  # the rows of one array would pass for layers
         raise TypeError(f"{name} is a {type(weights).__name__}, expected a list of arrays")
-    if not weights:
-        raise ValueError(f"{name} is empty, expected an array for each layer")
-    arrays = [checks.activations(w, f"{name}[{i}]") for i, w in enumerate(weights)]
-    for i, w in enumerate(arrays):
-        checks.finite(w, f"{name}[{i}]")
-    return arrays
+    checks.several(weights, name, "an array")
+    return [checks.finite_activations(w, f"{name}[{i}]") for i, w in enumerate(weights)]
 
 
 def initialise_by_distance(

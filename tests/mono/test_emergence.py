@@ -567,7 +567,7 @@ def test_bad_relative_emergence() -> None:
     ("weights", "fraction", "error", "message"),
     [
         (np.ones((2, 2)), 0.5, TypeError, "weights is a ndarray, expected a list of arrays"),
-        ([], 0.5, ValueError, "weights is empty, expected an array for each layer"),
+        ([], 0.5, ValueError, "weights is empty, expected an array at least"),
         ([np.ones(2)], 1.5, ValueError, "fraction is 1.5, expected 0 <= fraction <= 1"),
         ([np.ones(2)], np.nan, ValueError, "fraction is nan, expected 0 <= fraction <= 1"),
         ([np.ones(2)], True, TypeError, "fraction is True, expected a number"),
