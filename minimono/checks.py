@@ -4,7 +4,7 @@
     one_of, several                    a choice by name, a list
     activations, per_neuron, mask,     an array: its dtype and its shape
     values, matrix, labels, floats,
-    shaped
+    shaped, layout
     finite, everywhere, entries        what an array, or a saved state, holds
 
 Each takes what came in and a `name`, "function: argument", and returns it ready for use. What is
@@ -248,6 +248,12 @@ def shaped(x: Any, name: str, shape: tuple[int, ...], why: str = "") -> Any:
     return x
 
 
+def layout(x: Any, name: str, expected: str, good: bool) -> None:
+    """Raise unless the shape of `x`, a tensor or an array, is `good`: it is as `expected`."""
+    if not good:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {expected}")
+
+
 def values(x: Array, name: str) -> Array:
     """`x` as finite float64 numbers, of any shape but empty."""
     x = batch(x, name).astype(np.float64, copy=False)
@@ -258,8 +264,7 @@ def values(x: Array, name: str) -> Array:
 def matrix(x: Array, name: str, axes: str) -> Array:
     """`x` as finite float64 numbers, with as many axes as `axes` has, say "(B, D)", none empty."""
     x = real(x, name)
-    if x.ndim != len(axes.split(",")) or x.size == 0:
-        raise ValueError(f"{name} has shape {x.shape}, expected {axes}, not empty")
+    layout(x, name, f"{axes}, not empty", x.ndim == len(axes.split(",")) and x.size > 0)
     return values(x, name)
 
 

@@ -220,8 +220,7 @@ def _with_channels(
     """Activations as an array (B, C, ...), and the axes of their positions."""
     name = f"{function}: {name}"
     x = checks.finite_activations(x.data if isinstance(x, Tensor) else x, name)
-    if x.ndim < 2:
-        raise ValueError(f"{name} has shape {x.shape}, expected (B, C, ...)")
+    checks.layout(x, name, "(B, C, ...)", x.ndim >= 2)
     channels = _axis(channel_axis, x, function)
     return x, tuple(i for i in range(1, x.ndim) if i != channels)
 
@@ -251,8 +250,7 @@ def _checked(a: Tensor, samples: int) -> Tensor:
     name = "circuit_attribution: layer(x)"
     if not isinstance(a, Tensor):
         raise TypeError(f"{name} is a {type(a).__name__}, expected a Tensor made from x")
-    if a.ndim < 2 or len(a) != samples:
-        raise ValueError(f"{name} has shape {a.shape}, expected ({samples}, channels, ...)")
+    checks.layout(a, name, f"({samples}, channels, ...)", a.ndim >= 2 and len(a) == samples)
     return a
 
 
@@ -275,9 +273,9 @@ def _axis_of_taps(x: Tensor, a: Tensor) -> int:
     axes = {x.ndim, a.ndim}
     if 3 in axes and max(axes) > 3:
         raise ValueError(
-            f"circuit_attribution_between: activations have shapes {x.shape} and {a.shape}, one a "
-            "sequence (B, T, C) and one an image (B, C, Y, X); call circuit_attribution with a "
-            "layer that brings them to one order"
+            f"circuit_attribution_between: upper has shape {a.shape}, lower {x.shape}, one a "
+            "sequence (B, T, C), one an image (B, C, Y, X), expected one order of axes; call "
+            "circuit_attribution with a layer that brings them to one"
         )
     return -1 if 3 in axes else 1
 

@@ -204,8 +204,7 @@ def _squared_distances(points: Array, centroids: Array) -> Array:
 
 def _pair_distances(points: Array, name: str, least: int = 2) -> Array:
     """The distance of each pair of rows, in the order of `triu_indices`: (B,D) -> (B(B-1)/2,)."""
-    if len(points) < least:
-        raise ValueError(f"{name} has shape {points.shape}, expected {least} samples at least")
+    checks.layout(points, name, f"{least} samples at least", len(points) >= least)
     rows = [_squared_distances(points[i + 1 :], points[i : i + 1])[:, 0]
             for i in range(len(points) - 1)]
     return array_module(points).sqrt(array_module(points).concatenate(rows))

@@ -66,16 +66,13 @@ class ConvMask:
 
     def __post_init__(self) -> None:
         kernel = zero_or_one(self.kernel, "ConvMask: kernel")
-        if kernel.ndim != 4 or kernel.size == 0:
-            raise ValueError(
-                f"ConvMask: kernel has shape {kernel.shape}, expected (out, in, y, x), none of it 0"
-            )
-        for name, value in (
-            ("kernel", kernel),
-            ("stride", checks.whole_number(self.stride, "ConvMask: stride", least=1)),
-            ("padding", checks.whole_number(self.padding, "ConvMask: padding", least=0)),
-        ):
-            object.__setattr__(self, name, value)
+        good = kernel.ndim == 4 and kernel.size > 0
+        checks.layout(kernel, "ConvMask: kernel", "(out, in, y, x), none of it 0", good)
+        vars(self).update(
+            kernel=kernel,
+            stride=checks.whole_number(self.stride, "ConvMask: stride", least=1),
+            padding=checks.whole_number(self.padding, "ConvMask: padding", least=0),
+        )
 
 
 def pool_mask(channels: int, size: int, *, stride: int | None = None, padding: int = 0) -> ConvMask:

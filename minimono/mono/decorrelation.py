@@ -208,8 +208,7 @@ def float_tensor(value: Tensor | Array, name: str) -> Tensor:
 def _rows(z: Tensor | Array, name: str) -> Tensor:
     """Activations as a matrix, one row per input."""
     z = float_tensor(z, f"{name}: z")
-    if z.ndim < 2 or z.size == 0:
-        raise ValueError(f"{name}: z has shape {z.shape}, expected (B, *neurons), not empty")
+    checks.layout(z, f"{name}: z", "(B, *neurons), not empty", z.ndim >= 2 and z.size > 0)
     return z.reshape(len(z), -1)  # (B, *neurons) -> (B, neurons)
 
 

@@ -214,8 +214,7 @@ def _booleans(active: Array, name: str) -> Array:
             f"{name} has dtype {active.dtype}, expected bool, one for each node (active_nodes "
             "makes them); a count does not say which paths survive"
         )
-    if active.size == 0 or active.ndim == 0:
-        raise ValueError(f"{name} has shape {active.shape}, expected one node at least")
+    checks.layout(active, name, "one node at least", active.size > 0 and active.ndim > 0)
     return active
 
 

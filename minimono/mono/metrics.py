@@ -159,9 +159,8 @@ def clarity(embeddings: Array) -> Array:
 
 def mean_cosine(v: Array, name: str) -> Array:
     """Return the mean cosine over all pairs of different rows, (..., n, D) -> (...)."""
-    if v.ndim < 2 or v.shape[-2] < 2:
-        raise ValueError(f"{name} has shape {v.shape}, expected (..., n, D) with n of 2 or more")
-    n = v.shape[-2]
+    n = v.shape[-2] if v.ndim > 1 else 0
+    checks.layout(v, name, "(..., n, D) with n of 2 or more", n >= 2)
     mean = _unit(v, name).mean(axis=-2)  # (..., D)
     return n / (n - 1) * ((mean**2).sum(axis=-1) - 1 / n)
 
@@ -181,11 +180,7 @@ def hoyer_sparsity(x: Array) -> Array:
     """
     x = checks.values(x, "hoyer_sparsity: x")
     n = x.shape[-1]
-    if n < 2:
-        raise ValueError(
-            f"hoyer_sparsity: x has shape {x.shape}, expected vectors of two entries at least "
-            "(last axis)"
-        )
+    checks.layout(x, "hoyer_sparsity: x", "vectors of two entries at least (last axis)", n >= 2)
     xp = array_module(x)
     x = abs(_scaled(x, axis=-1))
     with np.errstate(invalid="ignore", under="ignore"):
@@ -209,8 +204,7 @@ def variance_sparsity(z: Array) -> Array:
     """
     z = checks.values(z, "variance_sparsity: z")
     z = z.reshape(len(z), -1)  # (B, *neurons) -> (B, neurons)
-    if z.shape[1] < 2:
-        raise ValueError("variance_sparsity: z has 1 neuron, expected two at least")
+    checks.layout(z, "variance_sparsity: z", "two neurons at least", z.shape[1] >= 2)
     xp = array_module(z)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         deviation = z - z.mean(axis=1, keepdims=True)

@@ -169,11 +169,8 @@ def decpo_loss(
         reference_chosen=reference_chosen, reference_rejected=reference_rejected,
     )
     z, rows = float_tensor(z, "decpo_loss: z"), 2 * as_tensor(policy_chosen).size
-    if z.ndim < 2 or len(z) != rows:
-        raise ValueError(
-            f"decpo_loss: z has shape {z.shape}, expected ({rows}, *neurons): the chosen and then "
-            "the rejected of each pair"
-        )
+    expected = f"({rows}, *neurons): the chosen and then the rejected of each pair"
+    checks.layout(z, "decpo_loss: z", expected, z.ndim >= 2 and len(z) == rows)
     if weight is None:
         weight = 1e-3 if convention == "authors" else 1e-4
     weight = checks.number(weight, "decpo_loss: weight", least=0.0)
@@ -210,8 +207,7 @@ def _response_tokens(
     """Logits, each response's length (B,), and all tokens' (N,) sequence, position, number."""
     name = "sequence_log_probability"
     logits = float_tensor(logits, f"{name}: logits")
-    if logits.ndim != 3:
-        raise ValueError(f"{name}: logits has shape {logits.shape}, expected (B, T, V)")
+    checks.layout(logits, f"{name}: logits", "(B, T, V)", logits.ndim == 3)
     targets, mask = (x.data if isinstance(x, Tensor) else x for x in (targets, mask))
     targets = checks.labels(targets, f"{name}: targets", count=logits.shape[:2])
     mask = checks.mask(mask, f"{name}: mask", logits.shape[:2])
@@ -234,8 +230,7 @@ def _log_probabilities(name: str, **values: LogP) -> list[Tensor]:
     """As tensors of floats, of one shape, not empty."""
     tensors = {key: float_tensor(value, f"{name}: {key}") for key, value in values.items()}
     (first, x), *rest = tensors.items()
-    if x.size == 0:
-        raise ValueError(f"{name}: {first} has shape {x.shape}, expected a response at least")
+    checks.layout(x, f"{name}: {first}", "a response at least", x.size > 0)
     for key, y in rest:
         checks.shaped(y, f"{name}: {key}", x.shape, f"as {first}")
     return [*tensors.values()]

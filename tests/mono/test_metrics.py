@@ -456,7 +456,7 @@ def test_bad_values(name, call) -> None:
         (
             lambda: variance_sparsity(np.ones((3, 1))),
             ValueError,
-            "variance_sparsity: z has 1 neuron, expected two at least",
+            r"variance_sparsity: z has shape \(3, 1\), expected two neurons",
         ),
         (
             lambda: variance_sparsity(np.array([[1e200, -1e200]])),
