@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minimono as mm
+from minimono import mono
 from minimono.comparison import interval
-from minimono.mono import circuits
 from minimono.verdict import judge
 
 QUICK = "--quick" in sys.argv
@@ -114,10 +114,10 @@ def activations(model, x):
 
 def split(model, images, seen, channel, rng):
     """The neuron's reference samples; what is clustered, and the labels that each way gives."""
-    chosen = circuits.reference_samples(seen[UPPER], channel, n=100)
-    rho = circuits.circuit_attribution_between(model, images[chosen], LOWER, UPPER, channel)
-    points = [rho, *(circuits.mean_over_positions(seen[tap][chosen]) for tap in (UPPER, LOWER))]
-    labels = [circuits.virtual_neurons(p, rng=rng).labels for p in points]
+    chosen = mono.reference_samples(seen[UPPER], channel, n=100)
+    rho = mono.circuit_attribution_between(model, images[chosen], LOWER, UPPER, channel)
+    points = [rho, *(mono.mean_over_positions(seen[tap][chosen]) for tap in (UPPER, LOWER))]
+    labels = [mono.virtual_neurons(p, rng=rng).labels for p in points]
     return chosen, points, [*labels, rng.integers(2, size=100)]
 
 
@@ -135,7 +135,7 @@ for noise in (0.0, 0.2, 0.4, 0.6):
         seen = activations(model, images)
         for k in (0, 1):
             chosen, points, found = split(model, images, seen, k, rng)
-            purity[n, k] = [circuits.cluster_purity(way, kinds[chosen, k]) for way in found]
+            purity[n, k] = [mono.cluster_purity(way, kinds[chosen, k]) for way in found]
             if (noise, n, k) == (0.2, 0, 0):
                 top, rho, labels = images[chosen], points[0], found[0]
     for k, neuron in enumerate(("- or |", "\\ or /")):
@@ -168,7 +168,7 @@ show_rho("shared-rho", rho[:, :2], labels, "rho: share of detector -", "share of
 
 centroids = [rho[labels == label].mean(axis=0) for label in (0, 1)]
 weight = model.stage[1].conv.weight.data[0]  # (C, 3, 3)
-parts = circuits.split_weights(weight, *centroids)
+parts = mono.split_weights(weight, *centroids)
 exact = np.array_equal(parts.first + parts.second - parts.overlap, weight)
 below = mm.tensor(activations(model, top)[LOWER])
 a = mm.functional.relu(mm.functional.conv2d(below, mm.tensor(parts), padding=1))
@@ -224,10 +224,10 @@ for seed in range(networks):
         chosen, points, found = split(model, digits.images, seen, k, rng)
         for e, embeddings in enumerate(eyes.values()):
             judged = embeddings[chosen]
-            distances[seed, k, :, e] = [circuits.cluster_distances(judged, way) for way in found]
-            aligned[seed, k, :, e] = [circuits.alignment(p, judged) for p in points]
+            distances[seed, k, :, e] = [mono.cluster_distances(judged, way) for way in found]
+            aligned[seed, k, :, e] = [mono.alignment(p, judged) for p in points]
         truth = digits.labels[chosen]
-        purity[seed, k] = [circuits.cluster_purity(way, truth) for way in found]
+        purity[seed, k] = [mono.cluster_purity(way, truth) for way in found]
         kept[seed, k] = chosen, points[0], found[0]
 
 print(f"\n{networks} trained networks, {100 * np.mean(right):.1f} % of the digits right; "

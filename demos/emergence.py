@@ -25,7 +25,7 @@ import numpy as np
 
 import minimono as mm
 from minimono.comparison import classified
-from minimono.mono.emergence import (
+from minimono.mono import (
     ConvMask,
     active_nodes,
     emergence_of_masks,

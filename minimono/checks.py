@@ -1,10 +1,11 @@
 """One vocabulary for checking what comes in, and so one wording of errors.
 
     whole_number, number, share        a setting: its kind and its range
-    one_of                             a choice by name
+    one_of, several                    a choice by name, a list
     activations, per_neuron, mask,     an array: its dtype and its shape
-    matrix, labels, floats
-    finite, entries                    what an array, or a saved state, holds
+    values, matrix, labels, floats,
+    shaped, layout
+    finite, everywhere, entries        what an array, or a saved state, holds
 
 Each takes what came in and a `name`, "function: argument", and returns it ready for use. What is
 wrong is said in one form: `name` is, or has dtype, or has shape, this; expected that.
@@ -24,6 +25,7 @@ from minimono.backend import Array, array_module, as_array, is_real
 
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
+Item = TypeVar("Item")
 
 # ---- numbers -----------------------------------------------------------------------------------
 
@@ -53,6 +55,18 @@ def whole_numbers(values: Iterable[int], name: str, *, least: int) -> tuple[int,
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} is {values!r}, expected several whole numbers")
     return tuple(whole_number(n, f"{name}[{i}]", least=least) for i, n in enumerate(values))
+
+
+def several(
+    values: Iterable[Item], name: str, what: str, *, count: int | None = None
+) -> list[Item]:
+    """`values` as a list, if they are `count`, or one at least; `what` they are, for the error."""
+    found = list(values)
+    if count is None and not found:
+        raise ValueError(f"{name} is empty, expected {what} at least")
+    if count is not None and len(found) != count:
+        raise ValueError(f"{name} has length {len(found)}, expected {count}, {what}")
+    return found
 
 
 def sizes(owner: str, *, least: int = 1, **values: int) -> None:
@@ -198,6 +212,13 @@ def batch(z: Array, name: str = "activations") -> Array:
     return z
 
 
+def finite_activations(z: Array, name: str) -> Array:
+    """`z` as `activations`, all of them finite. On a GPU this waits."""
+    z = activations(z, name)
+    finite(z, name)
+    return z
+
+
 def per_neuron(values: Array, name: str, z: Array) -> Array:
     """`values` as float64 of shape neurons, one for each neuron of activations z (B, *neurons)."""
     values, neurons = real(values, name), tuple(z.shape[1:])
@@ -215,33 +236,58 @@ def mask(flags: Array, name: str, shape: tuple[int, ...]) -> Array:
     flags = as_array(flags)
     if flags.dtype != bool:
         raise TypeError(f"{name} has dtype {flags.dtype}, expected bool")
-    if flags.shape != shape:
-        raise ValueError(f"{name} has shape {flags.shape}, expected {tuple(shape)}")
-    return flags
+    return shaped(flags, name, shape)
+
+
+def shaped(x: Any, name: str, shape: tuple[int, ...], why: str = "") -> Any:
+    """`x`, a tensor or an array, if it has this shape; `why` it must have it, for the error."""
+    if x.shape != shape:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, expected {tuple(shape)}" + (why and f", {why}")
+        )
+    return x
+
+
+def layout(x: Any, name: str, expected: str, good: bool) -> None:
+    """Raise unless the shape of `x`, a tensor or an array, is `good`: it is as `expected`."""
+    if not good:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {expected}")
+
+
+def values(x: Array, name: str) -> Array:
+    """`x` as finite float64 numbers, of any shape but empty."""
+    x = batch(x, name).astype(np.float64, copy=False)
+    finite(x, name)
+    return x
 
 
 def matrix(x: Array, name: str, axes: str) -> Array:
     """`x` as finite float64 numbers, with as many axes as `axes` has, say "(B, D)", none empty."""
     x = real(x, name)
-    if x.ndim != len(axes.split(",")) or x.size == 0:
-        raise ValueError(f"{name} has shape {x.shape}, expected {axes}, not empty")
-    x = x.astype(np.float64, copy=False)
-    finite(x, name)
-    return x
+    layout(x, name, f"{axes}, not empty", x.ndim == len(axes.split(",")) and x.size > 0)
+    return values(x, name)
 
 
 def labels(
-    values: Array, name: str, *, count: int | None = None, least: int | None = None
+    values: Array, name: str, *, count: int | tuple[int, ...] | None = None,
+    least: int | None = None, most: int | None = None, of: str = "", kinds: str = "iu",
 ) -> Array:
-    """`values` as int64, whole numbers of at least `least`, one for each of `count` samples."""
+    """`values` as int64, whole numbers from `least` to `most`, one for each of `count` samples.
+
+    count may be a whole shape.   of: what `most` is, for the error.   kinds "iub" lets booleans
+    through.
+    """
     values = as_array(values)
-    if values.dtype.kind not in "iu":
+    if values.dtype.kind not in kinds:
         raise TypeError(f"{name} has dtype {values.dtype}, expected whole numbers")
-    if values.size == 0 or (count is not None and values.shape != (count,)):
-        expected = "one number at least" if count is None else f"({count},), one for each sample"
-        raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
-    if least is not None and (values < least).any():
-        raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
+    if count is None and values.size == 0:
+        raise ValueError(f"{name} has shape {values.shape}, expected one number at least")
+    if count is not None:
+        shape, why = ((count,), "one for each sample") if isinstance(count, int) else (count, "")
+        shaped(values, name, shape, why)
+    if least is not None and values.size:
+        whole_number(int(values.min()), name, least=least)
+        whole_number(int(values.max()), name, least=least, most=most, of=of)
     return values.astype(np.int64, copy=False)
 
 
@@ -257,7 +303,11 @@ def floats(x: Any, name: str, kinds: str = "f") -> Any:
 
 def finite(x: Array, name: str, expected: str = "finite numbers") -> None:
     """Raise, naming the first place, unless all of `x` are finite. On a GPU this waits."""
-    good = array_module(x).isfinite(x)
+    everywhere(x, array_module(x).isfinite(x), name, expected)
+
+
+def everywhere(x: Array, good: Array, name: str, expected: str) -> None:
+    """Raise, naming the first place, unless `good`, a flag for each of `x`, is true everywhere."""
     if not good.all():
         at = np.unravel_index(int(good.argmin()), x.shape)
         raise ValueError(f"{name} is {float(x[at])} at {[int(i) for i in at]}, expected {expected}")

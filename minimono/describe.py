@@ -14,27 +14,25 @@ _LONGEST = 200  # characters of one value
 
 
 def line(thing: Any, **more: Any) -> str:
-    """The class with its plain attributes, and what else is to be shown; a `__repr__`."""
+    """Return a `__repr__`: the class, its plain attributes, and what else is to be shown."""
     return f"{type(thing).__name__}({named(plain(vars(thing)) | more)})"
 
 
 def named(values: Mapping[str, Any]) -> str:
-    """name=value, name=value"""
+    """Return name=value, name=value."""
     return ", ".join(f"{name}={short(value)}" for name, value in values.items())
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of public names that are numbers, text, arrays, or a few of the first two."""
+    """Return those of public names that are numbers, text, arrays, or tuples of the first two."""
     return {
         name: value for name, value in values.items()
-        if not name.startswith("_") and (_is_plain(value) or _is_array(value) or (
-            isinstance(value, tuple) and value and all(map(_is_plain, value))
-        ))
-    }  # fmt: skip
+        if not name.startswith("_") and (_is_plain(value) or _is_array(value))
+    }
 
 
 def short(value: Any) -> str:
-    """An array or tensor as "float32 (3, 4)", or if it is a single number, as that."""
+    """Return an array or tensor as "float32 (3, 4)", a single number as itself, long text cut."""
     if _is_array(value):
         return f"{value.dtype} {tuple(value.shape)}" if value.shape else repr(value.item())
     text = repr(value)
@@ -42,12 +40,13 @@ def short(value: Any) -> str:
 
 
 def amount(arrays: Collection[Any]) -> str:
-    """How much is in arrays or tensors: "12 arrays, 3,456 numbers"."""
+    """Return how much is in arrays or tensors: "12 arrays, 3,456 numbers"."""
     return f"{len(arrays)} arrays, {sum(array.size for array in arrays):,} numbers"
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str)
+    parts = value if isinstance(value, tuple) and value else (value,)
+    return all(isinstance(part, bool | int | float | str) for part in parts)
 
 
 def _is_array(value: Any) -> bool:

@@ -1,5 +1,8 @@
-"""What is imported at first use: the names that a package or a module shows, and no others, so that
-importing it costs little, and other people's libraries, which may not be there."""
+"""Names that are imported at their first use, so that importing a package costs little.
+
+A package or a module shows these names and no others. Other people's libraries, which may not be
+there, are imported here too, or missed with an error that says what to install.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 def names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package (PEP 562).
+    """Return `__getattr__` and `__dir__` of a package (PEP 562).
 
     homes: where each name comes from, "module" for a module and "module:name" for what is in one.
     """
@@ -32,10 +35,7 @@ def names(
 
 
 def only(module: str, public: Iterable[str]) -> Callable[[], list[str]]:
-    """`__dir__` of a module: its public names, not those that it imports for its own use.
-
-    So completion offers what the module is for.
-    """
+    """Return `__dir__` of a module: its public names, so that completion offers no others."""
 
     def dir_() -> list[str]:
         return sorted({*public, *(name for name in vars(sys.modules[module]) if name[:2] == "__")})
@@ -44,7 +44,7 @@ def only(module: str, public: Iterable[str]) -> Callable[[], list[str]]:
 
 
 def required(module: str, by: str, install: str, instead: str = "") -> ModuleType:
-    """Somebody else's module, or an error: who needs it, what to install, what to do instead.
+    """Return somebody else's module, or raise: who needs it, what to install, what to do instead.
 
     >>> required("no_such_module", by="nobody", install="nothing")
     Traceback (most recent call last):

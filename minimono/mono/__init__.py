@@ -7,18 +7,21 @@
 
 from minimono import lazy
 from minimono.mono.circuits import (
-    alignment,
     circuit_attribution,
     circuit_attribution_between,
-    cluster_distances,
-    cluster_purity,
     mean_over_positions,
     reference_samples,
-    route,
     split_weights,
     virtual_activations,
+)
+from minimono.mono.clusters import (
+    alignment,
+    cluster_distances,
+    cluster_purity,
+    route,
     virtual_neurons,
 )
+from minimono.mono.convolution_mask import ConvMask, pool_mask
 from minimono.mono.decorrelation import (
     decorrelation_penalty,
     feature_decorrelation,
@@ -28,15 +31,11 @@ from minimono.mono.decorrelation import (
     superposition_scores,
 )
 from minimono.mono.emergence import (
-    ConvMask,
     active_counts,
     active_nodes,
     emergence,
     emergence_of_graph,
     emergence_of_masks,
-    initialise_by_distance,
-    pool_mask,
-    prune_by_magnitude,
     relative_emergence,
 )
 from minimono.mono.inhibition import Inhibition, MEmeL, deactivate
@@ -70,6 +69,7 @@ from minimono.mono.preference import (
     sequence_log_probability,
     simpo_loss,
 )
+from minimono.mono.pruning import initialise_by_distance, prune_by_magnitude
 from minimono.mono.scale import BatchScores, ScaleTracker, monosemantic_scale, score_batch
 from minimono.mono.selection import select_above, select_top_fraction, select_top_k
 
@@ -87,5 +87,5 @@ __all__ = [
     "select_above", "select_top_fraction", "select_top_k", "sequence_log_probability", "simpo_loss",
     "single_feature_purity", "split_weights", "superposition_proxy", "superposition_scores",
     "variance_sparsity", "virtual_activations", "virtual_neurons",
-]  # fmt: skip
+]
 __dir__ = lazy.only(__name__, __all__)

@@ -10,77 +10,67 @@ inputs resemble each other:
     superposition_proxy      weights: does a neuron's bias hold back features that share its space?
     superposition_scores     the same for whole layers, comparable within a model
 
-The paper's third activation measure, sparsity, is `metrics.variance_sparsity`. What the paper takes
-as activations, one row per input at its last token: the input of the MLP's output projection in the
-GPT-2 family, the output of W_up in the Llama family.
+The paper's third activation measure, sparsity, is `metrics.variance_sparsity`. Its activations are,
+one row per input at its last token, the input of the MLP's output projection in the GPT-2 family,
+and the output of W_up in the Llama family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array, array_module
 from minimono.engine.dtypes import arithmetic
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.metrics import clarity
-from minimono.mono.moments import as_activations, check_finite
+from minimono.mono.metrics import mean_cosine
+
+Over: TypeAlias = Literal["samples", "features"]
+Convention: TypeAlias = Literal["paper", "authors"]
 
 
 def feature_decorrelation(z: Array) -> float:
-    """How unlike the representations of different inputs are: 1 - their mean cosine.
+    """Return how unlike the representations of different inputs are: 1 - their mean cosine.
 
         FD = 1 - Σ_{i≠j} cos(z_i, z_j) / (N (N - 1))
 
-    Published; the cosines are of the activations as they are, not centred. 0 if all rows point the
-    same way, 1 if they are orthogonal, N/(N - 1) at most. It is 1 - `clarity` with all inputs as
-    reference inputs.
+    It is 0 if all rows point the same way, 1 if they are orthogonal, N/(N - 1) at most, and equals
+    1 - `clarity` with all inputs as reference inputs. The cosines are of the activations as they
+    are, not centred. Published.
 
     z: activations, shape (N, *neurons), N >= 2; a row of zeros has no angle (ValueError).
 
     >>> feature_decorrelation(np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]]))  # one pair of three
     0.666...
     """
-    z = as_activations(z, "feature_decorrelation: z")
-    check_finite(z, "feature_decorrelation: z")
+    z = checks.values(z, "feature_decorrelation: z")
     rows = z.reshape(len(z), -1)  # (N, *neurons) -> (N, neurons)
-    if len(rows) < 2:
-        raise ValueError("feature_decorrelation: z has 1 input; cosines need two at least")
-    silent = ~rows.astype(bool).any(axis=1)
-    if silent.any():
-        raise ValueError(
-            f"feature_decorrelation: z is 0 everywhere for input {int(silent.argmax())}, which has "
-            "no angle to the others; leave such inputs out"
-        )
-    return float(1 - clarity(rows))
+    return float(1 - mean_cosine(rows, "feature_decorrelation: z"))
 
 
 @arithmetic()
 def decorrelation_penalty(
-    z: Tensor | Array,
-    *,
-    over: Literal["samples", "features"] = "samples",
-    convention: Literal["paper", "authors"] = "paper",
+    z: Tensor | Array, *, over: Over = "samples", convention: Convention = "paper"
 ) -> Tensor:
-    """How far the activations are from orthonormal rows: the regulariser of DecPO, unweighted.
+    """Return how far the activations are from orthonormal rows: DecPO's regulariser, unweighted.
 
         paper     ||Z Zᵀ - I||_F²                                  published
         authors   mean over all entries of |Z| |Z|ᵀ - I            authors' code
 
-    z: activations, shape (B, *neurons), one row per input, in the tensor's dtype. The paper does
-    not say whether Z Zᵀ compares inputs (over="samples", B x B) or neurons (over="features",
-    Zᵀ Z, neurons x neurons). It makes no difference to training (derived): the two values differ
-    by the constant B - neurons, whatever z is, so their gradients are equal. The default is our
-    choice: `feature_decorrelation` compares inputs, and so does the authors' code.
+    z: activations, shape (B, *neurons), one row per input, in the tensor's dtype. Returns a Tensor
+    without axes, on the tape. `decpo_loss` adds it with the weights of either.
 
-    The authors' form is not squared and has no optimum at orthonormal rows (derived): it equals
-    (||Σ_i |z_i|||² - B) / B², so whatever shrinks activations lowers it, down to -1/B at Z = 0.
-    Their code takes it per row and averages it with the losses, which is the mean here. It is
-    over="samples" only.
+    The paper does not say whether Z Zᵀ compares inputs (over="samples") or neurons
+    (over="features", Zᵀ Z). Training is the same (derived): the two values differ by the constant
+    B - neurons. The default is our choice: `feature_decorrelation` and the authors' code compare
+    inputs.
 
-    Returns a Tensor without axes, on the tape. `decpo_loss` adds it with the weights of either.
+    The authors' form is over="samples" only and has no optimum at orthonormal rows (derived): it
+    equals (||Σ_i |z_i|||² - B) / B², so whatever shrinks activations lowers it, down to -1/B at
+    Z = 0. Their code takes it per row and averages it with the losses, which is the mean here.
 
     >>> z = np.array([[1.0, 0.0, 1.0], [0.0, -1.0, 1.0]])
     >>> float(decorrelation_penalty(z)), float(decorrelation_penalty(z, over="features"))
@@ -91,21 +81,17 @@ def decorrelation_penalty(
     return orthonormality_penalty(z, over, convention, "decorrelation_penalty")
 
 
-def orthonormality_penalty(z: Tensor | Array, over: str, convention: str, name: str) -> Tensor:
+def orthonormality_penalty(
+    z: Tensor | Array, over: Over, convention: Convention, name: str
+) -> Tensor:
     """`decorrelation_penalty`, with errors that name the function that was called."""
     rows = _rows(z, name)
-    if convention not in ("paper", "authors"):
-        raise ValueError(f'{name}: convention is {convention!r}, expected "paper" or "authors"')
-    if over not in ("samples", "features"):
-        raise ValueError(f'{name}: over is {over!r}, expected "samples" or "features"')
-    if convention == "paper":
+    checks.one_of(over, f"{name}: over", ("samples", "features"))
+    if checks.one_of(convention, f"{name}: convention", ("paper", "authors")) == "paper":
         gram = rows @ rows.T if over == "samples" else rows.T @ rows
         excess = gram - _identity(gram)
         return (excess * excess).sum()
-    if over != "samples":
-        raise ValueError(
-            f'{name}: convention "authors" compares samples; over="features" is not in their code'
-        )
+    checks.one_of(over, f'{name}: with convention "authors" over', ("samples",))
     size = abs(rows)
     gram = size @ size.T  # (B, neurons) @ (neurons, B) -> (B, B)
     return (gram - _identity(gram)).mean()
@@ -113,7 +99,7 @@ def orthonormality_penalty(z: Tensor | Array, over: str, convention: str, name: 
 
 @arithmetic()
 def l1_penalty(z: Tensor | Array) -> Tensor:
-    """Σ_d |z_d| of each input, averaged over inputs: the sparsity baseline to DecPO, unweighted.
+    """Return Σ_d |z_d|, averaged over inputs: the sparsity baseline to DecPO, unweighted.
 
     Published with weight 1e-4; the average over inputs is our choice. z: shape (B, *neurons). The
     gradient is sign(z) / B, and 0 at 0.
@@ -128,7 +114,7 @@ def l1_penalty(z: Tensor | Array) -> Tensor:
 
 
 def superposition_proxy(w_in: Array, b_in: Array) -> Array:
-    """Bias times weight length of each neuron; the lower, the more features share its space.
+    """Return bias times weight length of each neuron; the lower, the more features share its space.
 
         p_j = b_j ||w_j||_2
 
@@ -147,17 +133,15 @@ def superposition_proxy(w_in: Array, b_in: Array) -> Array:
     return b * array_module(W, b).sqrt((W * W).sum(axis=0))
 
 
-def fold_into_linear(
-    w_in: Array, b_in: Array, gain: Array, shift: Array
-) -> tuple[Array, Array]:
-    """A LayerNorm's gain and shift moved into the linear layer behind it; W then centred.
+def fold_into_linear(w_in: Array, b_in: Array, gain: Array, shift: Array) -> tuple[Array, Array]:
+    """Move a LayerNorm's gain and shift into the linear layer behind it, and centre its weights.
 
         W' = gain · W - mean over inputs of (gain · W)         b' = b + shift W
 
     The two layers compute the same function with W', b' and a LayerNorm of gain 1 and shift 0:
     what it normalises has mean 0 over channels, so a constant in a column of W has no effect.
-    Authors' code: the released superposition scores come from weights folded so. Not for RMSNorm,
-    which does not take the mean out.
+    Authors' code: the released superposition scores come from weights folded so. It is not for
+    RMSNorm, which does not take the mean out.
 
     w_in: (D, neurons), one column for each neuron.   b_in: (neurons,).   gain, shift: (D,).
     Returns W' and b' in float64.
@@ -168,25 +152,17 @@ def fold_into_linear(
            [ 2.]]), array([1.5]))
     """
     W, b = _input_layer(w_in, b_in, "fold_into_linear")
-    vectors = []
-    for name, vector in (("gain", gain), ("shift", shift)):
-        vector = as_activations(vector, f"fold_into_linear: {name}")
-        check_finite(vector, f"fold_into_linear: {name}")
-        if vector.shape != W.shape[:1]:
-            raise ValueError(
-                f"fold_into_linear: {name} has shape {vector.shape}, w_in has {W.shape[0]} inputs "
-                "(axis 0)"
-            )
-        vectors.append(vector.astype(np.float64))
-    g, s = vectors
-    folded = g[:, None] * W
-    return folded - folded.mean(axis=0), b + s @ W
+    each = "one for each input of w_in (axis 0)"
+    gain = _vector(gain, "fold_into_linear: gain", len(W), each)
+    shift = _vector(shift, "fold_into_linear: shift", len(W), each)
+    folded = gain[:, None] * W
+    return folded - folded.mean(axis=0), b + shift @ W
 
 
 def superposition_scores(
     layers: Sequence[tuple[Array, Array, Array, Array]], *, fold_layer_norm: bool = True
 ) -> Array:
-    """The median superposition proxy of each layer, scaled so that a model's layers compare.
+    """Return each layer's median superposition proxy, scaled so that a model's layers compare.
 
         s_l = median_j p_lj / max_l' median_j |p_l'j|
 
@@ -206,12 +182,10 @@ def superposition_scores(
     >>> superposition_scores([(W, np.array([1.0, 2.0]), *unit), (W, np.array([-6.0, 0.0]), *unit)])
     array([ 0.5, -1. ])
     """
-    proxies = []
-    for w_in, b_in, gain, shift in layers:
-        weights = fold_into_linear(w_in, b_in, gain, shift) if fold_layer_norm else (w_in, b_in)
-        proxies.append(superposition_proxy(*weights))
-    if not proxies:
-        raise ValueError("superposition_scores: no layers")
+    proxies = [
+        superposition_proxy(*(fold_into_linear(*layer) if fold_layer_norm else layer[:2]))
+        for layer in checks.several(layers, "superposition_scores: layers", "a layer")
+    ]
     xp = array_module(*proxies)
     medians = xp.stack([xp.median(p) for p in proxies])
     largest = xp.stack([xp.median(abs(p)) for p in proxies]).max()
@@ -222,16 +196,19 @@ def superposition_scores(
 # ---- checks ------------------------------------------------------------------------------------
 
 
+def float_tensor(value: Tensor | Array, name: str) -> Tensor:
+    """A tensor of floats, or complex, so that the complex-step check can pass through."""
+    try:
+        x = as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: {error}") from error
+    return checks.floats(x, name, "fc")  # type: ignore[no-any-return]
+
+
 def _rows(z: Tensor | Array, name: str) -> Tensor:
     """Activations as a matrix, one row per input."""
-    try:
-        z = as_tensor(z)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: z: {error}") from error
-    if z.dtype.kind not in "fc":  # complex: so that the complex-step check can pass through
-        raise TypeError(f"{name}: z has dtype {z.dtype}, expected floats")
-    if z.ndim < 2 or z.size == 0:
-        raise ValueError(f"{name}: z has shape {z.shape}, expected (B, *neurons), not empty")
+    z = float_tensor(z, f"{name}: z")
+    checks.layout(z, f"{name}: z", "(B, *neurons), not empty", z.ndim >= 2 and z.size > 0)
     return z.reshape(len(z), -1)  # (B, *neurons) -> (B, neurons)
 
 
@@ -239,16 +216,12 @@ def _identity(gram: Tensor) -> Tensor:
     return Tensor(array_module(gram.data).eye(len(gram), dtype=gram.dtype))
 
 
-def _input_layer(w_in: Array, b_in: Array, name: str) -> tuple[Array, Array]:
+def _input_layer(w_in: Array, b_in: Array, function: str) -> tuple[Array, Array]:
     """Weights (D, neurons) and biases (neurons,) in float64."""
-    W, b = as_activations(w_in, f"{name}: w_in"), as_activations(b_in, f"{name}: b_in")
-    if W.ndim != 2:
-        raise ValueError(f"{name}: w_in has shape {W.shape}, expected (D, neurons)")
-    if b.shape != W.shape[1:]:
-        raise ValueError(
-            f"{name}: b_in has shape {b.shape}, w_in has {W.shape[1]} neurons (axis 1); the weight "
-            "of a Linear has to be transposed"
-        )
-    check_finite(W, f"{name}: w_in")
-    check_finite(b, f"{name}: b_in")
-    return W.astype(np.float64), b.astype(np.float64)
+    W = checks.matrix(w_in, f"{function}: w_in", "(D, neurons)")
+    each = "one for each neuron of w_in (axis 1); the weight of a Linear has to be transposed"
+    return W, _vector(b_in, f"{function}: b_in", W.shape[1], each)
+
+
+def _vector(x: Array, name: str, length: int, each: str) -> Array:
+    return checks.values(checks.shaped(checks.real(x, name), name, (length,), each), name)

@@ -11,7 +11,7 @@ import pytest
 
 import minimono as mm
 from minimono import mono
-from minimono.checks import as_written
+from minimono.checks import share
 
 TYPES: dict[str, Callable[[str], Any]] = {
     "float": float,
@@ -31,7 +31,7 @@ SCORES = np.random.default_rng(0).permutation(SIZE).astype(float)[None]
 @every_type
 def test_every_percentage_is_exact(number: Any) -> None:
     for text in PERCENTAGES:
-        assert as_written(number(text), "p") == Fraction(text)
+        assert share(number(text), "p") == Fraction(text)
 
 
 @every_type
@@ -73,7 +73,7 @@ def test_the_ratio_of_split_weights(number: Any) -> None:
 
 def test_whole_numbers_are_shares_too() -> None:
     for one in (1, np.int8(1), np.uint64(1), Fraction(1), Decimal(1)):
-        assert as_written(one, "p") == 1
+        assert share(one, "p") == 1
         assert mono.select_top_fraction(SCORES, one).all()
 
 
@@ -92,7 +92,7 @@ def test_what_is_not_finite_is_out_of_range(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, np.True_, "0.5", None, 1j, np.array([0.5])])
 def test_what_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^p is .*expected a number"):
-        as_written(value, "p")
+        share(value, "p")
 
 
 def test_thresholds_are_the_number_itself() -> None:

@@ -410,12 +410,12 @@ def test_bad_values(name, call) -> None:
         (
             lambda: class_selectivity(np.ones((2, 1)), [0, 1, 1]),
             ValueError,
-            r"labels have shape \(3,\), activations have 2 samples \(axis 0\)",
+            r"labels has shape \(3,\), expected \(2,\), one for each sample",
         ),
         (
             lambda: class_selectivity(np.ones((2, 1)), [4, 4]),
             ValueError,
-            "all labels are 4; two classes are needed at least",
+            "labels is 4 everywhere, expected two classes at least",
         ),
         (
             lambda: single_feature_purity(np.array([1.0, -2.0])),
@@ -430,24 +430,24 @@ def test_bad_values(name, call) -> None:
         (
             lambda: monosemanticity_score(np.ones((3, 1)), np.ones((4, 2))),
             ValueError,
-            r"embeddings have 4 inputs \(axis 0\), activations 3",
+            r"embeddings has shape \(4, 2\), expected \(3, 2\), a row for each input",
         ),
         (
             lambda: monosemanticity_score(np.ones((2, 1)), np.array([[1.0, 0.0], [0.0, 0.0]])),
             ValueError,
-            r"monosemanticity_score: embeddings: lengths is 0.0 at \[1\], expected more than 0",
+            r"monosemanticity_score: embeddings: length is 0.0 at \[1\], expected more than 0",
         ),
         (
             lambda: clarity(np.zeros((2, 3, 4))),
             ValueError,
-            r"clarity: embeddings: lengths is 0.0 at \[0, 0\], expected more than 0",
+            r"clarity: embeddings: length is 0.0 at \[0, 0\], expected more than 0",
         ),
         (
             lambda: clarity(np.ones((1, 4))),
             ValueError,
-            r"clarity: embeddings have shape \(1, 4\), expected \(..., n, D\) with n of 2 or more",
+            r"clarity: embeddings has shape \(1, 4\), expected \(..., n, D\) with n of 2 or more",
         ),
-        (lambda: clarity(np.ones(4)), ValueError, r"clarity: embeddings have shape \(4,\)"),
+        (lambda: clarity(np.ones(4)), ValueError, r"clarity: embeddings has shape \(4,\)"),
         (
             lambda: hoyer_sparsity(np.ones((3, 1))),
             ValueError,
@@ -456,12 +456,12 @@ def test_bad_values(name, call) -> None:
         (
             lambda: variance_sparsity(np.ones((3, 1))),
             ValueError,
-            "variance_sparsity: z has 1 neuron, which has no variance",
+            r"variance_sparsity: z has shape \(3, 1\), expected two neurons",
         ),
         (
             lambda: variance_sparsity(np.array([[1e200, -1e200]])),
             ValueError,
-            "variance_sparsity: z is too large: squares above about 1e154 overflow",
+            "variance_sparsity: z is too large, expected squares that float64 can hold",
         ),
     ],
 )
