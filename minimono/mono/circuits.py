@@ -24,9 +24,10 @@ import numpy as np
 from minimono import sums
 from minimono.backend import Array, array_module, as_array, to_host
 from minimono.checks import Rng, as_written, generator, whole_number
+from minimono.checks import activations as as_activations
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
-from minimono.mono.moments import as_activations, check_finite
+from minimono.mono.soundness import check_finite
 from minimono.nn import taps
 from minimono.nn.module import Module, in_eval
 

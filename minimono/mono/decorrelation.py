@@ -23,10 +23,11 @@ from typing import Literal
 import numpy as np
 
 from minimono.backend import Array, array_module
+from minimono.checks import activations as as_activations
 from minimono.engine.dtypes import arithmetic
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.metrics import clarity
-from minimono.mono.moments import as_activations, check_finite
+from minimono.mono.soundness import check_finite
 
 
 def feature_decorrelation(z: Array) -> float:

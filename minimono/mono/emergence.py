@@ -29,7 +29,8 @@ import numpy as np
 from minimono import sums
 from minimono.backend import Array, array_module, as_array, to_host
 from minimono.checks import Rng, as_written, generator, real_number, whole_number
-from minimono.mono.moments import as_activations, check_finite
+from minimono.checks import activations as as_activations
+from minimono.mono.soundness import check_finite
 
 Form: TypeAlias = Literal["A", "B"]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from minimono import sums
 from minimono.backend import Array, array_module, as_array
-from minimono.mono.moments import as_activations
+from minimono.checks import activations as as_activations
 
 _BLOCK = 512  # inputs that `monosemanticity_score` compares at a time
 
