@@ -29,8 +29,9 @@ from minimono.comparison import paired
 from minimono.data import Images, image_batches, load_digits, shuffled_split
 from minimono.measurement import evaluating, scale_against
 from minimono.mono import decorrelation, metrics
+from minimono.mono.features import feature_scale
 from minimono.mono.inhibition import MEmeL
-from minimono.mono.l2e import L2E, feature_scale, l2e_penalty
+from minimono.mono.l2e import L2E, l2e_penalty
 from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train

@@ -28,7 +28,8 @@ import minimono as mm
 from minimono import measurement
 from minimono.data.world import World, draw_neurons, orthogonal_directions, plant
 from minimono.mono import MEmeL, Moments, monosemantic_scale
-from minimono.mono.l2e import L2E, MovingThreshold, false_killing_rate, feature_scale, l2e_penalty
+from minimono.mono.features import false_killing_rate, feature_scale
+from minimono.mono.l2e import L2E, MovingThreshold, l2e_penalty
 from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train

@@ -31,7 +31,7 @@ from minimono.data.world import (
 )
 from minimono.mono import Moments, metrics, monosemantic_scale
 from minimono.mono.decorrelation import feature_decorrelation, superposition_proxy
-from minimono.mono.l2e import false_killing_rate, feature_scale
+from minimono.mono.features import false_killing_rate, feature_scale
 from minimono.nn.optim import Adam
 from minimono.nn.training import train
 

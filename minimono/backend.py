@@ -98,6 +98,18 @@ def to_host(array: Array) -> Array:
     return np.asarray(array)
 
 
+def beside(array: Array, other: Array) -> Array:
+    """The array on the device of another; itself, if it is there."""
+    return to_device(array, device_of(other))
+
+
+def locked(array: Array) -> Array:
+    """The array, if it is NumPy's made read-only. CuPy has no such flag."""
+    if type(array) is np.ndarray:
+        array.setflags(write=False)
+    return array
+
+
 def as_array(data: Any) -> Array:
     """Lists, numbers and arrays as an array; an array stays itself, on its device.
 

@@ -204,9 +204,7 @@ def activations(z: Array, name: str = "activations") -> Array:
 
 def batch(z: Array, name: str = "activations") -> Array:
     """`z` as an array of real numbers (B, *neurons) of any dtype, none of its axes empty."""
-    z = real(z, name)
-    if z.ndim == 0:
-        raise ValueError(f"{name} is a single number, expected shape (B, *neurons)")
+    z = samples(real(z, name), name)
     if z.size == 0:
         raise ValueError(f"{name} has shape {z.shape}, expected a sample and a neuron at least")
     return z
@@ -219,9 +217,18 @@ def finite_activations(z: Array, name: str) -> Array:
     return z
 
 
+def samples(z: Any, name: str) -> Any:
+    """`z`, a tensor or an array, if it has an axis of samples."""
+    if z.ndim == 0:
+        raise ValueError(f"{name} is a single number, expected shape (B, *neurons)")
+    return z
+
+
 def per_neuron(values: Array, name: str, z: Array) -> Array:
     """`values` as float64 of shape neurons, one for each neuron of activations z (B, *neurons)."""
     values, neurons = real(values, name), tuple(z.shape[1:])
+    if values.dtype == bool:
+        raise TypeError(f"{name} has dtype bool, expected real numbers")
     if values.shape not in (neurons, (1, *neurons)):
         axes = "axis 1" if z.ndim == 2 else f"axes 1 to {z.ndim - 1}"
         have = f"{neurons[0]} neurons" if z.ndim == 2 else f"neurons of shape {neurons}"

@@ -14,11 +14,11 @@ from inspect import signature
 from typing import Any, Generic, ParamSpec
 
 from minimono import kernels
-from minimono.backend import device_of
+from minimono.backend import Device, device_of
 from minimono.engine import dtypes
 from minimono.engine.primitives import explained, made_by
 from minimono.engine.tensor import Tensor, grad, is_recording
-from minimono.kernels.seam import device_with_float_kernels, kernel
+from minimono.kernels.seam import device_with_float_kernels, device_with_kernels, kernel
 
 Parameters = ParamSpec("Parameters")
 
@@ -33,8 +33,11 @@ class Fused(Generic[Parameters]):
     `needed` holds, for each array, whether its cotangent is: one that is not may be None.
     """
 
-    def __init__(self, reading: Callable[Parameters, Tensor], part: str):
-        self.reading, self.part = reading, part
+    def __init__(
+        self, reading: Callable[Parameters, Tensor], part: str, on: tuple[Device, ...], mixed: bool
+    ):
+        self.reading, self.part, self.devices = reading, part, on
+        self.device_of = device_with_kernels if mixed else device_with_float_kernels
         self.name = reading.__name__
         self.names = signature(reading)
         self.dtype_rule = dtypes.EXACT
@@ -48,8 +51,8 @@ class Fused(Generic[Parameters]):
             positional, named = dtypes.by_position(self.names, arguments, options)
         try:
             positional, arrays, answer = self.dtype_rule.settled(positional, self.numbers)
-            device = device_with_float_kernels(arrays) if kernels.enabled() else None
-            if device is None:
+            device = self.device_of(arrays) if kernels.enabled() else None
+            if device not in self.devices:
                 output = self.reading(*positional, **named)
             else:
                 forward = kernel(device, self.part, self.name + "_forward", self.name)
@@ -97,10 +100,13 @@ class Fused(Generic[Parameters]):
 
 
 def with_kernel(
-    part: str = "",
+    part: str = "", *, on: tuple[Device, ...] = ("cpu", "cuda"), mixed: bool = False
 ) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
-    """Mark a formula on tensors whose kernels are in `kernels.of(device, part)`."""
-    return lambda reading: Fused(reading, part)
+    """Mark a formula on tensors whose kernels are in `kernels.of(device, part)`.
+
+    on: the devices that have one.   mixed: whether they take arrays of several dtypes.
+    """
+    return lambda reading: Fused(reading, part, on, mixed)
 
 
 has_kernel = with_kernel  # until all use the new name

@@ -188,23 +188,18 @@ def score(
     denominator: Array,
     *,
     k: int = 0,
-    threshold: float = np.nan,
+    threshold: float | None = None,
     extremes: bool = False,
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """What one pass over a batch (B, *neurons) finds, by name.
-
-    "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
-    "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
-    ones the first first; where there are fewer, nan and -1. "flags" if `flag`, booleans
-    (B, *neurons): φ >= threshold if there is one, else the k highest with all that equal the k-th.
-    """
+    """What one pass over a batch (B, *neurons) finds: see the formula, `mono.scale.score`."""
+    tau = np.nan if threshold is None else float(threshold)
     samples, neurons, dtype = len(z), z.size // len(z), _dtype(z)
     centre, rest, m2 = np.empty(neurons), np.zeros(neurons), np.zeros(neurons)
     low = np.full(neurons if extremes else 0, np.inf, dtype)
     high = -low
-    counts = np.zeros(0 if np.isnan(threshold) else neurons, np.int64)
+    counts = np.zeros(0 if threshold is None else neurons, np.int64)
     phi = np.empty((samples if keep_phi else 0, neurons), dtype)
     flags = np.zeros((samples if flag else 0, neurons), bool)
     few = k if k <= LANES else 0  # for more, lanes tell nothing
@@ -218,7 +213,7 @@ def score(
         def run(part: slice) -> None:
             score_rows(
                 rows, first, part.start, part.stop, centre, rest, m2, low, high,
-                old_mean, denominator, threshold, limits,
+                old_mean, denominator, tau, limits,
                 phi[here], counts, flags[here], top[here], index[here],
             )  # fmt: skip
 
@@ -232,10 +227,11 @@ def score(
     of_neuron = {"mean": centre, "m2": m2}  # rest is less than the mean's last digit
     if extremes:
         of_neuron |= {"low": low, "high": high}
-    if not np.isnan(threshold):
+    if threshold is not None:
         of_neuron["counts"] = counts
     found: dict[str, Any] = {name: a.reshape(z.shape[1:]) for name, a in of_neuron.items()}
-    found["phi"] = phi.reshape(z.shape) if keep_phi else None
+    if keep_phi:
+        found["phi"] = phi.reshape(z.shape)
     if k:
         found |= {"top": top, "top_index": index}
     if flag:

@@ -146,24 +146,18 @@ def score(
     denominator: Array | None,
     *,
     k: int = 0,
-    threshold: float = np.nan,
+    threshold: float | None = None,
     extremes: bool = False,
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """What a batch (B, *neurons) holds, by name.
-
-    "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
-    "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
-    ones the first first; where there are fewer, nan and -1. "flags" if `flag`, booleans
-    (B, *neurons): the k highest with all that equal the k-th. (`cpu_scale.score` also flags those
-    that reach a threshold. Here the threshold is on the device, and is not waited for.)
-    """
+    """What a batch (B, *neurons) holds: see the formula, `mono.scale.score`."""
     xp = array_module(z)
-    flat = one_block(z).reshape(len(z), -1)  # (B, n)
+    flat = one_block(_floats(z)).reshape(len(z), -1)  # (B, *neurons) -> (B, n)
     samples, neurons = flat.shape
     columns = None if mean is None or denominator is None else (_column(mean), _column(denominator))
-    count = not np.isnan(threshold)
+    count = threshold is not None
+    tau = float(threshold) if threshold is not None else np.nan
     rows = max(ROWS_OF_PART, -(-samples // MOST_PARTS))
     parts = -(-samples // rows)
     of_part = _results(xp, (parts, neurons), flat.dtype, extremes, count)
@@ -171,7 +165,7 @@ def score(
     phi = xp.empty(flat.shape, flat.dtype) if keep_phi else None
     tiles = -(-neurons // 32)
     columns_kernel(
-        flat.dtype, (tiles, parts), (32, 8), flat, *(columns or (None, None)), threshold,
+        flat.dtype, (tiles, parts), (32, 8), flat, *(columns or (None, None)), tau,
         *of_part.values(), phi, samples, neurons, rows,
     )  # fmt: skip
     finish_columns_kernel(
@@ -179,7 +173,8 @@ def score(
         rows, parts,
     )  # fmt: skip
     found = {name: a.reshape(z.shape[1:]) for name, a in whole.items() if a is not None}
-    found["phi"] = None if phi is None else phi.reshape(z.shape)
+    if phi is not None:
+        found["phi"] = phi.reshape(z.shape)
     if k and columns is not None:
         found["top"] = xp.empty((samples, k), flat.dtype)
         found["top_index"] = xp.empty((samples, k), np.int64)
@@ -189,6 +184,9 @@ def score(
         )  # fmt: skip
         if flag:
             found["flags"] = _flags(flat, *columns, found["top"]).reshape(z.shape)
+    if count and flag and columns is not None:
+        above = scale(flat, *columns) >= xp.asarray(tau, dtype=np.float64)
+        found["flags"] = above.reshape(z.shape)
     return found
 
 
@@ -306,12 +304,17 @@ extern "C" __global__ void scale(
 
 def scale(z: Array, mean: Array, denominator: Array) -> Array:
     """phi of a batch, shape (B, *neurons), given mean and denominator, shape neurons, float64."""
-    flat = one_block(z).reshape(len(z), -1)  # (B, n)
+    flat = one_block(_floats(z)).reshape(len(z), -1)  # (B, *neurons) -> (B, n)
     phi = array_module(z).empty(flat.shape, flat.dtype)
     scale_kernel(
         z.dtype, *_over(*flat.shape), flat, _column(mean), _column(denominator), phi, *flat.shape
     )
     return phi.reshape(z.shape)
+
+
+def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, Array]:
+    """phi of a batch, and whether all of it is finite, not waited for."""
+    return scale(z, mean, denominator), array_module(z).isfinite(z).all()
 
 
 # ---- merging two histories ---------------------------------------------------------------------
@@ -341,6 +344,11 @@ def merge(
         one_block(m2_b), share, weight, mean, m2, mean.size,
     )  # fmt: skip
     return mean, m2
+
+
+def _floats(z: Array) -> Array:
+    """z in what it is scored in: float32 or float64."""
+    return z if z.dtype in (np.float32, np.float64) else z.astype(np.float64)
 
 
 def _over(samples: int, neurons: int) -> tuple[tuple[int, int], tuple[int]]:

@@ -29,10 +29,13 @@ Result = TypeVar("Result")
 
 
 class WithKernel(Generic[Parameters, Result]):
-    """A function of arrays that has a formula, `.formula`, and a kernel for each device."""
+    """A function of arrays that has a formula, `.formula`, and a kernel on some devices."""
 
-    def __init__(self, formula: Callable[Parameters, Result], part: str):
+    def __init__(
+        self, formula: Callable[Parameters, Result], part: str, on: tuple[Device, ...]
+    ):
         self.formula, self.part, self.name = formula, part, formula.__name__
+        self.devices = on
         self._quiet = np.errstate(all="ignore")(formula)
         update_wrapper(self, formula)
 
@@ -42,14 +45,14 @@ class WithKernel(Generic[Parameters, Result]):
     def on(self, *arguments: Any) -> Callable[Parameters, Result]:
         """What runs for arguments like these. Who calls it often with the like asks once."""
         device = device_with_kernels(arguments) if kernels.enabled() else None
-        return self._quiet if device is None else kernel(device, self.part, self.name)
+        return kernel(device, self.part, self.name) if device in self.devices else self._quiet
 
 
 def with_kernel(
-    part: str,
+    part: str, *, on: tuple[Device, ...] = ("cpu", "cuda")
 ) -> Callable[[Callable[Parameters, Result]], WithKernel[Parameters, Result]]:
     """Mark a formula on arrays whose kernels are in `kernels/cpu/<part>.py` and `kernels/gpu/`."""
-    return lambda formula: WithKernel(formula, part)
+    return lambda formula: WithKernel(formula, part, on)
 
 
 @cache

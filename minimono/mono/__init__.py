@@ -1,8 +1,8 @@
 """The subject: how monosemantic a neuron is, and what to do about it.
 
-`moments`, `scale`, `selection`, `metrics` and `emergence` take and return plain arrays.
-`inhibition` and `l2e` act on tensors while a network trains; `decorrelation`, `preference` and
-`circuits` hold both kinds.
+`moments`, `scale`, `tracker`, `selection`, `features`, `metrics` and `emergence` take and return
+plain arrays. `inhibition` and `l2e` act on tensors while a network trains; `decorrelation`,
+`preference` and `circuits` hold both kinds.
 """
 
 from minimono import lazy
@@ -38,17 +38,14 @@ from minimono.mono.emergence import (
     emergence_of_masks,
     relative_emergence,
 )
-from minimono.mono.inhibition import Inhibition, MEmeL, deactivate
-from minimono.mono.l2e import (
-    L2E,
-    MovingThreshold,
+from minimono.mono.features import (
     false_killing_rate,
     feature_scale,
     kolmogorov_smirnov,
-    l2e_penalty,
-    log_distance_penalty,
     own_feature,
 )
+from minimono.mono.inhibition import Inhibition, MEmeL, deactivate
+from minimono.mono.l2e import L2E, MovingThreshold, l2e_penalty, log_distance_penalty
 from minimono.mono.metrics import (
     clarity,
     class_selectivity,
@@ -70,12 +67,22 @@ from minimono.mono.preference import (
     simpo_loss,
 )
 from minimono.mono.pruning import initialise_by_distance, prune_by_magnitude
-from minimono.mono.scale import BatchScores, ScaleTracker, monosemantic_scale, score_batch
-from minimono.mono.selection import select_above, select_top_fraction, select_top_k
+from minimono.mono.scale import BatchScores, monosemantic_scale, score_batch
+from minimono.mono.selection import (
+    Above,
+    Rule,
+    TopFraction,
+    TopK,
+    select_above,
+    select_top_fraction,
+    select_top_k,
+)
+from minimono.mono.tracker import ScaleTracker
 
 __all__ = [
-    "L2E", "BatchScores", "ConvMask", "Inhibition", "MEmeL", "Moments", "MovingThreshold",
-    "ScaleTracker", "active_counts", "active_nodes", "alignment", "circuit_attribution",
+    "L2E", "Above", "BatchScores", "ConvMask", "Inhibition", "MEmeL", "Moments", "MovingThreshold",
+    "Rule", "ScaleTracker", "TopFraction", "TopK", "active_counts", "active_nodes", "alignment",
+    "circuit_attribution",
     "circuit_attribution_between", "clarity", "class_selectivity", "cluster_distances",
     "cluster_purity", "deactivate", "decorrelation_penalty", "decpo_loss", "dpo_loss", "emergence",
     "emergence_of_graph", "emergence_of_masks", "false_killing_rate", "feature_decorrelation",

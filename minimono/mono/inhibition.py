@@ -14,49 +14,43 @@ The gradient is on purpose not the derivative of the value: finite differences m
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
-from minimono import describe, kernels
-from minimono.backend import Array, array_module, as_array, device_of
-from minimono.checks import real_number, whole_number
+from minimono import checks, describe
+from minimono.backend import Array, array_module, as_array
 from minimono.engine.dtypes import arithmetic
 from minimono.engine.primitives import primitive
 from minimono.engine.tensor import Tensor, as_tensor
-from minimono.mono.moments import Moments, as_activations
-from minimono.mono.scale import ScaleTracker, monosemantic_scale
-from minimono.nn.at_once import or_undone
-from minimono.nn.module import Module
+from minimono.kernels.seam import with_kernel
+from minimono.mono.moments import Moments
+from minimono.mono.scale import monosemantic_scale
+from minimono.mono.selection import Rule, TopK, as_rule
+from minimono.mono.tracker import Convention, ScaleTracker
+from minimono.mono.watching import Watching
+from minimono.nn.at_once import all_or_nothing
 
 
 @primitive
-def _deactivate(z: Array, mask: Array, mean: Array, strength: float) -> Array:
-    xp = array_module(z, mask, mean)
-    if device_of(z) != "cpu" or not kernels.enabled():
-        return xp.where(mask, mean, z)
-    out = z.copy()  # few are flagged: a copy and a few writes are three times faster than a choice
-    np.copyto(out, mean, where=mask)
-    return out
+@with_kernel("deactivation", on=("cpu",))
+def deactivation(z: Array, mask: Array, mean: Array, strength: float) -> Array:
+    """mean where the mask says so, z elsewhere."""
+    return array_module(z, mask, mean).where(mask, mean, z)
 
 
 @arithmetic(numbers=1)
 @primitive
-def _reverse(g: Array, mask: Array, strength: float) -> Array:
-    """-strength · g where flagged, g elsewhere."""
-    factor = 0.0 - strength
-    if device_of(g) != "cpu" or not kernels.enabled():
-        return array_module(g, mask).where(mask, factor * g, g)
-    return np.multiply(g, factor, out=g.copy(), where=mask)
+@with_kernel("deactivation", on=("cpu",))
+def reversal(g: Array, mask: Array, strength: float) -> Array:
+    """-strength · g where the mask says so, g elsewhere."""
+    return array_module(g, mask).where(mask, (0.0 - strength) * g, g)
 
 
-_deactivate.name = "deactivate"
-_deactivate.vjp(lambda g, out, z, mask, mean, strength: _reverse(g, mask, strength))
-_reverse.vjp(lambda g, out, _, mask, strength: _reverse(g, mask, strength))
+deactivation.vjp(lambda g, out, z, mask, mean, strength: reversal(g, mask, strength))
+reversal.vjp(lambda g, out, _, mask, strength: reversal(g, mask, strength))
 
 
 def deactivate(
@@ -79,43 +73,22 @@ def deactivate(
     >>> out.data, z.grad
     (array([[1., 2.]]), array([[-1.,  1.]]))
     """
-    z = as_tensor(z)
-    if z.array.dtype.kind != "f":
-        raise TypeError(f"deactivate: z has dtype {z.dtype}, expected floats, which have gradients")
+    z = checks.floats(as_tensor(z), "deactivate: z")
     flags, centre = flags_and_mean(z, mask, mean, "deactivate")
-    strength = _finite_strength(strength, "deactivate")
-    if isinstance(mask, Tensor):  # whose array the tape keeps: another's would be copied
-        flags = mask
-    return _deactivate(z, flags, centre.astype(z.dtype), strength)
+    strength = checks.number(strength, "deactivate: strength")
+    return deactivation(z, flags, centre.astype(z.dtype), strength)
 
 
 def flags_and_mean(
     z: Tensor, mask: Tensor | Array, mean: Tensor | Array, name: str
-) -> tuple[Array, Array]:
-    """`mask` and `mean` as arrays, if they fit activations (B, *neurons)."""
-    flags = as_array(mask.data if isinstance(mask, Tensor) else mask)
-    centre = as_array(mean.data if isinstance(mean, Tensor) else mean)
-    if z.ndim == 0:
-        raise ValueError(f"{name}: z is a single number, expected shape (B, *neurons)")
-    if flags.dtype != bool:
-        raise TypeError(f"{name}: mask has dtype {flags.dtype}, expected bool")
-    if flags.shape != z.shape:
-        raise ValueError(f"{name}: mask has shape {flags.shape}, activations have {z.shape}")
-    if centre.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: mean has dtype {centre.dtype}, expected real numbers")
-    if centre.shape not in (z.shape[1:], (1, *z.shape[1:])):
-        raise ValueError(
-            f"{name}: mean has shape {centre.shape}, activations have neurons "
-            f"{z.shape[1:]} (all axes but the first)"
-        )
-    return flags, centre
-
-
-def _finite_strength(strength: float, name: str) -> float:
-    number = real_number(strength, f"{name}: strength")
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: strength is {number}, expected a finite number")
-    return number
+) -> tuple[Tensor, Array]:
+    """Which of z (B, *neurons) are flagged, as a constant of the tape, and the neurons' means."""
+    checks.samples(z, f"{name}: z")
+    flags = mask if isinstance(mask, Tensor) else Tensor(as_array(mask).copy())
+    checks.mask(flags.array, f"{name}: mask", z.shape)
+    centre = mean.array if isinstance(mean, Tensor) else as_array(mean)
+    array_module(z.array, flags.array, centre)  # names the devices if they differ
+    return flags, checks.per_neuron(centre, f"{name}: mean", z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +115,10 @@ class Inhibition:
         phi = monosemantic_scale(
             self.activations, self.mean, variance, compensation=self.compensation
         )
-        return phi if self.scores_constant else array_module(phi).where(variance > 0, phi, math.nan)
+        return phi if self.scores_constant else array_module(phi).where(variance > 0, phi, np.nan)
 
 
-class MEmeL(Module):
+class MEmeL(Watching):
     """Inhibit, in training, the most monosemantic activations of the layer it stands behind.
 
     Each training call scores the activations (B, *neurons) against the neurons' running moments
@@ -154,6 +127,8 @@ class MEmeL(Module):
     shape, and in `eval()` does nothing.
 
     * `strength`: 1 reversed, 0 naive (a), -1 naive (b), d reversed with gradient -d.
+    * `select`: another rule than `TopK(k)`, which is the paper's: `TopFraction(p)`, `Above(tau)`,
+      `MovingThreshold(p)`, or a function from φ (B, *neurons) to a mask.
     * `forget_after`: batches after which older ones fade (n_f). `start_after`: calls before the
       first inhibition (l_s). `compensation`: the epsilon of the compensated scale. The paper
       leaves the three open; the defaults are those of the authors' code.
@@ -176,74 +151,38 @@ class MEmeL(Module):
            [0.5, 0.5]])
     """
 
+    last: Inhibition | None
+
     def __init__(
-        self,
-        k: int = 1,
-        strength: float = 1.0,
-        *,
-        convention: Literal["paper", "authors"] = "paper",
-        forget_after: int = 10,
-        start_after: int = 10,
-        compensation: float = 0.01,
+        self, k: int = 1, strength: float = 1.0, *,
+        select: Rule | Callable[[Array], Array] | None = None, convention: Convention = "paper",
+        forget_after: int = 10, start_after: int = 10, compensation: float = 0.01,
     ):
-        self.k = whole_number(k, "MEmeL: k", least=1)
-        self.strength = _finite_strength(strength, "MEmeL")
-        self.start_after = whole_number(start_after, "MEmeL: start_after", least=0)
+        self.k = checks.whole_number(k, "MEmeL: k", least=1)
+        self.select = TopK(self.k) if select is None else as_rule(select, "MEmeL: select")
+        self.strength = checks.number(strength, "MEmeL: strength")
+        self.start_after = checks.whole_number(start_after, "MEmeL: start_after", least=0)
         self.tracker = ScaleTracker(
             convention=convention, forget_after=forget_after, compensation=compensation
         )
-        self.last: Inhibition | None = None
+        self.last = None
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, tracker={self.tracker}"
-
+    @all_or_nothing
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return z
-        return or_undone(self.remember(), self._seen, z, self._checked(z))
-
-    def _seen(self, z: Tensor, activations: Array) -> Tensor:
-        """The activations after this batch, which the moments take in."""
-        already_seen = self.tracker.batches_seen
-        if already_seen < max(self.start_after, 1):
-            self.tracker.score(activations)
+        flagged = self.flag(z)  # score the activations, and flag the highest
+        if flagged is None:  # the first batches are only seen
             self.last = None
             return z
-        before = self.tracker.moments.to(z.device)  # the model may have moved since
-        scores_constant = self.tracker.convention == "authors"
-        flagged = self.tracker.flag_top_k(activations, self.k, constant=scores_constant)
-        scored_with = self.tracker.moments if self.tracker.convention == "authors" else before
+        moments = self.tracker.scored_with
+        assert moments is not None  # something was flagged
         self.last = Inhibition(
-            z.array, flagged, scored_with, self.tracker.compensation, scores_constant
+            z.array, flagged, moments, self.tracker.compensation, self.scores_constant
         )
-        return deactivate(z, Tensor(flagged), scored_with.mean, strength=self.strength)
+        return deactivate(z, Tensor(flagged), moments.mean, strength=self.strength)
 
-    def _checked(self, z: Tensor) -> Array:
-        """What z holds, if it can be inhibited: asked before the moments change, at every call."""
-        activations = as_activations(z.array, "MEmeL: activations")
-        if z.dtype.kind != "f":
-            raise TypeError(f"MEmeL: activations have dtype {z.dtype}, expected floats")
-        neurons = z.size // len(z)
-        if self.k > neurons:
-            raise ValueError(
-                f"MEmeL: k is {self.k}, but the layer has only {neurons} neurons (activations "
-                f"have shape {z.shape})"
-            )
-        self.tracker.check(activations, "MEmeL")
-        return activations
-
-    def extra_state(self) -> dict[str, Array]:
-        return self.tracker.state_dict()
-
-    def load_extra_state(self, state: Mapping[str, Array]) -> None:
-        if state:
-            self.tracker.load_state_dict(state)
-
-    def remember(self) -> Callable[[], None]:
-        moments, last = self.tracker.remember(), self.last
-
-        def put_back() -> None:
-            moments()
-            self.last = last
-
-        return put_back
+    @property
+    def scores_constant(self) -> bool:
+        """Whether a neuron that was constant so far has a scale: only as in the authors' code."""
+        return self.tracker.convention == "authors"

@@ -3,193 +3,41 @@
 Wang, Di, Tang, Li, Ng, Zhou and Chen (2025, arXiv 2503.23298) keep MEmeL's scale φ and change the
 rest:
 
-    which feature does a neuron stand for?    feature_scale: the one on whose inputs φ is highest
-    what does inhibition hit by mistake?      false_killing_rate
     which activations, without sorting?       MovingThreshold: one comparison with a moving τ
     what is done to them?                     log_distance_penalty, added to the loss
+    which feature does a neuron stand for?    feature_scale (features.py)
 
-`L2E` puts the last two into a network. Shapes: `B` inputs (axis 0), `L` features.
+`L2E` puts the first two into a network.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from minimono import describe
-from minimono.backend import Array, array_module, as_array, device_of, to_device, to_host
-from minimono.checks import as_written, whole_number
+from minimono import checks, describe
+from minimono.backend import Array, array_module, beside, to_host
+from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import log, where
 from minimono.engine.tensor import Tensor, as_tensor
+from minimono.mono import soundness
 from minimono.mono.inhibition import flags_and_mean
-from minimono.mono.moments import Moments, as_activations
-from minimono.mono.scale import ScaleTracker, monosemantic_scale
-from minimono.mono.selection import select_top_fraction, select_top_k
-from minimono.nn.at_once import or_undone
+from minimono.mono.moments import Moments
+from minimono.mono.scale import monosemantic_scale
+from minimono.mono.selection import Rule, as_rule, select_top_fraction
+from minimono.mono.tracker import ScaleTracker
+from minimono.mono.watching import Watching
+from minimono.nn.at_once import all_or_nothing
 from minimono.nn.module import Module
-
-# ---- what a neuron stands for, and what is hit by mistake --------------------------------------
-
-
-class FeatureScale(NamedTuple):
-    """What `feature_scale` finds."""
-
-    inside: Array  # φ_l: mean scale over the inputs with feature l, (L, *neurons)
-    outside: Array  # φ_l⁻: mean scale over the inputs without it, (L, *neurons)
-    feature: Array  # l*: the feature of each neuron, (*neurons), -1 for a constant neuron
-
-
-def feature_scale(z: Array, features: Array) -> FeatureScale:
-    """How far each feature drives each neuron from its mean, in variances (L2E, eqs. 2-3).
-
-        φ_l = Σ_{i has l} (z_i - mean)² / (|C_l| S²)       l* = argmax_l φ_l
-
-    Published. mean and S² (ddof=1) are those of all B inputs, the same for every feature; φ_l⁻ is
-    the same mean over the inputs without l. So |C_l| φ_l + (B - |C_l|) φ_l⁻ = B - 1.
-
-    z: activations, shape (B, *neurons), B >= 2.   features: booleans (B, L), or, if each input has
-    one feature, its number (B,): 0 to L - 1. All in float64.
-
-    nan: φ_l of a feature that no input has, φ_l⁻ of one that all have, and everything of a constant
-    neuron, whose feature is -1. Our choice: a feature that all inputs have takes part in the
-    argmax as in the formula (its φ_l is (B - 1)/B for every neuron), and the lowest number wins a
-    tie.
-
-    >>> z = np.array([[0.0, 5.0], [0.0, 5.0], [0.0, 5.0], [8.0, 5.0]])
-    >>> scale = feature_scale(z, np.array([0, 0, 1, 1]))
-    >>> scale.inside[:, 0], scale.feature
-    (array([0.25, 1.25]), array([ 1, -1]))
-    """
-    z = as_activations(z, "feature_scale: z")
-    if len(z) < 2:
-        raise ValueError("feature_scale: z has 1 input, which has no variance; two at least")
-    has = _memberships(features, "feature_scale: features")  # (B, L)
-    if len(has) != len(z):
-        raise ValueError(f"feature_scale: features are of {len(has)} inputs, z has {len(z)}")
-    xp = array_module(z, has)
-    moments = Moments.of(z)
-    phi = monosemantic_scale(z.astype(xp.float64), moments.mean, moments.variance())
-    phi = phi.reshape(len(z), -1)  # (B, *neurons) -> (B, neurons)
-    with np.errstate(invalid="ignore"):
-        inside, outside = (
-            (c.T.astype(xp.float64) @ phi / c.sum(axis=0)[:, None]).reshape(-1, *z.shape[1:])
-            for c in (has, ~has)
-        )  # (L, B) @ (B, neurons) -> (L, *neurons)
-    known = ~xp.isnan(inside)
-    highest = xp.where(known, inside, -xp.inf).argmax(axis=0)
-    return FeatureScale(inside, outside, xp.where(known.any(axis=0), highest, -1))
-
-
-def own_feature(features_of_input: Array, feature_of_neuron: Array) -> Array:
-    """Whether each input has each neuron's feature: booleans (B, *neurons).
-
-    features_of_input: booleans (B, L) or numbers (B,).   feature_of_neuron: numbers (*neurons), as
-    `feature_scale(...).feature`; a neuron with -1 has none, so False for every input.
-
-    >>> own_feature(np.array([0, 1, 1]), np.array([1, 0, -1])).astype(int)
-    array([[0, 1, 0],
-           [1, 0, 0],
-           [1, 0, 0]])
-    """
-    numbers = _numbers(feature_of_neuron, "own_feature: feature_of_neuron", least=-1)
-    has = _memberships(features_of_input, "own_feature: features_of_input")
-    xp = array_module(has, numbers)
-    if as_array(features_of_input).ndim == 2:
-        _check_below(numbers, has.shape[1], "own_feature: feature_of_neuron")
-    nobody = xp.zeros((len(has), 1), dtype=bool)
-    beyond = has.shape[1]  # a column for features that no input here has, and for no feature
-    column = xp.where((numbers < 0) | (numbers > beyond), beyond, numbers)
-    own: Array = xp.concatenate([has, nobody], axis=1)[:, column]  # (B, *neurons)
-    return own
-
-
-def false_killing_rate(
-    phi: Array,
-    features_of_input: Array,
-    feature_of_neuron: Array,
-    *,
-    k: int | None = None,
-    fraction: float | None = None,
-    scope: Literal["global", "per_input"] = "global",
-) -> float:
-    """The share of the selected activations whose input lacks the neuron's feature (L2E, eq. 4).
-
-        FKR = Σ_ij 1(x_i ∉ l*_j) 1(φ_ij >= τ) / Σ_ij 1(φ_ij >= τ)
-
-    Published. τ is the k-th highest φ, or the one at the top `fraction`: give one of the two. Of
-    all B x neurons scores (scope="global") or of each input's own (scope="per_input"): the paper
-    does not say which; the default is our choice. All scores that equal τ are selected.
-
-    phi: (B, *neurons); nan is never selected.   features_of_input: booleans (B, L) or numbers
-    (B,).   feature_of_neuron: numbers (*neurons). nan if nothing is selected. Raises ValueError if
-    a neuron without a feature (-1) is selected.
-
-    >>> phi = np.array([[9.0, 4.0], [1.0, 3.0]])
-    >>> false_killing_rate(phi, np.array([0, 1]), np.array([0, 1]), k=2)    # 9 rightly, 4 not
-    0.5
-    """
-    own = own_feature(features_of_input, feature_of_neuron)
-    scores = as_activations(phi, "false_killing_rate: phi")
-    if scores.shape != own.shape:
-        raise ValueError(
-            f"false_killing_rate: phi has shape {scores.shape}, the features are those of "
-            f"{own.shape} (inputs, *neurons)"
-        )
-    if scope not in ("global", "per_input"):
-        raise ValueError(
-            f'false_killing_rate: scope is {scope!r}, expected "global" or "per_input"'
-        )
-    per: Literal["batch", "sample"] = "batch" if scope == "global" else "sample"
-    if (k is None) == (fraction is None):
-        raise ValueError("false_killing_rate: give either k or fraction, and not both")
-    if k is not None:
-        selected = select_top_k(scores, k, per=per)
-    else:
-        assert fraction is not None  # one of the two is given
-        selected = select_top_fraction(scores, fraction, per=per)
-    homeless = selected & (as_array(feature_of_neuron) < 0)
-    if homeless.any():
-        _, *neuron = np.unravel_index(int(homeless.argmax()), homeless.shape)
-        raise ValueError(
-            f"false_killing_rate: neuron {[int(i) for i in neuron]} is selected but has no "
-            "feature (-1); give it one, or make its phi nan"
-        )
-    total = int(selected.sum())
-    return int((selected & ~own).sum()) / total if total else math.nan
-
-
-def kolmogorov_smirnov(sample: Array, other: Array) -> float:
-    """The largest gap between two empirical distributions: sup_x |F(x) - G(x)|, 0 to 1.
-
-    L2E compares φ on inputs with the neuron's feature with φ on all inputs:
-    `kolmogorov_smirnov(phi[own], phi)` with `own` from `own_feature`. Arrays of any shape, taken as
-    flat samples; infinity is a number like any other. Raises ValueError for nan: leave constant
-    neurons out. Pooling all neurons in one sample is our choice.
-
-    >>> kolmogorov_smirnov(np.array([1.0, 2.0]), np.array([2.0, 3.0, 4.0]))
-    0.666...
-    """
-    sorted_samples = []
-    for name, values in (("sample", sample), ("other", other)):
-        flat = as_activations(values, f"kolmogorov_smirnov: {name}").reshape(-1)
-        if array_module(flat).isnan(flat).any():
-            raise ValueError(f"kolmogorov_smirnov: {name} contains nan; leave those neurons out")
-        sorted_samples.append(array_module(flat).sort(flat))
-    xp = array_module(*sorted_samples)
-    points = xp.concatenate(sorted_samples)  # F - G changes only here
-    F, G = (xp.searchsorted(s, points, side="right") / len(s) for s in sorted_samples)
-    return float(abs(F - G).max())
-
 
 # ---- selection without sorting -----------------------------------------------------------------
 
 
-class MovingThreshold:
+class MovingThreshold(Rule):
     """A threshold τ that moves until the scores above it are the top `fraction` p of all.
 
         select φ >= τ;      τ <- τ (1 + rate (share selected / p - 1))
@@ -217,8 +65,8 @@ class MovingThreshold:
     """
 
     def __init__(self, fraction: float = 0.02, *, rate: float = 0.05) -> None:
-        self.fraction = _between_0_and_1(fraction, "MovingThreshold: fraction")
-        self.rate = _between_0_and_1(rate, "MovingThreshold: rate")
+        self.fraction = float(checks.share(fraction, "MovingThreshold: fraction", above=0, below=1))
+        self.rate = float(checks.share(rate, "MovingThreshold: rate", above=0, below=1))
         self._value: Array | None = None
 
     def __repr__(self) -> str:
@@ -236,65 +84,73 @@ class MovingThreshold:
 
     def select(self, phi: Array) -> Array:
         """Flag the scores (B, *neurons) that are at least τ, then move τ."""
-        phi = as_activations(phi, "MovingThreshold: phi")
-        xp = array_module(phi)
+        phi = checks.activations(phi, "MovingThreshold: phi")
         if self._value is None:
-            top = select_top_fraction(phi, self.fraction, per="batch")
-            if not top.any():  # all nan
-                return top
-            tau = _normal(xp.asarray(phi[top].min(), dtype=xp.float64))
-            selected = phi >= tau
-            self._value = tau
-        else:
-            tau = to_device(self._value, device_of(phi))
-            # In float64: τ is an array, which NumPy does not round to float32.
-            selected = phi >= tau
-            self._value = self._moved(tau, selected.sum(), phi.size)
+            return self._start(phi)
+        self._value = beside(self._value, phi)
+        selected: Array = phi >= self._value  # in float64: NumPy does not round an array's τ
+        self._move(selected.sum(), phi.size)
         return selected
+
+    __call__ = select
+
+    def _start(self, phi: Array) -> Array:
+        """Flag the top p of the first scores, and take the lowest of them as τ."""
+        top = select_top_fraction(phi, self.fraction, per="batch")
+        if not top.any():  # all nan
+            return top
+        self._value = _normal(array_module(phi).asarray(phi[top].min(), dtype=np.float64))
+        selected: Array = phi >= self._value
+        return selected
+
+    def request(self) -> Mapping[str, Any]:
+        on_cpu = isinstance(self._value, np.ndarray)  # a τ on a GPU is not waited for
+        return {"threshold": float(self.value), "flag": True} if on_cpu else {}
+
+    def flagged(self, mask: Array) -> None:
+        self._move(int(np.count_nonzero(mask)), mask.size)
 
     def move(self, selected: int, scores: int) -> None:
         """Move τ, given how many of so many scores are at least τ.
 
-        For those who have their scores compared where they are made, as `ScaleTracker.flag_above`
-        does. Raises RuntimeError before the first `select`.
+        For those who compare with τ themselves. Raises RuntimeError before the first `select`.
         """
         if self._value is None:
             raise RuntimeError("MovingThreshold.move: no τ yet; the first scores go to select")
-        selected = whole_number(selected, "MovingThreshold.move: selected", least=0)
-        scores = whole_number(scores, "MovingThreshold.move: scores", least=1)
-        if selected > scores:
-            raise ValueError(
-                f"MovingThreshold.move: selected is {selected}, of only {scores} scores"
-            )
-        self._value = self._moved(self._value, selected, scores)
+        scores = checks.whole_number(scores, "MovingThreshold.move: scores", least=1)
+        selected = checks.whole_number(
+            selected, "MovingThreshold.move: selected", least=0, most=scores, of="the scores"
+        )
+        self._move(selected, scores)
 
-    def _moved(self, tau: Array, selected: Array | int, scores: int) -> Array:
+    def _move(self, selected: Array | int, scores: int) -> None:
+        """τ <- τ (1 + rate (share selected / p - 1))"""
         share = selected / scores
         with np.errstate(over="ignore"):
-            return _normal(tau * (1.0 + self.rate * (share / self.fraction - 1.0)))
+            self._value = _normal(self.value * (1.0 + self.rate * (share / self.fraction - 1.0)))
 
     def remember(self) -> Callable[[], None]:
-        """A call that puts τ back as it is now."""
         value = self._value
         return lambda: setattr(self, "_value", value)
 
     def state_dict(self) -> dict[str, Array]:
         """τ as a NumPy array, nan before the first scores. The settings are not in it."""
-        return {"value": to_host(self.value).copy()}
+        return {"threshold": to_host(self.value).copy()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over a state from `state_dict`. If it raises, the threshold is as before."""
         name = "MovingThreshold.load_state_dict"
-        if state.keys() != {"value"}:
-            raise ValueError(f"{name}: state has entries {sorted(state)}, expected ['value']")
-        value = to_host(state["value"])
+        checks.entries(state, f"{name}: state", ["threshold"])
+        value = to_host(state["threshold"])
         if value.dtype != np.float64 or value.shape != ():
             raise TypeError(
-                f"{name}: value is {value.dtype} of shape {value.shape}, expected a float64 "
-                "without axes"
+                f"{name}: threshold has dtype {value.dtype} and shape {value.shape}, expected a "
+                "float64 without axes"
             )
         if not (np.isnan(value) or (value > 0 and np.isfinite(value))):
-            raise ValueError(f"{name}: value is {float(value)}, expected a positive number or nan")
+            raise ValueError(
+                f"{name}: threshold is {float(value)}, expected a positive number or nan"
+            )
         self._value = None if np.isnan(value) else value.copy()
 
 
@@ -306,6 +162,15 @@ def _normal(tau: Array) -> Array:
 
 
 # ---- the penalty, and the module that applies it in training -----------------------------------
+
+
+@with_kernel("penalty", on=("cpu",), mixed=True)
+def log_distance(z: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
+    """Return Σ log (z - mean)² over the selected, in float64.
+
+    log |d| and not log d²: the square can overflow.
+    """
+    return 2.0 * log(abs(where(mask, z - mean, 1.0))).sum()
 
 
 def log_distance_penalty(
@@ -337,36 +202,14 @@ def log_distance_penalty(
     >>> float(penalty), z.grad
     (1.386..., array([[1., 0.]]))
     """
-    z = as_tensor(z)
-    if z.dtype.kind not in "fc":  # complex: so that the complex-step check can pass through
-        raise TypeError(f"log_distance_penalty: z has dtype {z.dtype}, expected floats")
-    flags, centre = flags_and_mean(z, mask, mean, "log_distance_penalty")
-    if reduction not in ("sum", "mean"):
-        raise ValueError(
-            f'log_distance_penalty: reduction is {reduction!r}, expected "sum" or "mean"'
-        )
-    xp = array_module(z.array, flags, centre)
-    if z.device != "cpu":  # no search for the selected, and no check: both would wait for the GPU
-        apart = where(flags, z - Tensor(centre.astype(xp.float64)), 1.0)
-        penalty = 2.0 * log(abs(apart)).sum()
-        if reduction == "mean":
-            penalty = penalty / Tensor(xp.maximum(flags.sum(), 1).astype(xp.float64))
-        return penalty.astype(z.dtype)
-    # Flat places: finding and gathering them is several times faster than by sample and neuron.
-    (places,) = flags.reshape(-1).nonzero()  # (B, *neurons) -> (selected,)
-    of_each = centre.reshape(-1).astype(xp.float64)[places % centre.size]
-    distance = z.reshape(-1)[places] - Tensor(of_each)  # (selected,)
-    good = xp.isfinite(distance.data) & (distance.data != 0)
-    if not good.all():
-        first = int(good.argmin())
-        at = [int(i) for i in np.unravel_index(int(places[first]), z.shape)]
-        raise ValueError(
-            f"log_distance_penalty: z - mean is {distance.data[first]} at the selected place {at}; "
-            "expected a finite number that is not 0"
-        )
-    penalty = 2.0 * log(abs(distance)).sum()  # log |d| and not log d²: the square can overflow
+    z = checks.floats(as_tensor(z), "log_distance_penalty: z", "fc")
+    selected, centre = flags_and_mean(z, mask, mean, "log_distance_penalty")
+    checks.one_of(reduction, "log_distance_penalty: reduction", ("sum", "mean"))
+    penalty = log_distance(z, selected, Tensor(centre))
+    soundness.check_distances(penalty.array, z.array, selected.array, centre)
     if reduction == "mean":
-        penalty = penalty / max(distance.size, 1)
+        xp = array_module(selected.array)
+        penalty = penalty / xp.maximum(xp.count_nonzero(selected.array), 1)
     return penalty.astype(z.dtype)
 
 
@@ -397,10 +240,10 @@ class Penalised:
         return monosemantic_scale(
             self.activations, self.moments.mean, self.moments.variance(),
             compensation=self.compensation,
-        )  # fmt: skip
+        )
 
 
-class L2E(Module):
+class L2E(Watching):
     """Penalise, in training, the most monosemantic activations of the layer it stands behind.
 
     Each training call scores the activations (B, *neurons) against the neurons' running moments
@@ -417,7 +260,8 @@ class L2E(Module):
     take it after each call.
 
     * `fraction`: the share p of activations to penalise. Published: best near 1 to 3 %.
-    * `rate`: of the moving threshold. `forget_after`, `start_after`, `compensation`: as in
+    * `rate`: of the moving threshold. `select`: another rule in its place, as in `MEmeL`.
+       `forget_after`, `start_after`, `compensation`: as in
       `MEmeL`, and with its defaults (our choice).
     * The coefficient, 0.001 above, is open in the paper. With the mean over the flagged
       activations (our choice) it does not depend on the width, the batch or p. Whether
@@ -435,22 +279,23 @@ class L2E(Module):
            [False, False]]), 4.28...)
     """
 
-    def __init__(
-        self,
-        fraction: float = 0.02,
-        *,
-        rate: float = 0.05,
-        forget_after: int = 10,
-        start_after: int = 10,
-        compensation: float = 0.01,
-    ):
-        self.start_after = whole_number(start_after, "L2E: start_after", least=0)
-        self.tracker = ScaleTracker(forget_after=forget_after, compensation=compensation)
-        self.threshold = MovingThreshold(fraction, rate=rate)
-        self.last: Penalised | None = None
+    last: Penalised | None
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, tracker={self.tracker}, threshold={self.threshold}"
+    def __init__(
+        self, fraction: float = 0.02, *, rate: float = 0.05,
+        select: Rule | Callable[[Array], Array] | None = None,
+        forget_after: int = 10, start_after: int = 10, compensation: float = 0.01,
+    ):
+        moving = MovingThreshold(fraction, rate=rate)
+        self.select = moving if select is None else as_rule(select, "L2E: select")
+        self.start_after = checks.whole_number(start_after, "L2E: start_after", least=0)
+        self.tracker = ScaleTracker(forget_after=forget_after, compensation=compensation)
+        self.last = None
+
+    @property
+    def threshold(self) -> Rule:
+        """The rule that flags: the `MovingThreshold`, if no other was chosen."""
+        return self.select
 
     @property
     def penalty(self) -> Tensor:
@@ -459,58 +304,20 @@ class L2E(Module):
             raise RuntimeError("L2E.penalty: the module has not been called yet")
         return self.last.penalty
 
+    @all_or_nothing
     def forward(self, z: Tensor) -> Tensor:
         nothing = Tensor(array_module(z.array).zeros((), dtype=z.dtype))
         if not self.training:
             self.last = Penalised(nothing)
             return z
-        if z.dtype.kind != "f":
-            raise TypeError(f"L2E: activations have dtype {z.dtype}, expected floats")
-        self.tracker.check(as_activations(z.array, "L2E: activations"), "L2E")
-        return or_undone(self.remember(), self._seen, z, nothing)
-
-    def _seen(self, z: Tensor, nothing: Tensor) -> Tensor:
-        """The activations as they are, after this batch has been scored and penalised."""
-        seen = self.tracker.batches_seen
-        before = self.tracker.moments.to(z.device) if seen else None  # the model may have moved
-        scored = (z.array, before, self.tracker.compensation)
-        if before is None or seen < self.start_after:
-            self.tracker.score(z.array)
+        flagged = self.flag(z)  # score the activations, and flag the highest
+        scored = (z.array, self.tracker.scored_with, self.tracker.compensation)
+        if flagged is None or scored[1] is None:  # the first batches are only seen
             self.last = Penalised(nothing, None, *scored)
             return z
-        flagged = self._flag(z.array)
-        penalty = log_distance_penalty(z, flagged, before.mean, reduction="mean")
+        penalty = log_distance_penalty(z, Tensor(flagged), scored[1].mean, reduction="mean")
         self.last = Penalised(penalty, flagged, *scored)
         return z
-
-    def _flag(self, z: Array) -> Array:
-        """The activations whose φ is at least τ. On the CPU φ is compared where it is made."""
-        if device_of(z) != "cpu" or not self.threshold.started:
-            return self.threshold.select(self.tracker.score(z))
-        flagged, count = self.tracker.flag_above(z, float(to_host(self.threshold.value)))
-        self.threshold.move(count, flagged.size)
-        return flagged
-
-    def extra_state(self) -> dict[str, Array]:
-        return self.tracker.state_dict() | {"threshold": self.threshold.state_dict()["value"]}
-
-    def load_extra_state(self, state: Mapping[str, Array]) -> None:
-        if state:
-            or_undone(self.remember(), self._load, dict(state))
-
-    def _load(self, state: dict[str, Array]) -> None:
-        self.threshold.load_state_dict({"value": state.pop("threshold")})
-        self.tracker.load_state_dict(state)
-
-    def remember(self) -> Callable[[], None]:
-        moments, value, last = self.tracker.remember(), self.threshold.remember(), self.last
-
-        def put_back() -> None:
-            moments()
-            value()
-            self.last = last
-
-        return put_back
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"last": None}  # a copy of the module does not copy the tape
@@ -528,47 +335,3 @@ def l2e_penalty(model: Module) -> Tensor:
     for penalty in penalties[1:]:
         total = total + penalty
     return total
-
-
-# ---- checks ------------------------------------------------------------------------------------
-
-
-def _numbers(values: Array, name: str, *, least: int) -> Array:
-    """Feature numbers as integers."""
-    values = as_array(values)
-    if values.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {values.dtype}, expected whole numbers")
-    if values.size == 0:
-        raise ValueError(f"{name} has shape {values.shape}, which is empty")
-    if (values < least).any():
-        raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
-    return values.astype(np.int64)
-
-
-def _memberships(features: Array, name: str) -> Array:
-    """Which input has which feature, booleans (B, L), from those or from numbers (B,)."""
-    features = as_array(features)
-    if features.ndim == 2 and features.dtype == bool:
-        if features.size == 0:
-            raise ValueError(f"{name} has shape {features.shape}, expected an input and a feature")
-        return features
-    if features.ndim != 1 or features.dtype == bool:
-        raise TypeError(
-            f"{name} is {features.dtype} of shape {features.shape}, expected booleans (B, L) or "
-            "whole numbers (B,)"
-        )
-    numbers = _numbers(features, name, least=0)
-    has: Array = numbers[:, None] == array_module(numbers).arange(int(numbers.max()) + 1)
-    return has
-
-
-def _check_below(numbers: Array, size: int, name: str) -> None:
-    if (numbers >= size).any():
-        raise ValueError(f"{name} has feature {int(numbers.max())}, the inputs have {size}")
-
-
-def _between_0_and_1(value: float, name: str) -> float:
-    number = float(as_written(value, name))
-    if not 0 < number < 1:
-        raise ValueError(f"{name} is {value}, expected more than 0 and less than 1")
-    return number

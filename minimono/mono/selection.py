@@ -4,23 +4,63 @@ Every function takes scores φ of shape (B, *neurons), axis 0 the samples, and r
 same shape. A neuron is an element of the other axes: (position, channel) in a sequence,
 (channel, y, x) in a feature map. nan is never flagged; infinity is a number like any other, above
 (or below) all finite ones: float32 scores do overflow.
+
+The same as values, to hand to `MEmeL`, `L2E` or `ScaleTracker.flag`: `TopK`, `TopFraction`,
+`Above`, or any function of yours from φ to a mask.
 """
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
+from minimono import checks
 from minimono.backend import Array, array_module
-from minimono.checks import as_written, real_number, whole_number
-from minimono.mono.moments import as_activations
+
+Per: TypeAlias = Literal["sample", "batch"]
+Ties: TypeAlias = Literal["all", "first"]
 
 
-def select_top_k(
-    phi: Array,
-    k: int,
-    *,
-    per: Literal["sample", "batch"] = "sample",
-    ties: Literal["all", "first"] = "all",
-) -> Array:
+def top(phi: Array, size: int, k: int, ties: Ties = "all") -> Array:
+    """Flag the k highest of every `size` scores, in C order."""
+    xp = array_module(phi)
+    groups = phi.reshape(-1, size)  # (B, *neurons) -> (groups, size)
+    number = ~xp.isnan(groups)
+    ranked = xp.where(number, groups, -xp.inf)
+    if k == 1:  # the usual case, and a maximum is several times faster than a partition
+        kth = ranked.max(axis=1, keepdims=True)  # (groups, 1)
+    else:
+        kth = xp.partition(ranked, size - k, axis=1)[:, size - k : size - k + 1]  # (groups, 1)
+    if ties == "all":
+        mask = (ranked >= kth) & number
+    else:
+        above = ranked > kth
+        tied = (ranked == kth) & number
+        wanted = k - above.sum(axis=1, keepdims=True)  # (groups, 1): how many of the tied
+        mask = above | (tied & (tied.cumsum(axis=1) <= wanted))
+    return mask.reshape(phi.shape)  # (groups, size) -> (B, *neurons)
+
+
+def at_least(phi: Array, threshold: Any) -> Array:
+    """Flag the scores that are at least `threshold`, a number or an array without axes."""
+    # An array, because NumPy would round a Python number to float32 before it compares.
+    xp = array_module(phi)
+    return phi >= xp.asarray(threshold, dtype=xp.float64)
+
+
+def highest(phi: Array, k: int) -> tuple[Array, Array]:
+    """Return the k highest scores of each sample, falling, and their places, both (B, k).
+
+    Of equal scores the first comes first; where there are fewer than k, nan and -1.
+    """
+    xp = array_module(phi)
+    flat = phi.reshape(len(phi), -1)  # (B, *neurons) -> (B, n)
+    falling = xp.argsort(-flat, axis=1, kind="stable")[:, :k]  # nan last
+    scores = xp.take_along_axis(flat, falling, axis=1)
+    return scores, xp.where(xp.isnan(scores), -1, falling)
+
+
+def select_top_k(phi: Array, k: int, *, per: Per = "sample", ties: Ties = "all") -> Array:
     """Flag the k highest scores of each sample, or of the whole batch.
 
     ties="all" flags every element that is at least the k-th highest, so more than k if several
@@ -36,20 +76,13 @@ def select_top_k(
     array([[False,  True, False],
            [False, False, False]])
     """
-    phi = as_activations(phi, "select_top_k: phi")
-    size = _group_size(phi, per, "select_top_k")
-    k = whole_number(k, f"select_top_k: k, with {size} scores per {per}", least=1)
-    if k > size:
-        raise ValueError(f"select_top_k: k is {k}, but there are only {size} scores per {per}")
-    return _top(phi, size, k, ties, "select_top_k")
+    phi, size = _groups(phi, per, ties, "select_top_k")
+    checks.whole_number(k, "select_top_k: k", least=1, most=size, of=f"the scores per {per}")
+    return top(phi, size, k, ties)
 
 
 def select_top_fraction(
-    phi: Array,
-    fraction: float,
-    *,
-    per: Literal["sample", "batch"] = "sample",
-    ties: Literal["all", "first"] = "all",
+    phi: Array, fraction: float, *, per: Per = "sample", ties: Ties = "all"
 ) -> Array:
     """Flag the highest `fraction` of the scores: `select_top_k` with k = ⌈fraction · size⌉.
 
@@ -61,15 +94,9 @@ def select_top_fraction(
     >>> select_top_fraction(np.array([[1.0, 4.0, 2.0, 3.0]]), 0.5)
     array([[False,  True, False,  True]])
     """
-    phi = as_activations(phi, "select_top_fraction: phi")
-    size = _group_size(phi, per, "select_top_fraction")
-    share = as_written(fraction, "select_top_fraction: fraction")
-    if not 0 < share <= 1:
-        raise ValueError(
-            f"select_top_fraction: fraction is {fraction}, expected more than 0 and at most 1"
-        )
-    k = math.ceil(share * size)
-    return _top(phi, size, k, ties, "select_top_fraction")
+    phi, size = _groups(phi, per, ties, "select_top_fraction")
+    share = checks.share(fraction, "select_top_fraction: fraction", above=0, most=1)
+    return top(phi, size, math.ceil(share * size), ties)
 
 
 def select_above(phi: Array, threshold: float) -> Array:
@@ -79,39 +106,130 @@ def select_above(phi: Array, threshold: float) -> Array:
     >>> select_above(np.array([[1.0, 9.0, np.nan]]), 9)
     array([[False,  True, False]])
     """
-    scores = as_activations(phi, "select_above: phi")
-    threshold = real_number(threshold, "select_above: threshold")
-    if math.isnan(threshold):
-        raise ValueError("select_above: threshold is nan, expected a number")
-    xp = array_module(scores)
-    # An array, because NumPy would round a Python number to float32 before it compares.
-    return scores >= xp.asarray(threshold, dtype=xp.float64)
+    phi = checks.activations(phi, "select_above: phi")
+    return at_least(phi, checks.number(threshold, "select_above: threshold", finite=False))
 
 
-def _group_size(phi: Array, per: str, name: str) -> int:
-    """How many scores are ranked together."""
-    if per not in ("sample", "batch"):
-        raise ValueError(f'{name}: per is {per!r}, expected "sample" or "batch"')
-    return int(phi.size) // (len(phi) if per == "sample" else 1)
+def _groups(phi: Array, per: Per, ties: Ties, name: str) -> tuple[Array, int]:
+    """The scores, and how many of them are ranked together."""
+    phi = checks.activations(phi, f"{name}: phi")
+    checks.one_of(per, f"{name}: per", ("sample", "batch"))
+    checks.one_of(ties, f"{name}: ties", ("all", "first"))
+    return phi, int(phi.size) // (len(phi) if per == "sample" else 1)
 
 
-def _top(phi: Array, size: int, k: int, ties: str, name: str) -> Array:
-    """The k highest of every `size` scores."""
-    if ties not in ("all", "first"):
-        raise ValueError(f'{name}: ties is {ties!r}, expected "all" or "first"')
-    xp = array_module(phi)
-    groups = phi.reshape(-1, size)  # (groups, size)
-    number = ~xp.isnan(groups)
-    ranked = xp.where(number, groups, -xp.inf)
-    if k == 1:  # the usual case, and a maximum is several times faster than a partition
-        kth = ranked.max(axis=1, keepdims=True)  # (groups, 1)
-    else:
-        kth = xp.partition(ranked, size - k, axis=1)[:, size - k : size - k + 1]  # (groups, 1)
-    if ties == "all":
-        mask = (ranked >= kth) & number
-    else:
-        above = ranked > kth
-        tied = (ranked == kth) & number
-        wanted = k - above.sum(axis=1, keepdims=True)  # (groups, 1): how many of the tied
-        mask = above | (tied & (tied.cumsum(axis=1) <= wanted))
-    return mask.reshape(phi.shape)
+# ---- the same as values ------------------------------------------------------------------------
+
+
+class Rule:
+    """Which activations to act on, decided from φ (B, *neurons): a call returns their mask.
+
+    A rule of your own need only be such a call; as a subclass, it may have more of what is here.
+    """
+
+    def __call__(self, phi: Array) -> Array:
+        """Flag activations by their φ."""
+        raise NotImplementedError
+
+    def check(self, z: Array, name: str) -> None:
+        """Raise if there is nothing to flag in activations like z (B, *neurons)."""
+
+    def request(self) -> Mapping[str, Any]:
+        """What `scale.score` needs to flag by this rule where φ is made; empty if it cannot."""
+        return {}
+
+    def flagged(self, mask: Array) -> None:
+        """Hear what `scale.score` flagged by this rule."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """What the rule has learnt, as NumPy arrays by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take over a state from `state_dict`."""
+        checks.entries(state, f"{type(self).__name__}.load_state_dict: state", self.state_dict())
+
+    def remember(self) -> Callable[[], None]:
+        """Return a call that puts the state back as it is now."""
+        return lambda: None
+
+
+@dataclass(frozen=True)
+class TopK(Rule):
+    """The k highest φ of each sample, or of the batch: `select_top_k`."""
+
+    k: int
+    per: Per = "sample"
+    ties: Ties = "all"
+
+    def __post_init__(self) -> None:
+        checks.whole_number(self.k, "TopK: k", least=1)
+        checks.one_of(self.per, "TopK: per", ("sample", "batch"))
+        checks.one_of(self.ties, "TopK: ties", ("all", "first"))
+
+    def __call__(self, phi: Array) -> Array:
+        return select_top_k(phi, self.k, per=self.per, ties=self.ties)
+
+    def check(self, z: Array, name: str) -> None:
+        most = z.size // (len(z) if self.per == "sample" else 1)
+        of = f"the neurons of activations {tuple(z.shape)}"
+        checks.whole_number(self.k, f"{name}: k", least=1, most=most, of=of)
+
+    def request(self) -> Mapping[str, Any]:
+        usual = self.per == "sample" and self.ties == "all"
+        return {"k": self.k, "flag": True} if usual else {}
+
+
+@dataclass(frozen=True)
+class TopFraction(Rule):
+    """The highest `fraction` of φ of each sample, or of the batch: `select_top_fraction`."""
+
+    fraction: float
+    per: Per = "sample"
+    ties: Ties = "all"
+
+    def __post_init__(self) -> None:
+        checks.share(self.fraction, "TopFraction: fraction", above=0, most=1)
+        checks.one_of(self.per, "TopFraction: per", ("sample", "batch"))
+        checks.one_of(self.ties, "TopFraction: ties", ("all", "first"))
+
+    def __call__(self, phi: Array) -> Array:
+        return select_top_fraction(phi, self.fraction, per=self.per, ties=self.ties)
+
+
+@dataclass(frozen=True)
+class Above(Rule):
+    """Every φ that is at least `threshold`: `select_above`."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        checks.number(self.threshold, "Above: threshold", finite=False)
+
+    def __call__(self, phi: Array) -> Array:
+        return select_above(phi, self.threshold)
+
+    def request(self) -> Mapping[str, Any]:
+        return {"threshold": float(self.threshold), "flag": True}
+
+
+@dataclass(frozen=True)
+class _Yours(Rule):
+    """A function from φ to a mask as a rule."""
+
+    select: Callable[[Array], Array]
+
+    def __call__(self, phi: Array) -> Array:
+        return checks.mask(self.select(phi), f"{self.select!r}: its mask", tuple(phi.shape))
+
+
+def as_rule(select: Rule | Callable[[Array], Array], name: str) -> Rule:
+    """Return a rule as it is, and a function from φ to a mask as one."""
+    if isinstance(select, Rule):
+        return select
+    if not callable(select):
+        raise TypeError(
+            f"{name} is {select!r}, expected TopK(k), TopFraction(p), Above(tau), or a function "
+            "from φ to a mask"
+        )
+    return _Yours(select)

@@ -7,9 +7,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+class Remembering(Protocol):
+    """Something whose state can be put back."""
+
+    def remember(self) -> Callable[[], None]:
+        """Return a call that puts the state back as it is now."""
+        ...
+
+
+Owner = TypeVar("Owner", bound=Remembering)
 
 
 def set_all(changes: Sequence[tuple[object, str, Any]]) -> None:
@@ -28,3 +41,20 @@ def or_undone(undo: Callable[[], None], step: Callable[..., Result], *arguments:
     except BaseException:
         undo()
         raise
+
+
+def all_or_nothing(
+    method: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Result]:
+    """A method that, if it raises, leaves what its owner remembers as it was before."""
+
+    @wraps(method)
+    def whole(self: Owner, /, *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        undo = self.remember()
+        try:
+            return method(self, *arguments, **options)
+        except BaseException:
+            undo()
+            raise
+
+    return whole

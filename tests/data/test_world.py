@@ -22,7 +22,7 @@ from minimono.data.world import (
 )
 from minimono.engine.tensor import Tensor
 from minimono.mono.decorrelation import superposition_proxy
-from minimono.mono.l2e import feature_scale
+from minimono.mono.features import feature_scale
 from minimono.mono.metrics import feature_dimensionality, single_feature_purity
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale

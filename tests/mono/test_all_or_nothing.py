@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import kernels
+from minimono import kernels, mono
 from minimono.engine import tensor
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
@@ -226,7 +226,7 @@ for convention in ("paper", "authors"):
         CALLS[f"{name}: flag_top_k"] = make, lambda t: t.flag_top_k(batch(9), 2)
         CALLS[f"{name}: flag_top_k, not constant"] = (
             make, lambda t: t.flag_top_k(batch(9), 1, constant=False))  # fmt: skip
-        CALLS[f"{name}: flag_above"] = make, lambda t: t.flag_above(batch(9), 1.0)
+        CALLS[f"{name}: flag above"] = make, lambda t: t.flag(batch(9), mono.Above(1.0))
     for batches in (0, 1, 3):
         CALLS[f"MEmeL {convention} after {batches}"] = (
             module(MEmeL, batches, convention=convention),
@@ -400,7 +400,7 @@ def test_a_tracker_after_bad_input(convention: Any, batches: int, version: str) 
             for call in (
                 lambda z=z: thing.score(z),
                 lambda z=z: thing.flag_top_k(z, 1),
-                lambda z=z: thing.flag_above(z, 1.0),
+                lambda z=z: thing.flag(z, mono.Above(1.0)),
             ):
                 with pytest.raises((TypeError, ValueError)):
                     call()
@@ -409,8 +409,8 @@ def test_a_tracker_after_bad_input(convention: Any, batches: int, version: str) 
             with pytest.raises((TypeError, ValueError), match=r"^ScaleTracker\.flag_top_k: k"):
                 thing.flag_top_k(good, k)
         for tau in (math.nan, "1", None, True, 1j):
-            with pytest.raises((TypeError, ValueError), match=r"^ScaleTracker\.flag_above: thresh"):
-                thing.flag_above(good, tau)
+            with pytest.raises((TypeError, ValueError), match=r"^Above: thresh"):
+                thing.flag(good, mono.Above(tau))
         assert state_of(thing) == before
         one, other = tracker(convention, batches)(), tracker(convention, batches)()
         for k in (np.uint8(3), np.int64(3), 3):
@@ -430,7 +430,7 @@ def test_modules_after_bad_input(kind: Any, batches: int, version: str) -> None:
                     thing(mm.Tensor(z))
                 assert state_of(thing) == before, name
         for z in (mm.tensor(np.ones((4, 3), int)), mm.tensor(np.ones((4, 3), bool))):
-            with pytest.raises(TypeError, match=rf"^{kind.__name__}: activations have dtype"):
+            with pytest.raises(TypeError, match=rf"^{kind.__name__}: activations has dtype"):
                 thing(z)
         if kind is MEmeL:
             many = module(MEmeL, 0, k=4)()

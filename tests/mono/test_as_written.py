@@ -102,5 +102,5 @@ def test_thresholds_are_the_number_itself() -> None:
     np.testing.assert_array_equal(mono.active_nodes(phi, phi[0, 0], per="sample"), [[False, True]])
     tracker = mono.ScaleTracker()
     tracker.score(np.array([[1.0], [3.0]]))
-    assert tracker.flag_above(np.array([[6.0]]), np.float32(8.0))[1] == 1
+    assert tracker.flag(np.array([[6.0]]), mono.Above(np.float32(8.0))).sum() == 1
     assert mm.tensor(phi).dtype == np.float32

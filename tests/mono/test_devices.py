@@ -11,8 +11,8 @@ import pytest
 import minimono as mm
 from minimono import mono
 from minimono.backend import device_of, to_device, to_host
-from minimono.mono import moments as moments_file
-from minimono.mono.moments import Moments
+from minimono.mono.moments import Moments, batch_moments, merge
+from minimono.mono.scale import scale, score
 
 _spec = importlib.util.spec_from_file_location(
     "stand_in_for_cupy", Path(__file__).parents[1] / "engine" / "conftest.py"
@@ -223,8 +223,10 @@ def test_moments_on_the_device_are_checked_when_asked(cuda: str) -> None:
 def test_each_device_has_its_kernels(cuda: str) -> None:
     from minimono.kernels import cpu_scale, gpu_scale
 
-    assert moments_file.kernels_for(Z) is cpu_scale
-    assert moments_file.kernels_for(to_device(Z, "cuda")) is gpu_scale
-    with mm.reference():
-        assert moments_file.kernels_for(Z) is None
-        assert moments_file.kernels_for(to_device(Z, "cuda")) is None
+    there = to_device(Z, "cuda")
+    for function in (batch_moments, merge, scale, score):
+        assert function.on(Z) is getattr(cpu_scale, function.name)
+        assert function.on(there) is getattr(gpu_scale, function.name)
+        assert function.on(Z, there) is function.on(Z + 1j)  # neither has one: the formula runs
+        with mm.reference():
+            assert function.on(Z) is function.on(there) is function.on(Z + 1j)

@@ -32,7 +32,7 @@ def tracked(**settings: Any) -> Callable[[Any], Any]:
     def run(z: Any) -> Any:
         tracker = mono.ScaleTracker(**settings)
         phis = [tracker.score(z[:3]), tracker.score(z[3:]), tracker.flag_top_k(z, 2)]
-        return *phis, *tracker.flag_above(z, 1.0), tracker.mean, tracker.variance
+        return *phis, tracker.flag(z, mono.Above(1.0)), tracker.mean, tracker.variance
 
     return run
 

@@ -187,11 +187,11 @@ def test_nothing_and_everything_flagged() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"mask": np.zeros((6, 4), bool)}, ValueError, "mask has shape (6, 4), activations have"),
-        ({"mask": np.zeros(5, bool)}, ValueError, "mask has shape (5,), activations have (6, 5)"),
+        ({"mask": np.zeros((6, 4), bool)}, ValueError, "mask has shape (6, 4), expected (6, 5)"),
+        ({"mask": np.zeros(5, bool)}, ValueError, "mask has shape (5,), expected (6, 5)"),
         ({"mask": np.zeros((6, 5))}, TypeError, "mask has dtype float64, expected bool"),
         ({"mask": np.zeros((6, 5), int)}, TypeError, "mask has dtype int64, expected bool"),
-        ({"mean": np.zeros(4)}, ValueError, "mean has shape (4,), activations have neurons (5,)"),
+        ({"mean": np.zeros(4)}, ValueError, "mean has shape (4,), expected (5,): activations have 5 neurons"),
         ({"mean": np.zeros((6, 5))}, ValueError, "mean has shape (6, 5)"),
         ({"mean": np.float64(0.0)}, ValueError, "mean has shape ()"),
         ({"mean": np.zeros(5, complex)}, TypeError, "mean has dtype complex128"),
@@ -520,13 +520,14 @@ def test_the_state_follows_the_activations_to_the_gpu(monkeypatch) -> None:
     feed(module, [batch])
     moved = []
 
-    def recorded(moments, device):
-        moved.append(device)
+    def recorded(moments, z):
+        moved.append(z)
         return moments
 
-    monkeypatch.setattr("minimono.mono.moments.Moments.to", recorded)
+    monkeypatch.setattr("minimono.mono.moments.Moments.beside", recorded)
     feed(module, [batch])
-    assert moved == ["cpu", "cpu"]  # for the module, which shows them, and for the tracker
+    assert len(moved) == 1
+    assert moved[0].tobytes() == batch.tobytes()
 
 
 @pytest.mark.gpu
@@ -581,10 +582,10 @@ BAD = {
     "infinity": (np.where(np.eye(4, 5, 1) == 1, np.inf, 1.0), ValueError, "neuron 1 of sample 0"),
     "other neurons": (np.ones((4, 6)), ValueError, "neurons of shape (6,), earlier batches had (5"),
     "another axis": (np.ones((4, 5, 1)), ValueError, "neurons of shape (5, 1)"),
-    "empty batch": (np.ones((0, 5)), ValueError, "got shape (0, 5)"),
-    "no batch axis": (np.array(1.0), ValueError, "got a single number"),
-    "integers": (np.ones((4, 5), int), TypeError, "activations have dtype int64, expected floats"),
-    "too few neurons": (np.ones((4, 1)), ValueError, "k is 2, but the layer has only 1 neurons"),
+    "empty batch": (np.ones((0, 5)), ValueError, "has shape (0, 5)"),
+    "no batch axis": (np.array(1.0), ValueError, "is a single number"),
+    "integers": (np.ones((4, 5), int), TypeError, "activations has dtype int64, expected floats"),
+    "too few neurons": (np.ones((4, 1)), ValueError, "k is 2, expected at most 1, the neurons of activations (4, 1)"),
 }
 
 
@@ -610,9 +611,9 @@ def test_what_cannot_work_is_refused_at_the_first_call(convention) -> None:
     """A k larger than the layer, integers, and a first batch of one raise at once, not after the
     warm-up, and nothing is counted. Our choice."""
     for k, first, error, message in [
-        (4, np.ones((2, 3)), ValueError, "MEmeL: k is 4, but the layer has only 3 neurons"),
-        (7, np.ones((2, 3, 2)), ValueError, "only 6 neurons (activations have shape (2, 3, 2))"),
-        (1, np.ones((2, 3), int), TypeError, "activations have dtype int64"),
+        (4, np.ones((2, 3)), ValueError, "MEmeL: k is 4, expected at most 3, the neurons of"),
+        (7, np.ones((2, 3, 2)), ValueError, "at most 6, the neurons of activations (2, 3, 2)"),
+        (1, np.ones((2, 3), int), TypeError, "activations has dtype int64"),
         (1, np.ones((1, 3)), ValueError, "the first batch has 1 sample"),
     ]:
         module = MEmeL(k=k, convention=convention)

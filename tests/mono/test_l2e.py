@@ -20,20 +20,17 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import minimono as mm
 from minimono import backend
 from minimono.gradcheck import check_grads
-from minimono.kernels import cpu_scale
 from minimono.mono import l2e
-from minimono.mono.l2e import (
-    L2E,
-    MovingThreshold,
+from minimono.mono import tracker as tracker_file
+from minimono.mono.features import (
     false_killing_rate,
     feature_scale,
     kolmogorov_smirnov,
-    l2e_penalty,
-    log_distance_penalty,
     own_feature,
 )
-from minimono.mono.scale import ScaleTracker
+from minimono.mono.l2e import L2E, MovingThreshold, l2e_penalty, log_distance_penalty
 from minimono.mono.selection import select_top_fraction
+from minimono.mono.tracker import ScaleTracker
 from minimono.nn import Linear, Sequential, taps
 
 # ---------------------------------------------------------------------------- feature_scale
@@ -129,9 +126,9 @@ def test_undefined_feature_scales_are_nan() -> None:
     ("z", "features", "error", "message"),
     [
         (np.ones((1, 2)), np.array([0]), ValueError, "z has 1 input"),
-        (np.ones((3, 2)), np.array([0, 1]), ValueError, "features are of 2 inputs, z has 3"),
-        (np.ones((2, 2)), np.array([0, -1]), ValueError, "got -1, expected 0 or more"),
-        (np.ones((2, 2)), np.array([0.0, 1.0]), TypeError, "got dtype float64"),
+        (np.ones((3, 2)), np.array([0, 1]), ValueError, "z has 3 inputs and features are of 2"),
+        (np.ones((2, 2)), np.array([0, -1]), ValueError, "is -1, expected 0 or more"),
+        (np.ones((2, 2)), np.array([0.0, 1.0]), TypeError, "has dtype float64"),
         (np.ones((2, 2)), np.array([True, False]), TypeError, "expected booleans (B, L) or"),
         (np.ones((2, 2)), np.array([[0, 1], [1, 0]]), TypeError, "expected booleans (B, L) or"),
         (np.ones((2, 2)), np.ones((2, 0), dtype=bool), ValueError, "an input and a feature"),
@@ -208,7 +205,7 @@ def test_own_feature() -> None:
         for place, feature in np.ndenumerate(star):
             assert own[(i, *place)] == (feature >= 0 and has[i, feature])
     assert not own_feature(np.array([0, 1]), np.array([7, 2])).any()
-    with pytest.raises(ValueError, match="got feature 2, the inputs have 2"):
+    with pytest.raises(ValueError, match="is 2, expected less than 2"):
         own_feature(has, np.array([2]))
     with pytest.raises(ValueError, match="got -2, expected -1 or more"):
         own_feature(has, np.array([-2]))
@@ -219,9 +216,9 @@ def test_own_feature() -> None:
     [
         ({}, ValueError, "give either k or fraction"),
         ({"k": 1, "fraction": 0.5}, ValueError, "give either k or fraction"),
-        ({"k": 5}, ValueError, "there are only 4 scores per batch"),
+        ({"k": 5}, ValueError, "at most 4, the scores per batch"),
         ({"k": 0}, ValueError, "expected 1 or more"),
-        ({"fraction": 0.0}, ValueError, "more than 0 and at most 1"),
+        ({"fraction": 0.0}, ValueError, "0 < fraction <= 1"),
         ({"k": 1, "scope": "local"}, ValueError, "expected \"global\" or \"per_input\""),
     ],
 )
@@ -426,12 +423,12 @@ def test_threshold_resumes_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("state", "error", "message"),
     [
-        ({}, ValueError, "expected ['value']"),
-        ({"value": np.array(1.0), "more": np.array(1.0)}, ValueError, "expected ['value']"),
-        ({"value": np.float32(1.0)}, TypeError, "value is float32"),
-        ({"value": np.ones(1)}, TypeError, "of shape (1,)"),
-        ({"value": np.array(0.0)}, ValueError, "expected a positive number"),
-        ({"value": np.array(np.inf)}, ValueError, "expected a positive number"),
+        ({}, ValueError, "expected ['threshold']"),
+        ({"threshold": np.array(1.0), "more": np.array(1.0)}, ValueError, "expected ['threshold']"),
+        ({"threshold": np.float32(1.0)}, TypeError, "threshold has dtype float32"),
+        ({"threshold": np.ones(1)}, TypeError, "shape (1,)"),
+        ({"threshold": np.array(0.0)}, ValueError, "expected a positive number"),
+        ({"threshold": np.array(np.inf)}, ValueError, "expected a positive number"),
     ],
 )
 def test_bad_states_of_the_threshold(state, error, message) -> None:
@@ -792,7 +789,7 @@ def test_bad_activations_leave_the_module_as_it_was() -> None:
         module(mm.tensor(z))
     with pytest.raises(ValueError, match="earlier batches had"):
         module(mm.tensor(rng.standard_normal((8, 6))))
-    with pytest.raises(TypeError, match="L2E: activations have dtype int64"):
+    with pytest.raises(TypeError, match="L2E: activations has dtype int64"):
         module(mm.tensor(np.ones((8, 5), dtype=np.int64)))
     for name, value in module.extra_state().items():
         np.testing.assert_array_equal(value, before[name])
@@ -880,13 +877,13 @@ def test_a_threshold_moved_by_a_count_is_one_that_compared_itself() -> None:
 def test_training_stores_no_scores_and_flags_what_they_would_have_flagged(monkeypatch) -> None:
     """On the CPU φ is compared with τ where it is made: bit for bit as if it had been stored."""
     asked = []
-    score = cpu_scale.score
+    score = tracker_file.score
 
     def watched(*arguments, **options):
         asked.append(options)
         return score(*arguments, **options)
 
-    monkeypatch.setattr(cpu_scale, "score", watched)
+    monkeypatch.setattr(tracker_file, "score", watched)
     module, tracker, threshold = L2E(0.1, start_after=1), ScaleTracker(compensation=0.01), None
     rng = np.random.default_rng(41)
     for number in range(6):

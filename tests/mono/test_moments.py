@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.mono.moments import Moments, check_finite
+from minimono.mono.moments import Moments
+from minimono.mono.soundness import check_finite
 
 EPS = 2.0**-52
 
@@ -383,7 +384,7 @@ def test_first_value_that_is_not_finite_is_named(bad: float, dtype, version: str
     z[5, 3, 2] = bad
     z[6, 0, 0] = np.nan
     with pytest.raises(
-        ValueError, match=rf"activations: neuron \(3, 2\) of sample 5 is {bad}; all values must be"
+        ValueError, match=rf"activations: neuron \(3, 2\) of sample 5 is {bad}, expected finite numbers"
     ):
         Moments.empty((4, 3)).update(z)
 
@@ -405,18 +406,18 @@ def test_infinities_that_cancel_are_seen(version: str) -> None:
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (np.ones((2, 3), dtype=complex), TypeError, "got dtype complex128, expected real numbers"),
-        (np.array([[None, 1]]), TypeError, "got dtype object"),
-        (np.array([["1"]]), TypeError, "got dtype <U1"),
-        (np.ones((2, 3), dtype=np.longdouble), TypeError, "got dtype (float128|longdouble)"),
-        (np.ma.masked_array([[1.0]], mask=[[True]]), TypeError, "got a masked array"),
-        (np.array(3.0), ValueError, r"got a single number, expected shape \(B, \*neurons\)"),
-        (np.zeros((0, 3)), ValueError, r"got shape \(0, 3\), expected a sample and a neuron"),
-        (np.zeros((3, 0)), ValueError, r"got shape \(3, 0\), expected a sample and a neuron"),
+        (np.ones((2, 3), dtype=complex), TypeError, "has dtype complex128, expected real numbers"),
+        (np.array([[None, 1]]), TypeError, "has dtype object"),
+        (np.array([["1"]]), TypeError, "has dtype <U1"),
+        (np.ones((2, 3), dtype=np.longdouble), TypeError, "has dtype (float128|longdouble)"),
+        (np.ma.masked_array([[1.0]], mask=[[True]]), TypeError, "is a masked array"),
+        (np.array(3.0), ValueError, r"is a single number, expected shape \(B, \*neurons\)"),
+        (np.zeros((0, 3)), ValueError, r"has shape \(0, 3\), expected a sample and a neuron"),
+        (np.zeros((3, 0)), ValueError, r"has shape \(3, 0\), expected a sample and a neuron"),
     ],
 )
 def test_bad_batches(batch, error, message: str) -> None:
-    with pytest.raises(error, match=f"activations: {message}"):
+    with pytest.raises(error, match=f"activations {message}"):
         Moments.of(batch)
 
 
@@ -433,7 +434,7 @@ def test_wrong_layer() -> None:
         ((3, np.zeros(2), np.array([1, -1])), ValueError, r"not negative .*: neuron 1 has -1\.0"),
         ((3, np.array([0, np.nan]), np.zeros(2)), ValueError, "mean must be finite: neuron 1"),
         ((3, np.zeros(1), np.array([np.nan])), ValueError, "m2 must be finite"),
-        ((0, np.zeros(1), np.zeros(1)), ValueError, "count is 0, so mean must be nan"),
+        ((0, np.zeros(1), np.zeros(1)), ValueError, "count is 0, expected a mean of nan"),
         ((-1, np.zeros(1), np.zeros(1)), ValueError, "count is -1, expected 0 or more"),
         ((True, np.zeros(1), np.zeros(1)), TypeError, "count is True, expected a whole number"),
         ((2.0, np.zeros(1), np.zeros(1)), TypeError, r"count is 2\.0, expected a whole number"),

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimono import kernels
-from minimono.kernels import cpu_moments, cpu_scale, cpu_selection
+from minimono.kernels import cpu_moments, cpu_scale, cpu_selection, seam
 from minimono.mono.moments import Moments
-from minimono.mono.scale import ScaleTracker, monosemantic_scale
+from minimono.mono.scale import monosemantic_scale
+from minimono.mono.tracker import ScaleTracker
 
 EPS = 2.0**-52
 # More samples and neurons than a tile holds, and edges that do not fit it.
@@ -163,18 +164,17 @@ def test_inputs_are_not_written_to() -> None:
 
 def test_reference_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    for name in ("batch_moments", "score"):
-        kernel = getattr(cpu_scale, name)
 
-        def watched(*arguments, name=name, kernel=kernel, **asked):
-            used.append(name)
-            return kernel(*arguments, **asked)
+    def watched(device, part, name, by=""):
+        used.append(name)
+        return chosen(device, part, name, by)
 
-        monkeypatch.setattr(cpu_scale, name, watched)
+    chosen = seam.kernel
+    monkeypatch.setattr(seam, "kernel", watched)
     tracker = ScaleTracker()
     for _ in range(2):
         tracker.score(data((4, 3), np.float32))
-    assert used == ["batch_moments", "score", "score"]  # the first scores nothing
+    assert used == ["batch_moments", "score", "merge"]  # the first batch is scored by nothing
     with kernels.reference():
         tracker.score(data((4, 3), np.float32))
     assert len(used) == 3
@@ -214,7 +214,7 @@ import sys
 import numpy as np
 from minimono import kernels
 from minimono.mono.moments import Moments
-from minimono.mono.scale import ScaleTracker
+from minimono.mono.tracker import ScaleTracker
 import minimono.mono.selection
 with kernels.reference():
     Moments.of(np.ones((2, 2)))

@@ -1,0 +1,66 @@
+"""What MEmeL and L2E share: they watch the activations that pass, and let a rule flag some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from minimono import checks
+from minimono.backend import Array
+from minimono.engine.tensor import Tensor
+from minimono.mono.selection import Rule
+from minimono.mono.tracker import ScaleTracker
+from minimono.nn.at_once import all_or_nothing
+from minimono.nn.module import Module
+
+
+class Watching(Module):
+    """A module that scores activations by a `tracker` and flags them by a rule, `select`.
+
+    Both states are saved with the model. `last` is what the last call did.
+    """
+
+    tracker: ScaleTracker
+    select: Rule
+    start_after: int
+    last: Any = None
+
+    def flag(self, z: Tensor) -> Array | None:
+        """Score a batch, and return which activations the rule flags; None in the first calls."""
+        name = type(self).__name__
+        activations = checks.activations(z.array, f"{name}: activations")
+        checks.floats(z, f"{name}: activations")
+        self.select.check(activations, name)
+        self.tracker.check(activations, name)
+        if self.tracker.batches_seen < max(self.start_after, 1):
+            self.tracker.score(activations)
+            return None
+        return self.tracker.flag(activations, self.select, constant=self.scores_constant)
+
+    @property
+    def scores_constant(self) -> bool:
+        """Whether a neuron that was constant so far has a scale, if compensation gives it one."""
+        return True
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, select={self.select}, tracker={self.tracker}"
+
+    def extra_state(self) -> dict[str, Array]:
+        return self.tracker.state_dict() | self.select.state_dict()
+
+    @all_or_nothing
+    def load_extra_state(self, state: Mapping[str, Array]) -> None:
+        if state:
+            of_rule = self.select.state_dict().keys()
+            self.select.load_state_dict({k: v for k, v in state.items() if k in of_rule})
+            self.tracker.load_state_dict({k: v for k, v in state.items() if k not in of_rule})
+
+    def remember(self) -> Callable[[], None]:
+        undo, last = (self.tracker.remember(), self.select.remember()), self.last
+
+        def put_back() -> None:
+            for call in undo:
+                call()
+            self.last = last
+
+        return put_back
