@@ -20,7 +20,8 @@ import numpy as np
 from minimono import backend, lazy
 from minimono.backend import Array
 from minimono.checks import Rng, generator
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 
 __all__ = ["GradientError", "check_grads"]
 __dir__ = lazy.only(__name__, __all__)

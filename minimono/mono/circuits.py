@@ -25,7 +25,8 @@ from minimono import sums
 from minimono.backend import Array, array_module, as_array, to_host
 from minimono.checks import Rng, as_written, generator, whole_number
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
+from minimono.engine.tape import grad, no_grad, tape_of
+from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.moments import as_activations, check_finite
 from minimono.nn import taps
 from minimono.nn.module import Module, in_eval

@@ -26,7 +26,7 @@ from minimono import describe, kernels
 from minimono.backend import Array, array_module, as_array, device_of
 from minimono.checks import real_number, whole_number
 from minimono.engine.dtypes import arithmetic
-from minimono.engine.primitives import primitive
+from minimono.engine.primitive import primitive
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.moments import Moments, as_activations
 from minimono.mono.scale import ScaleTracker, monosemantic_scale

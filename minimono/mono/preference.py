@@ -18,7 +18,8 @@ from minimono.backend import Array, array_module, as_array, to_device
 from minimono.checks import real_number
 from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.functional import log_softmax
-from minimono.engine.primitives import primitive, scatter_add, sigmoid
+from minimono.engine.primitive import primitive
+from minimono.engine.primitives import scatter_add, sigmoid
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.decorrelation import orthonormality_penalty
 

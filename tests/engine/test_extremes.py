@@ -12,7 +12,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 VERSIONS = {"running": nullcontext, "reading": mm.reference}
 ROW = np.array([-2.0, -1.0, 1.0, 2.0])  # times a size

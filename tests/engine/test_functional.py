@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import minimono as mm
 from minimono.backend import device_of, to_host
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 
 VERSIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {

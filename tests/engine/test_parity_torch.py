@@ -10,7 +10,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 pytestmark = pytest.mark.parity
 
@@ -145,7 +146,7 @@ def test_dropout_scales_as_pytorchs(torch: Any) -> None:
 
 def test_primitives(torch: Any) -> None:
     x, y, p = normal(2, 3), normal(3) + 0.1, np.abs(normal(2, 3)) + 0.5
-    for name in "exp expm1 sin cos erfc".split():
+    for name in "exp sin cos erfc".split():
         compare(torch, getattr(P, name), getattr(torch, name), x)
     for name in "log log1p sqrt".split():
         compare(torch, getattr(P, name), getattr(torch, name), p)

@@ -18,8 +18,9 @@ import minimono as mm
 from minimono.backend import device_of, to_host
 from minimono.engine import convolution
 from minimono.engine import primitives as P
-from minimono.engine.primitives import Primitive
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.engine.primitive import Primitive
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 
 PRIMITIVES = {
@@ -108,7 +109,7 @@ def positive(*shape: int) -> Any:
 
 def cases() -> Iterator[Case]:
     for shape in SHAPES:
-        for name in "negative exp expm1 sin cos tanh sech_squared sigmoid absolute".split():
+        for name in "negative exp sin cos tanh sech_squared sigmoid absolute".split():
             yield Case(name, f"{shape}", getattr(P, name), [spaced(shape)])
         for name in "log log1p sqrt".split():
             yield Case(name, f"{shape}", getattr(P, name), [positive(*shape)])
@@ -282,7 +283,7 @@ def test_places_each_value_as_often_as_it_is_picked(what: str) -> None:
 def test_values_are_numpys() -> None:
     x, y, p = spaced((2, 3)), spaced((3,), 0.2), positive(2, 3)
     one = tensor(x)
-    for name in "exp expm1 sin cos tanh absolute negative".split():
+    for name in "exp sin cos tanh absolute negative".split():
         np.testing.assert_array_equal(getattr(P, name)(one).data, getattr(np, name)(x))
     for name in "log log1p sqrt".split():
         np.testing.assert_array_equal(getattr(P, name)(tensor(p)).data, getattr(np, name)(p))
@@ -424,7 +425,7 @@ def test_comparisons_and_integers_are_not_on_the_tape() -> None:
         (lambda: tensor(np.ones(2)) @ tensor(np.ones(3)), ["matmul", "[2]", "[3]"]),
         (lambda: tensor(np.ones((2, 3))) @ 2.0, ["matmul", "2.0", "*"]),
         (lambda: tensor(1.0) @ tensor(np.ones(3)), ["matmul", "[]", "*"]),
-        (lambda: tensor(np.ones(6)).reshape(4, 2), ["reshape", "[6]", "(4, 2)"]),
+        (lambda: tensor(np.ones(6)).reshape(4, 2), ["reshape", "[6]", "4, 2"]),
         (lambda: P.concatenate(tensor([1.0]), tensor([[1.0]]), axis=0),
          ["concatenate", "[1]", "[1, 1]"]),
         (lambda: P.stack([tensor([1.0]), tensor([1.0, 2.0])]), ["concatenate", "[1, 1]", "[1, 2]"]),
@@ -432,7 +433,7 @@ def test_comparisons_and_integers_are_not_on_the_tape() -> None:
         (lambda: tensor(np.ones((2, 0))).max(axis=1), ["max", "[2, 0]"]),
         (lambda: tensor(np.ones((2, 0))).mean(axis=1), ["mean", "[2, 0]", "axis 1"]),
         (lambda: tensor(np.ones((2, 3))).swapaxes(0, 2), ["swapaxes", "[2, 3]", "axis"]),
-        (lambda: tensor(np.ones((2, 3))).transpose(0, 0), ["transpose", "[2, 3]", "(0, 0)"]),
+        (lambda: tensor(np.ones((2, 3))).transpose(0, 0), ["transpose", "[2, 3]", "0, 0"]),
         (lambda: P.pad(tensor(np.ones((2, 3))), ((1, 1),)), ["pad", "[2, 3]", "((1, 1),)"]),
         (lambda: P.broadcast_to(tensor(np.ones(3)), (2, 4)), ["broadcast_to", "[3]", "(2, 4)"]),
         (lambda: P.where(np.ones(3, dtype=bool), tensor(np.ones(2)), 0.0),

@@ -10,7 +10,8 @@ import pytest
 import minimono as mm
 from minimono import kernels, nn, optim
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.nn.data_parallel import backward_in_parts
 
 VERSIONS = {"running": nullcontext, "reading": mm.reference}

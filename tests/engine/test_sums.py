@@ -16,7 +16,8 @@ import minimono as mm
 from minimono import sums
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 DTYPES = ["float32", "float64"]
 VERSIONS = {"running": nullcontext, "reading": mm.reference}

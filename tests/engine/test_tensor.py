@@ -13,7 +13,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, is_recording, no_grad, tape_of, tensor
+from minimono.engine.tape import grad, is_recording, no_grad, tape_of
+from minimono.engine.tensor import Tensor, tensor
 
 # ---- making tensors ----------------------------------------------------------------------------
 
