@@ -21,6 +21,7 @@ import numpy as np
 
 from minimono import backend
 from minimono.backend import Array
+from minimono.checks import floats
 from minimono.engine.ownership import check_unchanged, is_view, own_array
 from minimono.engine.tensor import Operand, Tensor, tensor
 
@@ -220,8 +221,7 @@ def grad(
         for i in wanted:
             if not 0 <= i < len(values):
                 raise ValueError(
-                    f"grad: argnums is {argnums}, expected numbers below {len(values)}, "
-                    "the count of the arguments"
+                    f"grad: argnums is {argnums}, expected places of f's {len(values)} arguments"
                 )
             values[i] = _variable(values[i], i)
         variables = [values[i] for i in wanted]
@@ -252,12 +252,9 @@ def _variable(value: Operand, i: int) -> Tensor:
     if isinstance(value, Tensor) and value.requires_grad:
         with _recorded(True):
             return value.reshape(value.shape)
-    data = value.array if isinstance(value, Tensor) else tensor(value).array
-    if data.dtype.kind not in "fc":
-        if isinstance(value, Tensor):
-            raise TypeError(f"grad: argument {i} has dtype {data.dtype}, which has no gradient")
-        data = data.astype(np.float64)
-    return Tensor(data, requires_grad=True)
+    if isinstance(value, Tensor):
+        return Tensor(floats(value.array, f"grad: argument {i}", "fc"), requires_grad=True)
+    return tensor(value, requires_grad=True)
 
 
 def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:

@@ -232,7 +232,7 @@ def tensor(
     if not backend.is_real(dtype):
         raise TypeError(f"tensor: dtype is {dtype}, {real}")
     if requires_grad and dtype.kind != "f":
-        raise TypeError(f"tensor: dtype is {dtype}, expected a float dtype, which has a gradient")
+        raise TypeError(f"tensor: dtype is {dtype}, expected a float dtype for a gradient")
     array = array.astype(dtype.newbyteorder("="), copy=True)
     return Tensor(backend.to_device(array, device), requires_grad)
 
