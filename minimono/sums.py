@@ -7,7 +7,6 @@ one after the other; CuPy folds none. Who adds up many numbers therefore asks he
 
     total     x.sum          mean     x.mean         running     x.cumsum
     product   a @ b          Sum      of arrays that come one by one
-    scatter_add              target[index] += values, repeated places counted
 
 A sum over an axis short enough, or of whole numbers, is the library's own.
 """
@@ -120,30 +119,6 @@ class Sum:
         for part in reversed(self.waiting):
             start = start + part
         return start
-
-
-def scatter_add(target: Array, index: Any, values: Array) -> None:
-    """`target[index] += values`, in place; what goes to one place is added in pairs, in order."""
-    xp = array_module(target, values)
-    places = xp.arange(target.size).reshape(target.shape)[index]
-    values = xp.broadcast_to(values, places.shape).reshape(-1)
-    places = places.reshape(-1)
-    order = xp.argsort(places, kind="stable")
-    places, values = places[order], values[order]
-    while True:
-        # The first of a place has rank 0; each of even rank takes the one behind it.
-        new = xp.ones(len(places), dtype=bool)
-        new[1:] = places[1:] != places[:-1]
-        if bool(new.all()):
-            break
-        at = xp.arange(len(places))
-        rank = at - xp.maximum.accumulate(xp.where(new, at, 0))
-        first = rank % 2 == 0
-        pair = xp.flatnonzero(first[:-1] & ~new[1:])
-        values[pair] = values[pair] + values[pair + 1]
-        places, values = places[first], values[first]
-    target_flat = target.reshape(-1)
-    target_flat[places] += values
 
 
 def axes_of(x: Array, axis: Axes) -> set[int]:

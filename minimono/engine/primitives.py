@@ -8,32 +8,28 @@ written in operations of this table, so a gradient has a gradient.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from minimono import backend, kernels, sums
+from minimono import backend, sums
 from minimono.backend import Array, array_module
 from minimono.engine.dtypes import ARITHMETIC, EXACT, NEGATION, POWER, SIZE, arithmetic, exact, real
 from minimono.engine.ownership import own_constant
 from minimono.engine.primitive import Primitive, elementwise, primitive
+from minimono.engine.scatter import scattered
 from minimono.engine.tensor import Axis, Operand, Tensor
 
 # ---- numbers: element by element ---------------------------------------------------------------
 
-add = elementwise("add", "x + y",
-                  lambda g, out, x, y: g,
-                  lambda g, out, x, y: g, value=lambda x, y: x + y, dtypes=ARITHMETIC)
-subtract = elementwise("subtract", "x - y",
-                       lambda g, out, x, y: g,
-                       lambda g, out, x, y: -g, value=lambda x, y: x - y, dtypes=ARITHMETIC)
-multiply = elementwise("multiply", "x y",
-                       lambda g, out, x, y: g * y,
-                       lambda g, out, x, y: g * x, value=lambda x, y: x * y, dtypes=ARITHMETIC)
-divide = elementwise("divide", "x / y",
-                     lambda g, out, x, y: g / y,
+add = elementwise("add", "x + y", lambda g, out, x, y: g, lambda g, out, x, y: g,
+                  value=lambda x, y: x + y, dtypes=ARITHMETIC)
+subtract = elementwise("subtract", "x - y", lambda g, out, x, y: g, lambda g, out, x, y: -g,
+                       value=lambda x, y: x - y, dtypes=ARITHMETIC)
+multiply = elementwise("multiply", "x y", lambda g, out, x, y: g * y, lambda g, out, x, y: g * x,
+                       value=lambda x, y: x * y, dtypes=ARITHMETIC)
+divide = elementwise("divide", "x / y", lambda g, out, x, y: g / y,
                      lambda g, out, x, y: -g * out / y, value=lambda x, y: x / y)
 negative = elementwise("negative", "-x", lambda g, out, x: -g, value=lambda x: -x, dtypes=NEGATION)
 power = elementwise("power", "x to the power y",
@@ -183,89 +179,6 @@ def _as_matrices(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 matmul.vjp(_matmul_left_rule, _matmul_right_rule)
 
-# ---- along axes --------------------------------------------------------------------------------
-
-
-@arithmetic()
-@primitive
-def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the sum along the axes; without axes, of all elements."""
-    return sums.total(x, axis, keepdims)
-
-
-@real()
-@primitive
-def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the mean along the axes; without axes, of all elements."""
-    return sums.mean(x, axis, keepdims)
-
-
-@arithmetic()
-@primitive
-def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the largest along the axes; tied elements share the gradient equally."""
-    return x.max(axis=axis, keepdims=keepdims)
-
-
-@arithmetic()
-@primitive
-def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Return the smallest along the axes; tied elements share the gradient equally."""
-    return x.min(axis=axis, keepdims=keepdims)
-
-
-def _sum_rule(
-    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
-) -> Tensor:
-    return broadcast_to(_with_axes(g, x, axis, keepdims), x.shape)
-
-
-def _mean_rule(
-    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
-) -> Tensor:
-    count = math.prod(x.shape[a] for a in sums.axes_of(x.array, axis))
-    return _sum_rule(g / count, out, x, axis, keepdims)
-
-
-def _extreme_rule(
-    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
-) -> Tensor:
-    extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array
-    share = extreme / extreme.sum(axis=axis, keepdims=True)
-    return _with_axes(g, x, axis, keepdims) * Tensor(share.astype(x.dtype))
-
-
-def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
-    if keepdims:
-        return g
-    reduced = sums.axes_of(x.array, axis)
-    return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
-
-
-sum.vjp(_sum_rule)
-mean.vjp(_mean_rule)
-max.vjp(_extreme_rule)
-min.vjp(_extreme_rule)
-
-
-@arithmetic()
-@primitive
-def cumsum(x: Array, axis: int = -1) -> Array:
-    """Return for each element the sum of all up to it, along an axis."""
-    return sums.running(x, axis)
-
-
-@primitive
-def flip(x: Array, axis: int = -1) -> Array:
-    """Reverse an axis; a number, whose axes 0 and -1 hold only itself, stays."""
-    axes = tuple(sums.axes_of(x, axis))
-    return array_module(x).flip(x, axis=axes) if axes else x.copy()
-
-
-cumsum.vjp(lambda g, out, x, axis=-1: flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis))
-flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
-
 # ---- shapes ------------------------------------------------------------------------------------
 
 
@@ -317,15 +230,6 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return concatenate(*(with_axis(x) for x in tensors), axis=axis)
 
 
-def _transpose_rule(g: Tensor, out: Tensor, x: Tensor, *axes: int) -> Tensor:
-    return transpose(g, *np.argsort([a % x.ndim for a in axes]).tolist())
-
-
-def _pad_rule(g: Tensor, out: Tensor, x: Tensor, widths: tuple[tuple[int, int], ...]) -> Tensor:
-    inside = zip(widths, x.shape, strict=True)
-    return g[tuple(slice(before, before + n) for (before, _), n in inside)]
-
-
 def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterator[Tensor]:
     stop = 0
     for x in xs:
@@ -334,11 +238,85 @@ def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterat
 
 
 reshape.vjp(lambda g, out, x, *shape: g.reshape(x.shape))
-transpose.vjp(_transpose_rule)
+transpose.vjp(lambda g, out, x, *axes:
+              transpose(g, *np.argsort([a % x.ndim for a in axes]).tolist()))
 swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up what was repeated
-pad.vjp(_pad_rule)
+pad.vjp(lambda g, out, x, widths: g[
+    tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))])
 concatenate.vjp_of_all(_concatenate_rule)
+
+# ---- along axes --------------------------------------------------------------------------------
+
+
+@arithmetic()
+@primitive
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the sum along the axes; without axes, of all elements."""
+    return sums.total(x, axis, keepdims)
+
+
+@real()
+@primitive
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the mean along the axes; without axes, of all elements."""
+    return sums.mean(x, axis, keepdims)
+
+
+@arithmetic()
+@primitive
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the largest along the axes; tied elements share the gradient equally."""
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@arithmetic()
+@primitive
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Return the smallest along the axes; tied elements share the gradient equally."""
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+def _extreme_rule(
+    g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
+) -> Tensor:
+    extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array
+    share = extreme / extreme.sum(axis=axis, keepdims=True)
+    return _with_axes(g, x, axis, keepdims) * Tensor(share.astype(x.dtype))
+
+
+def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
+    if keepdims:
+        return g
+    reduced = sums.axes_of(x.array, axis)
+    return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
+
+
+sum.vjp(lambda g, out, x, axis=None, keepdims=False:
+        broadcast_to(_with_axes(g, x, axis, keepdims), x.shape))
+mean.vjp(lambda g, out, x, axis=None, keepdims=False:
+         broadcast_to(_with_axes(g / (x.size // (out.size or 1)), x, axis, keepdims), x.shape))
+max.vjp(_extreme_rule)
+min.vjp(_extreme_rule)
+
+
+@arithmetic()
+@primitive
+def cumsum(x: Array, axis: int = -1) -> Array:
+    """Return for each element the sum of all up to it, along an axis."""
+    return sums.running(x, axis)
+
+
+@primitive
+def flip(x: Array, axis: int = -1) -> Array:
+    """Reverse an axis; a number, whose axes 0 and -1 hold only itself, stays."""
+    axes = tuple(sums.axes_of(x, axis))
+    return array_module(x).flip(x, axis=axes) if axes else x.copy()
+
+
+cumsum.vjp(lambda g, out, x, axis=-1: flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis))
+flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
 
 # ---- picking and placing elements (gather and scatter) -----------------------------------------
 
@@ -351,30 +329,12 @@ def _pick(x: Array, index: Any) -> Array:
 @arithmetic(numbers=1)
 @primitive
 def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
-    target = array_module(values).zeros(shape, dtype=values.dtype)
-    if _is_basic(index):
-        target[index] = values
-    elif _is_for_kernel(target):
-        kernels.of("cuda").scatter_add(target, index, values)  # in a fixed order
-    else:
-        sums.scatter_add(target, index, values)
-    return target
+    return scattered(values, index, shape)
 
 
 _pick.name, _place.name = "getitem", "scatter_add"
 _pick.vjp(lambda g, out, x, index: _place(g, index, x.shape))
 _place.vjp(lambda g, out, values, index, shape: _pick(g, index))
-
-
-def _is_for_kernel(target: Array) -> bool:
-    on_gpu = backend.device_of(target) == "cuda"
-    return on_gpu and kernels.enabled() and target.dtype in (np.float32, np.float64)
-
-
-def _is_basic(index: Any) -> bool:
-    """Return whether an index only slices, so that no element is picked twice."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(p, int | slice | type(None) | type(...)) for p in parts)
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:

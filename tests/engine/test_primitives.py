@@ -6,6 +6,7 @@ The primitives are listed by the module itself, so a new one without a case belo
 import math
 from collections.abc import Callable, Iterator
 from functools import reduce
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,6 +208,23 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.primitive
 def test_every_primitive_has_cases() -> None:
     assert {case.primitive for case in CASES} | WITHOUT_GRADIENT == set(PRIMITIVES)
     assert len(PRIMITIVES) >= 30
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_each_row_of_the_table_is_whole(name: str) -> None:
+    """It says what it is, and has a rule of the same arguments for each argument of numbers."""
+    made = PRIMITIVES[name]
+    home = P if hasattr(P, name) else convolution
+    assert getattr(home, name).__doc__.endswith(".")
+    if name in WITHOUT_GRADIENT:
+        assert made.rules == ()
+        return
+    parameters = signature(made.forward).parameters
+    numbers = [p for p in parameters.values() if p.annotation in ("Array", Parameter.empty)]
+    rules = [made.rule_of_all] if made.rule_of_all else made.rules
+    assert len(rules) == len(numbers)
+    for rule in rules:
+        assert rule is None or [*signature(rule).parameters] == ["g", "out", *parameters]
 
 
 @every_case
