@@ -27,7 +27,7 @@ Axes: TypeAlias = int | tuple[int, ...] | None
 
 
 def total(x: Array, axis: Axes = None, keepdims: bool = False, *, dtype: Any = None) -> Array:
-    """The sum over `axis`, added in `dtype` or in that of `x`; float16 in float32.
+    """Return the sum over `axis`, added in `dtype` or in that of `x`; float16 in float32.
 
     >>> total(np.ones((20_000_000, 1), np.float32), axis=0).tolist()
     [20000000.0]
@@ -50,11 +50,11 @@ def total(x: Array, axis: Axes = None, keepdims: bool = False, *, dtype: Any = N
 
 
 def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    """The mean over `axis`; it may be finite where the sum is not. (float64 on a GPU: both.)"""
+    """Return the mean over `axis`, which may be finite where the sum is not."""
     count = x.size if axis is None else math.prod(x.shape[a] for a in axes_of(x, axis))
     if count == 0:
-        raise ValueError(f"mean of nothing: shape {x.shape}, axis {axis}")
-    if device_of(x) == "cuda":
+        raise ValueError(f"mean of nothing: x has shape {x.shape}, expected some along axis {axis}")
+    if device_of(x) == "cuda":  # CuPy raises nothing, but float64 has room for float32
         wide = np.float64 if x.dtype.kind == "f" else None
         found = total(x, axis, keepdims, dtype=wide) / count
         return found.astype(x.dtype) if wide else found
@@ -67,7 +67,7 @@ def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 
 
 def running(x: Array, axis: int = -1) -> Array:
-    """The sums of the first 1, 2, 3, ... along `axis`: within blocks, then of the blocks before.
+    """Return the sums of the first 1, 2, 3, ... along `axis`: in blocks, then of blocks before.
 
     float32 is added in float64 and rounded once.
 
@@ -84,7 +84,7 @@ def running(x: Array, axis: int = -1) -> Array:
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b, in `out` if that is given; a long inner axis in halves, whose products are added."""
+    """Return a @ b, in `out` if given; a long inner axis in halves, whose products are added."""
     inner, half = a.shape[-1], a.shape[-1] // 2
     if inner <= INNER or inner != b.shape[-2 if b.ndim > 1 else 0]:  # the latter is an error of @
         return a @ b if out is None else np.matmul(a, b, out=out)
@@ -115,14 +115,14 @@ class Sum:
         self.waiting.append(part)
 
     def total(self, start: Array) -> Array:
-        """`start` plus all parts."""
+        """Return `start` plus all parts."""
         for part in reversed(self.waiting):
             start = start + part
         return start
 
 
 def axes_of(x: Array, axis: Axes) -> set[int]:
-    """The axes that `axis` names, counted from 0. Of a number, 0 and -1 name none."""
+    """Return the axes that `axis` names, counted from 0. Of a number, 0 and -1 name none."""
     if axis is None:
         return set(range(x.ndim))
     named = axis if isinstance(axis, tuple) else (axis,)
@@ -137,7 +137,7 @@ def axes_of(x: Array, axis: Axes) -> set[int]:
 
 
 def _folded(x: Array, axis: int, dtype: Any) -> Array:
-    """The sum along one axis, which stays, with length 1."""
+    """Return the sum along one axis, which stays, with length 1."""
     shape, n = x.shape, x.shape[axis]
     before, after = shape[:axis], shape[axis + 1 :]
     here = (slice(None),) * axis
@@ -154,7 +154,7 @@ def _folded(x: Array, axis: int, dtype: Any) -> Array:
 
 
 def _running(x: Array, axis: int, dtype: Any) -> Array:
-    """`running` with the axis moved to the end."""
+    """Return what `running` does, with the axis moved to the end."""
     xp = array_module(x)
     x = xp.moveaxis(x, axis, -1)
     n = x.shape[-1]

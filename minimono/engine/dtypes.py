@@ -42,7 +42,7 @@ ALL = sys.maxsize  # a number of arguments
 _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 _DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 _DTYPES = [np.dtype(code) for code in "?bhilqBHILQefd"]
-_PYTHON = frozenset((float, int, bool, str, tuple, type(None)))
+PYTHON = frozenset((float, int, bool, str, tuple, type(None)))  # are no arrays
 
 
 class Rule:
@@ -73,7 +73,7 @@ class Rule:
                 a = a.array
                 if a.dtype not in self.usual:
                     break
-            elif kind not in _PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
+            elif kind not in PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
                 break
             arrays.append(a)
         else:
@@ -175,7 +175,7 @@ class NotReal(TypeError):
 def _operand(place: int, value: Any, complex_step: bool) -> Any:
     """Return a tensor, or what may stand beside one: a number; an array or a list, copied."""
     value = python_number(value)
-    if type(value) in _PYTHON or (complex_step and type(value) is complex):
+    if type(value) in PYTHON or (complex_step and type(value) is complex):
         return value
     operand = value if isinstance(value, Tensor) else Tensor(as_array(value).copy())
     dtype = operand.dtype

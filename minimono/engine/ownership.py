@@ -35,26 +35,21 @@ def check_unchanged(node: Tensor) -> None:
 
     A rule would take them for those of the forward pass.
     """
-    if _is_stale(node):
-        assert node.origin is not None
-        raise RuntimeError(
-            f"backward: a value that {node.origin.operation.name} used was changed after it was "
-            "used, by an optimiser's step or by writing to `data`, and the gradient would mix old "
-            "and new values; run the forward pass again, or go back before the change"
-        )
-
-
-def _is_stale(node: Tensor) -> bool:
     assert node.origin is not None
-    _, arguments, _, _, arrays = node.origin
+    operation, arguments, _, _, arrays = node.origin
+    stale = node.array is not arrays[-1] and not _same_values(node.array, arrays[-1])
     for argument, seen in zip(arguments, arrays, strict=False):  # the last array is the result
         if isinstance(argument, Tensor):
             if argument.array is not seen:
-                if not _same_values(argument.array, seen):
-                    return True
-            elif argument.lent is not None and not _same_values(seen, argument.lent):
-                return True
-    return node.array is not arrays[-1] and not _same_values(node.array, arrays[-1])
+                stale = stale or not _same_values(argument.array, seen)
+            elif argument.lent is not None:
+                stale = stale or not _same_values(seen, argument.lent)
+    if stale:
+        raise RuntimeError(
+            f"backward: a value that {operation.name} used was changed after it was used, by an "
+            "optimiser's step or by writing to `data`, and the gradient would mix old and new "
+            "values; run the forward pass again, or go back before the change"
+        )
 
 
 def _same_values(x: Array, y: Array) -> bool:

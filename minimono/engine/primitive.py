@@ -143,7 +143,7 @@ def made_by(
             if isinstance(argument, Tensor):
                 needed = needed or argument.requires_grad
                 outside = outside or argument.lent is not None
-            else:
+            elif type(argument) not in dtypes.PYTHON:
                 outside = outside or hasattr(argument, "dtype")
         if needed:
             seen = arrays
