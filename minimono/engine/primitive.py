@@ -17,6 +17,7 @@ import numpy as np
 from minimono import backend
 from minimono.backend import Array, array_module
 from minimono.engine import dtypes
+from minimono.engine.dtypes import PYTHON
 from minimono.engine.ownership import copy_of_lent, own_constant
 from minimono.engine.tape import is_recording
 from minimono.engine.tensor import Origin, Tensor
@@ -53,7 +54,10 @@ class Primitive:
             options = {name: dtypes.python_number(o) for name, o in options.items()}
         try:
             if self.dtype_rule is None:
-                data = [a.array if isinstance(a, Tensor) else a for a in arguments]
+                data = [
+                    a if type(a) in PYTHON else a.array if isinstance(a, Tensor) else a
+                    for a in arguments
+                ]
             else:
                 arguments, data, answer = self.dtype_rule.settled(arguments, self.numbers)
             output = self.forward(*data, **options)
@@ -140,10 +144,12 @@ def made_by(
     if kind in "fc" and is_recording():
         needed = outside = False
         for argument in arguments:
+            if type(argument) in PYTHON:  # quickly past numbers and shapes
+                continue
             if isinstance(argument, Tensor):
                 needed = needed or argument.requires_grad
                 outside = outside or argument.lent is not None
-            elif type(argument) not in dtypes.PYTHON:
+            else:
                 outside = outside or hasattr(argument, "dtype")
         if needed:
             seen = arrays
