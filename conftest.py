@@ -87,14 +87,14 @@ def examples() -> SimpleNamespace:
 def switches_are_left_as_found() -> Iterator[None]:
     """Fail the test, and not some later one, that leaves kernels or the tape switched off."""
     from minimono import kernels
-    from minimono.engine import tensor
+    from minimono.engine import tape
 
     yield
     left_off = []
     if not kernels.enabled():
         kernels._enabled.set(True)
         left_off.append("kernels (minimono.reference())")
-    if not tensor.is_recording():
-        tensor._recording.set(True)
+    if not tape.is_recording():
+        tape._recording.set(True)
         left_off.append("the tape (minimono.no_grad())")
     assert not left_off, f"left switched off: {', '.join(left_off)}"

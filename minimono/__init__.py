@@ -14,8 +14,9 @@ __all__ = [
 if TYPE_CHECKING:
     from minimono import data, gradcheck, mono, nn, oracle
     from minimono.engine import functional
-    from minimono.engine.primitives import primitive
-    from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+    from minimono.engine.primitive import primitive
+    from minimono.engine.tape import grad, no_grad
+    from minimono.engine.tensor import Tensor, tensor
     from minimono.kernels import reference
     from minimono.nn import checkpoint, models, optim
     from minimono.threads import set_num_threads
@@ -29,16 +30,16 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "data": "minimono.data",
             "engine": "minimono.engine",
             "functional": "minimono.engine.functional",
-            "grad": "minimono.engine.tensor:grad",
+            "grad": "minimono.engine.tape:grad",
             "gradcheck": "minimono.gradcheck",
             "kernels": "minimono.kernels",
             "models": "minimono.nn.models",
             "mono": "minimono.mono",
             "nn": "minimono.nn",
-            "no_grad": "minimono.engine.tensor:no_grad",
+            "no_grad": "minimono.engine.tape:no_grad",
             "optim": "minimono.nn.optim",
             "oracle": "minimono.oracle",
-            "primitive": "minimono.engine.primitives:primitive",
+            "primitive": "minimono.engine.primitive:primitive",
             "reference": "minimono.kernels:reference",
             "set_num_threads": "minimono.threads:set_num_threads",
             "tensor": "minimono.engine.tensor:tensor",

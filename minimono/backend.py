@@ -68,7 +68,10 @@ def array_module(*arrays: Array) -> ModuleType:
     >>> array_module(np.zeros(3), 2.0).__name__
     'numpy'
     """
-    if all(type(a) is np.ndarray for a in arrays):
+    for a in arrays:
+        if type(a) is not np.ndarray:
+            break
+    else:  # nearly always: then this loop is all
         return np
     devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
     if len(devices) > 1:

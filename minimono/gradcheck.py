@@ -1,4 +1,4 @@
-"""Is a gradient right? Three independent checks, for our own rules and for anybody's function.
+"""Is a gradient right? There are three independent checks, for any function, ours or yours.
 
 For a function f of arrays, a random cotangent w, and a random direction v of one argument:
 
@@ -19,8 +19,9 @@ import numpy as np
 
 from minimono import backend, lazy
 from minimono.backend import Array
-from minimono.checks import Rng, generator
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.checks import Rng, floats, generator
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 
 __all__ = ["GradientError", "check_grads"]
 __dir__ = lazy.only(__name__, __all__)
@@ -36,11 +37,8 @@ class GradientError(AssertionError):
 
 
 def check_grads(
-    f: Callable[..., Tensor],
-    *args: Any,
-    order: Literal[1, 2] = 1,
-    modes: Sequence[Mode] = ("directional", "complex"),
-    rng: Rng = 0,
+    f: Callable[..., Tensor], *args: Any, order: Literal[1, 2] = 1,
+    modes: Sequence[Mode] = ("directional", "complex"), rng: Rng = 0,
 ) -> None:
     """Raise GradientError unless the gradients of `f` at `args` are right, up to `order`.
 
@@ -62,12 +60,8 @@ def check_grads(
 
 
 def _check(
-    f: Callable[..., Tensor],
-    points: list[Array],
-    order: int,
-    modes: Sequence[Mode],
-    rng: np.random.Generator,
-    what: str,
+    f: Callable[..., Tensor], points: list[Array], order: int, modes: Sequence[Mode],
+    rng: np.random.Generator, what: str,
 ) -> None:
     with no_grad():
         output = f(*[Tensor(p) for p in points])
@@ -120,7 +114,5 @@ def _difference(along: Callable[[complex], complex]) -> float:
 
 
 def _point(argument: Any, i: int) -> Array:
-    array = argument.array if isinstance(argument, Tensor) else tensor(argument).data
-    if array.dtype.kind != "f":
-        raise TypeError(f"check_grads: argument {i} has dtype {array.dtype}, expected a float")
-    return array.astype(np.float64)
+    array = argument.array if isinstance(argument, Tensor) else tensor(argument).array
+    return floats(array, f"check_grads: argument {i}").astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 from minimono.backend import Array, to_host
 from minimono.checks import sizes, whole_number
 from minimono.engine.functional import log_softmax
-from minimono.engine.tensor import no_grad
+from minimono.engine.tape import no_grad
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 from minimono.nn import taps

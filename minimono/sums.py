@@ -7,7 +7,6 @@ one after the other; CuPy folds none. Who adds up many numbers therefore asks he
 
     total     x.sum          mean     x.mean         running     x.cumsum
     product   a @ b          Sum      of arrays that come one by one
-    scatter_add              target[index] += values, repeated places counted
 
 A sum over an axis short enough, or of whole numbers, is the library's own.
 """
@@ -28,7 +27,7 @@ Axes: TypeAlias = int | tuple[int, ...] | None
 
 
 def total(x: Array, axis: Axes = None, keepdims: bool = False, *, dtype: Any = None) -> Array:
-    """The sum over `axis`, added in `dtype` or in that of `x`; float16 in float32.
+    """Return the sum over `axis`, added in `dtype` or in that of `x`; float16 in float32.
 
     >>> total(np.ones((20_000_000, 1), np.float32), axis=0).tolist()
     [20000000.0]
@@ -51,11 +50,11 @@ def total(x: Array, axis: Axes = None, keepdims: bool = False, *, dtype: Any = N
 
 
 def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    """The mean over `axis`; it may be finite where the sum is not. (float64 on a GPU: both.)"""
+    """Return the mean over `axis`, which may be finite where the sum is not."""
     count = x.size if axis is None else math.prod(x.shape[a] for a in axes_of(x, axis))
     if count == 0:
-        raise ValueError(f"mean of nothing: shape {x.shape}, axis {axis}")
-    if device_of(x) == "cuda":
+        raise ValueError(f"mean of nothing: x has shape {x.shape}, expected some along axis {axis}")
+    if device_of(x) == "cuda":  # CuPy raises nothing, but float64 has room for float32
         wide = np.float64 if x.dtype.kind == "f" else None
         found = total(x, axis, keepdims, dtype=wide) / count
         return found.astype(x.dtype) if wide else found
@@ -68,7 +67,7 @@ def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 
 
 def running(x: Array, axis: int = -1) -> Array:
-    """The sums of the first 1, 2, 3, ... along `axis`: within blocks, then of the blocks before.
+    """Return the sums of the first 1, 2, 3, ... along `axis`: in blocks, then of blocks before.
 
     float32 is added in float64 and rounded once.
 
@@ -85,7 +84,7 @@ def running(x: Array, axis: int = -1) -> Array:
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b, in `out` if that is given; a long inner axis in halves, whose products are added."""
+    """Return a @ b, in `out` if given; a long inner axis in halves, whose products are added."""
     inner, half = a.shape[-1], a.shape[-1] // 2
     if inner <= INNER or inner != b.shape[-2 if b.ndim > 1 else 0]:  # the latter is an error of @
         return a @ b if out is None else np.matmul(a, b, out=out)
@@ -116,38 +115,14 @@ class Sum:
         self.waiting.append(part)
 
     def total(self, start: Array) -> Array:
-        """`start` plus all parts."""
+        """Return `start` plus all parts."""
         for part in reversed(self.waiting):
             start = start + part
         return start
 
 
-def scatter_add(target: Array, index: Any, values: Array) -> None:
-    """`target[index] += values`, in place; what goes to one place is added in pairs, in order."""
-    xp = array_module(target, values)
-    places = xp.arange(target.size).reshape(target.shape)[index]
-    values = xp.broadcast_to(values, places.shape).reshape(-1)
-    places = places.reshape(-1)
-    order = xp.argsort(places, kind="stable")
-    places, values = places[order], values[order]
-    while True:
-        # The first of a place has rank 0; each of even rank takes the one behind it.
-        new = xp.ones(len(places), dtype=bool)
-        new[1:] = places[1:] != places[:-1]
-        if bool(new.all()):
-            break
-        at = xp.arange(len(places))
-        rank = at - xp.maximum.accumulate(xp.where(new, at, 0))
-        first = rank % 2 == 0
-        pair = xp.flatnonzero(first[:-1] & ~new[1:])
-        values[pair] = values[pair] + values[pair + 1]
-        places, values = places[first], values[first]
-    target_flat = target.reshape(-1)
-    target_flat[places] += values
-
-
 def axes_of(x: Array, axis: Axes) -> set[int]:
-    """The axes that `axis` names, counted from 0. Of a number, 0 and -1 name none."""
+    """Return the axes that `axis` names, counted from 0. Of a number, 0 and -1 name none."""
     if axis is None:
         return set(range(x.ndim))
     named = axis if isinstance(axis, tuple) else (axis,)
@@ -162,7 +137,7 @@ def axes_of(x: Array, axis: Axes) -> set[int]:
 
 
 def _folded(x: Array, axis: int, dtype: Any) -> Array:
-    """The sum along one axis, which stays, with length 1."""
+    """Return the sum along one axis, which stays, with length 1."""
     shape, n = x.shape, x.shape[axis]
     before, after = shape[:axis], shape[axis + 1 :]
     here = (slice(None),) * axis
@@ -179,7 +154,7 @@ def _folded(x: Array, axis: int, dtype: Any) -> Array:
 
 
 def _running(x: Array, axis: int, dtype: Any) -> Array:
-    """`running` with the axis moved to the end."""
+    """Return what `running` does, with the axis moved to the end."""
     xp = array_module(x)
     x = xp.moveaxis(x, axis, -1)
     n = x.shape[-1]

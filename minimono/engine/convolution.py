@@ -20,7 +20,8 @@ import numpy as np
 from minimono.backend import Array, array_module, to_device
 from minimono.engine.dtypes import arithmetic, exact, real
 from minimono.engine.fused import has_kernel
-from minimono.engine.primitives import matmul, pad, primitive, where
+from minimono.engine.primitive import primitive
+from minimono.engine.primitives import matmul, pad, where
 from minimono.engine.tensor import Tensor
 
 Pair = tuple[int, int]  # along Y, along X

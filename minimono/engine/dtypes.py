@@ -18,8 +18,8 @@
 Whole numbers become int64 (those of uint64 float64) in a negation, since -1 is no uint8, and in an
 absolute value, since |-128| is no int8. Their powers are whole if no exponent can be negative.
 
-They stand above `@primitive`, `@has_kernel()`, or a plain function of tensors. What changes dtype
-does so by `astype`, an operation on the tape, so gradients follow. What has no rule, say a change
+The decorators stand above `@primitive`, `@has_kernel()`, or a plain function of tensors. A change
+of dtype is `astype`, an operation on the tape, so gradients follow. What has no rule, say a change
 of shape, hands on what it gets.
 """
 
@@ -29,7 +29,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from inspect import Signature, signature
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,17 +37,16 @@ from minimono.backend import as_array, is_real
 from minimono.engine.tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Parameters = ParamSpec("Parameters")
 
 ALL = sys.maxsize  # a number of arguments
 _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 _DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 _DTYPES = [np.dtype(code) for code in "?bhilqBHILQefd"]
-_PYTHON = frozenset((float, int, bool, str, tuple, type(None)))
+PYTHON = frozenset((float, int, bool, str, tuple, type(None)))  # are no arrays
 
 
 class Rule:
-    """What becomes of the arguments of a function, by dtype.
+    """A rule says what becomes of the arguments of a function, by dtype.
 
     `whole`: for some of the kinds "b", "i", "u" what they are promoted to. `half`: whether float16
     is computed in float32.
@@ -62,7 +61,7 @@ class Rule:
     def settled(
         self, arguments: tuple[Any, ...], numbers: int = ALL
     ) -> tuple[tuple[Any, ...], list[Any], np.dtype[Any] | None]:
-        """The arguments to compute with, the arrays they hold, the dtype to round the result to.
+        """Return the arguments to compute with, their arrays, and the dtype to round the result to.
 
         The rule is for the first `numbers` arguments; behind them are masks and indices. None for
         the dtype leaves the result as it is.
@@ -74,7 +73,7 @@ class Rule:
                 a = a.array
                 if a.dtype not in self.usual:
                     break
-            elif kind not in _PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
+            elif kind not in PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
                 break
             arrays.append(a)
         else:
@@ -105,32 +104,88 @@ class Rule:
         return (*changed, *arguments[numbers:]), rounded_to
 
     def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
-        """The dtype to compute in, for arrays that meet in `meeting`."""
+        """Return the dtype to compute in, for arrays that meet in `meeting`."""
         if meeting.kind in self.whole:
             return np.promote_types(meeting, self.whole[meeting.kind])
         return _SINGLE if self.half and meeting == _HALF else meeting
 
+    def decorator(self, numbers: int = ALL) -> Callable[[Function], Function]:
+        """Return a decorator that applies the rule to the first `numbers` arguments.
 
-class PowerRule(Rule):
+        Behind them are masks and indices.
+        """
+
+        def decorated(function: Any) -> Any:
+            if hasattr(function, "dtype_rule"):  # a primitive, or one with a kernel: it will ask
+                function.dtype_rule, function.numbers = self, numbers
+                return function
+            names = signature(function)
+
+            @wraps(function)
+            def settling(*arguments: Any, **options: Any) -> Tensor:
+                if options:
+                    arguments, options = by_position(names, arguments, options)
+                try:
+                    arguments, _, answer = self.settled(arguments, numbers)
+                except NotReal as error:
+                    name = [*names.parameters][error.place]
+                    raise TypeError(f"{function.__name__}: {name} {error.what}") from error
+                except TypeError as error:
+                    raise TypeError(f"{function.__name__}: {error}") from error
+                return rounded(function(*arguments, **options), answer)
+
+            return settling
+
+        return decorated
+
+
+class _PowerRule(Rule):
     """Real numbers, but a whole number to a whole power that cannot be negative is whole."""
 
     def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
         exponent = arguments[1]
-        from_zero = exponent.dtype.kind in "bu" if hasattr(exponent, "dtype") else (
-            isinstance(exponent, int) and exponent >= 0
-        )  # fmt: skip
-        return meeting if meeting.kind in "biu" and from_zero else super().working(
-            meeting, arguments
-        )  # fmt: skip
+        if hasattr(exponent, "dtype"):
+            from_zero = exponent.dtype.kind in "bu"
+        else:
+            from_zero = isinstance(exponent, int) and exponent >= 0
+        if meeting.kind in "biu" and from_zero:
+            return meeting
+        return super().working(meeting, arguments)
 
 
 REAL = Rule(dict.fromkeys("biu", _DOUBLE), half=True)
 ARITHMETIC = Rule({}, half=True)
 EXACT = Rule({}, half=False)
+NEGATION = Rule(dict.fromkeys("biu", _WHOLE), half=False)  # below 0 none is unsigned
+SIZE = Rule(dict.fromkeys("bi", _WHOLE), half=False)  # |-128| is not an int8
+POWER = _PowerRule(dict.fromkeys("biu", _DOUBLE), half=True)
+
+real, arithmetic, exact = REAL.decorator, ARITHMETIC.decorator, EXACT.decorator
+
+
+class NotReal(TypeError):
+    """An argument, known by its place, is no array of real numbers."""
+
+    def __init__(self, place: int, dtype: np.dtype[Any]):
+        self.place = place
+        self.what = f"has dtype {dtype}, expected real numbers of at most 64 bits"
+        super().__init__(f"argument {place} {self.what}")
+
+
+def _operand(place: int, value: Any, complex_step: bool) -> Any:
+    """Return a tensor, or what may stand beside one: a number; an array or a list, copied."""
+    value = python_number(value)
+    if type(value) in PYTHON or (complex_step and type(value) is complex):
+        return value
+    operand = value if isinstance(value, Tensor) else Tensor(as_array(value).copy())
+    dtype = operand.dtype
+    if is_real(dtype) or (complex_step and dtype.kind == "c"):
+        return operand
+    raise NotReal(place, dtype)
 
 
 def python_number(value: Any) -> Any:
-    """A NumPy scalar as the Python number that it holds, which adapts to what it meets.
+    """Return a NumPy scalar as the Python number that it holds, which adapts to what it meets.
 
     >>> python_number(np.float64(0.5)), python_number("none")
     (0.5, 'none')
@@ -143,34 +198,10 @@ def python_number(value: Any) -> Any:
     return held
 
 
-class NotReal(TypeError):
-    """An argument, by its place, that is no array of real numbers."""
-
-    def __init__(self, place: int, dtype: np.dtype[Any]):
-        super().__init__(self.said(f"argument {place}", dtype))
-        self.place, self.dtype = place, dtype
-
-    @staticmethod
-    def said(name: str, dtype: np.dtype[Any]) -> str:
-        return f"{name} has dtype {dtype}, expected real numbers of at most 64 bits"
-
-
-def _operand(place: int, value: Any, complex_step: bool) -> Any:
-    """A tensor, or what may stand beside one: a number; an array or a list, which is copied."""
-    value = python_number(value)
-    if type(value) in _PYTHON or (complex_step and type(value) is complex):
-        return value
-    operand = value if isinstance(value, Tensor) else Tensor(as_array(value).copy())
-    dtype = operand.dtype
-    if is_real(dtype) or (complex_step and dtype.kind == "c"):
-        return operand
-    raise NotReal(place, dtype)
-
-
 def by_position(
     names: Signature, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call, with tensors and arrays by position, where the tape and the rules look."""
+    """Return the same call with tensors and arrays by position, where the tape looks for them."""
     if not any(hasattr(o, "dtype") or type(o) is list for o in options.values()):
         return arguments, options
     bound = names.bind(*arguments, **options)
@@ -178,53 +209,5 @@ def by_position(
 
 
 def rounded(output: Tensor, dtype: np.dtype[Any] | None) -> Tensor:
-    """The output in the dtype to round it to, once, if there is one."""
+    """Return the output in the dtype to round it to, once, if there is one."""
     return output if dtype is None or output.dtype.kind != "f" else output.astype(dtype)
-
-
-# ---- decorators --------------------------------------------------------------------------------
-
-
-def _decorator(rule: Rule) -> Callable[..., Callable[[Function], Function]]:
-    def of(numbers: int = ALL) -> Callable[[Function], Function]:
-        """`numbers`: how many of the arguments are numbers; behind them are masks and indices."""
-
-        def decorated(function: Any) -> Any:
-            if hasattr(function, "dtype_rule"):  # a primitive, or one with a kernel: it will ask
-                function.dtype_rule, function.numbers = rule, numbers
-                return function
-            return _settling(function, rule, numbers)
-
-        return decorated
-
-    return of
-
-
-def _settling(
-    function: Callable[Parameters, Tensor], rule: Rule, numbers: int
-) -> Callable[Parameters, Tensor]:
-    names = signature(function)
-
-    @wraps(function)
-    def settling(*arguments: Parameters.args, **options: Parameters.kwargs) -> Tensor:
-        positional: tuple[Any, ...] = arguments
-        named: dict[str, Any] = options
-        if options:
-            positional, named = by_position(names, arguments, options)
-        try:
-            positional, _, answer = rule.settled(positional, numbers)
-        except NotReal as error:
-            name = [*names.parameters][error.place]
-            said = error.said(f"{function.__name__}: {name}", error.dtype)
-            raise TypeError(said) from error
-        except TypeError as error:
-            raise TypeError(f"{function.__name__}: {error}") from error
-        return rounded(function(*positional, **named), answer)
-
-    return settling
-
-
-real, arithmetic, exact = _decorator(REAL), _decorator(ARITHMETIC), _decorator(EXACT)
-negation = _decorator(Rule(dict.fromkeys("biu", _WHOLE), half=False))  # below 0 none is unsigned
-size = _decorator(Rule(dict.fromkeys("bi", _WHOLE), half=False))  # |-128| is not an int8
-real_power = _decorator(PowerRule(dict.fromkeys("biu", _DOUBLE), half=True))

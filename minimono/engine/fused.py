@@ -16,8 +16,9 @@ from typing import Any, Generic, ParamSpec
 from minimono import kernels
 from minimono.backend import Device, device_of
 from minimono.engine import dtypes
-from minimono.engine.primitives import explained, made_by
-from minimono.engine.tensor import Tensor, grad, is_recording
+from minimono.engine.primitive import explained, made_by
+from minimono.engine.tape import grad, is_recording
+from minimono.engine.tensor import Tensor
 from minimono.kernels.seam import device_with_float_kernels, device_with_kernels, kernel
 
 Parameters = ParamSpec("Parameters")

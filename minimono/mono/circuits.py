@@ -22,7 +22,8 @@ import numpy as np
 from minimono import checks, sums
 from minimono.backend import Array, array_module
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
+from minimono.engine.tape import grad, no_grad, tape_of
+from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.clusters import route
 from minimono.nn import taps
 from minimono.nn.module import Module, in_eval

@@ -23,7 +23,7 @@ import numpy as np
 from minimono import checks, describe
 from minimono.backend import Array, array_module, as_array
 from minimono.engine.dtypes import arithmetic
-from minimono.engine.primitives import primitive
+from minimono.engine.primitive import primitive
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.kernels.seam import with_kernel
 from minimono.mono.moments import Moments

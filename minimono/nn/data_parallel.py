@@ -14,7 +14,8 @@ from typing import Any
 
 from minimono import kernels
 from minimono.backend import Array, array_module
-from minimono.engine.tensor import Tensor, accumulate
+from minimono.engine.tape import accumulate, leaf_gradients
+from minimono.engine.tensor import Tensor
 from minimono.kernels.parallel import side_by_side
 from minimono.nn.module import Module, Tap
 
@@ -49,7 +50,9 @@ def backward_in_parts(
                 f"backward_in_parts: loss returned {type(output).__name__}, expected a Tensor"
             )
         share = (part.stop - part.start) / samples
-        gradients = output.leaf_gradients(array_module(output.array).asarray(share, output.dtype))
+        gradients = leaf_gradients(
+            output, array_module(output.array).asarray(share, output.dtype)
+        )
         return share * output.item(), gradients
 
     on_gpu = any(p.device == "cuda" for p in model.parameters())

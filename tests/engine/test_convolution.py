@@ -16,7 +16,8 @@ from minimono import kernels
 from minimono.backend import to_host
 from minimono.engine.convolution import add_windows, windows
 from minimono.engine.fused import Fused
-from minimono.engine.tensor import Tensor, tape_of, tensor
+from minimono.engine.tape import tape_of
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 from minimono.kernels import parallel
 from minimono.nn import ConvGRUCell

@@ -12,7 +12,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 VERSIONS = {"running": nullcontext, "reading": mm.reference}
 ROW = np.array([-2.0, -1.0, 1.0, 2.0])  # times a size
@@ -135,7 +136,7 @@ def test_activations_far_out(dtype: str, size: float, version: Any) -> None:
     for f, left, right in [
         (F.gelu, 0.0, 1.0), (lambda x: F.gelu(x, "tanh"), 0.0, 1.0), (F.silu, 0.0, 1.0),
         (F.relu, 0.0, 1.0), (lambda x: F.leaky_relu(x, 0.5), 0.5, 1.0),
-    ]:  # fmt: skip
+    ]:
         leaf = tensor(x, requires_grad=True)
         with np.errstate(over="ignore"):
             out = f(leaf)
@@ -210,7 +211,7 @@ POWERS = [
     (1.0, 3.0, 3.0, 0.0), (2.0, 0.0, 0.0, math.log(2.0)), (4.0, -0.5, -1 / 16, math.log(4.0) / 2),
     (-2.0, 2.0, -4.0, NAN), (-2.0, 3.0, 12.0, NAN), (-2.0, -1.0, -0.25, NAN), (-2.0, 0.0, 0.0, NAN),
     (-2.0, 0.5, NAN, NAN), (NAN, 0.0, 0.0, NAN), (NAN, 2.0, NAN, NAN), (2.0, NAN, NAN, NAN),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("dtype", SIZES)
@@ -254,7 +255,7 @@ def test_second_slopes_of_a_power_at_zero() -> None:
 VECTORS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)),
     ((3,), (1, 6, 3, 2)), ((2, 1, 4, 3), (3,)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("one", "two"), VECTORS)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import minimono as mm
 from minimono.backend import device_of, to_host
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 
 VERSIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
@@ -92,7 +93,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], tuple[Any, ...]]] = {
     "max_pool2d, padding": (lambda x: F.max_pool2d(x, 3, stride=2, padding=1),
                             [normal(2, 2, 4, 5)], ("directional",)),
     "dropout": (dropped, [normal(4, 3)], ALL),
-}  # fmt: skip
+}
 
 
 def test_every_function_has_cases() -> None:
@@ -210,7 +211,7 @@ def test_attention_by_loops(version: str) -> None:
                     seen = [
                         s for s in range(4)
                         if (mask is None or mask[t, s]) and (not is_causal or s <= t)
-                    ]  # fmt: skip
+                    ]
                     weights = [math.exp(q[b, t] @ k[b, s] / math.sqrt(3)) for s in seen]
                     expected[b, t] = sum(
                         w * v[b, s] for w, s in zip(weights, seen, strict=True)
@@ -299,7 +300,7 @@ def test_minus_infinity_is_a_choice_that_is_ruled_out(version: str) -> None:
 ROWS_WITHOUT_ANSWER = [
     [np.nan, 1.0, 2.0], [1.0, np.nan, 2.0], [2.0, 1.0, np.nan], [np.nan] * 3,
     [np.nan, -np.inf, 0.0], [np.inf, 1.0, np.nan], [1000.0, np.nan, 2.0],
-]  # fmt: skip
+]
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -351,7 +352,7 @@ def test_layer_norm_with_a_large_offset(version: str) -> None:
         for x, w, b in (
             (tensor(narrow + 1e4, dtype="float32"), w32, b32), (tensor(narrow), w, b),
         )
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(*slopes, atol=2e-5)
 
 
@@ -452,7 +453,7 @@ Q, K = tensor(np.ones((2, 5, 3))), tensor(np.ones((2, 4, 3)))
         (lambda: F.scaled_dot_product_attention(Q, K, K, mask=np.ones((3, 2, 5, 4), dtype=bool)),
          ValueError, r"mask has shape \(3, 2, 5, 4\).*\(2, 5, 4\)"),
     ],
-)  # fmt: skip
+)
 def test_errors_say_what_came_and_what_was_expected(
     wrong: Callable[[], Tensor], error: type[Exception], words: str, version: str
 ) -> None:

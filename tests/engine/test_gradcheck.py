@@ -125,7 +125,7 @@ def test_functions_without_complex_numbers_say_so() -> None:
         ([X], {"modes": ("analytic",)}, ValueError, r"modes is \('analytic',\), expected some of"),
         ([X], {"modes": ()}, ValueError, "modes is"),
         ([], {}, ValueError, "no arguments"),
-        ([1], {}, TypeError, "argument 0 has dtype int64, expected a float"),
+        ([1], {}, TypeError, "argument 0 has dtype int64, expected floats"),
         ([X, np.array([True])], {}, TypeError, "argument 1 has dtype bool"),
         ([1j], {}, TypeError, "complex128"),
     ],

@@ -22,7 +22,8 @@ from minimono import kernels
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
 from minimono.engine.fused import Fused
-from minimono.engine.tensor import Tensor, grad, tape_of, tensor
+from minimono.engine.tape import grad, tape_of
+from minimono.engine.tensor import Tensor, tensor
 from minimono.kernels import cpu_attention, cpu_math, parallel
 
 SHAPES = [(3,), (2, 5), (2, 3, 4), (1, 1), (4, 1), (2, 0, 3)]

@@ -33,7 +33,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] 
         P.add, P.subtract, P.multiply, P.divide, P.maximum, P.minimum)},
     "power": (lambda x, y: abs(x) ** y, ((3, 4, 6), (4, 6))),
     **{f.name: (f, ((3, 4, 6),)) for f in (
-        P.negative, P.absolute, P.exp, P.expm1, P.sin, P.cos, P.tanh, P.sigmoid, P.erfc)},
+        P.negative, P.absolute, P.exp, P.sin, P.cos, P.tanh, P.sigmoid, P.erfc)},
     "log": (lambda x: P.log(abs(x)), ((3, 4, 6),)),
     "log1p": (lambda x: P.log1p(abs(x)), ((3, 4, 6),)),
     "sqrt": (lambda x: P.sqrt(abs(x)), ((3, 4, 6),)),
@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] 
                          ((2, 3, 4, 3), (3, 2, 3, 3), (2,))),
     "max_pool2d": (lambda x: F.max_pool2d(x, 2, padding=1), ((2, 3, 5, 6),)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, (2, 3), stride=2), ((2, 3, 5, 6),)),
-}  # fmt: skip
+}
 
 
 # ---- ways to lie in memory -----------------------------------------------------------------------
@@ -128,7 +128,7 @@ def inner_axes_first(a: Any) -> Any:
 LAYOUTS = [
     with_steps, backwards, np.asfortranarray, inner_axes_first, repeated, read_only, unaligned,
     byte_swapped,
-]  # fmt: skip
+]
 
 
 # ---- the tests -----------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_the_same_numbers_however_they_lie(version: str, name: str, dtype: Any) 
 EXTREME = np.array(
     [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 5e-324, -1e-310, 2e-308, 1e300, -1e300, 700.0,
      -750.0, 40.0, -40.0]
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -209,7 +209,7 @@ def test_kernel_and_reading_version_agree_on_the_ends_of_the_line(name: str) -> 
             arrays = [
                 np.where(rng.random(shape) < 0.1, rng.choice(line, shape), ordinary(shape, i + 1))
                 .astype(dtype) for i, shape in enumerate(shapes)
-            ]  # fmt: skip
+            ]
             if name == "attention":  # a subnormal share is 0 in the kernel, and 0 times inf is nan
                 arrays[2] = ordinary(shapes[2], 0).astype(dtype)
             kernel = [f(*map(Tensor, arrays)).data]
@@ -219,7 +219,7 @@ def test_kernel_and_reading_version_agree_on_the_ends_of_the_line(name: str) -> 
 
 
 OF_ONE_NUMBER = (
-    "negative absolute exp expm1 sin cos tanh sigmoid erfc log log1p sqrt relu leaky_relu silu "
+    "negative absolute exp sin cos tanh sigmoid erfc log log1p sqrt relu leaky_relu silu "
     "gelu log_sigmoid dropout"
 ).split()
 
@@ -259,7 +259,7 @@ OPERATORS = {
     "add, swapped": lambda x, y: y + x, "divide, swapped": lambda x, y: y / x,
     "power, swapped": lambda x, y: y**x, "less": lambda x, y: x < y,
     "maximum": P.maximum, "where": lambda x, y: P.where(np.array([True, False]), x, y),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -10,7 +10,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 pytestmark = pytest.mark.parity
 
@@ -43,7 +44,7 @@ def compare(
     expected.backward(torch.tensor(cotangent))
     pairs = [(out.data, expected.detach())]
     pairs += [(x.grad, torch.zeros_like(t) if t.grad is None else t.grad)
-              for x, t in zip(xs, ts, strict=True)]  # fmt: skip
+              for x, t in zip(xs, ts, strict=True)]
     for value, theirs_value in pairs:
         theirs_value = theirs_value.numpy()
         size = np.abs(theirs_value).max(initial=0.0)
@@ -95,7 +96,7 @@ def test_norms(torch: Any, version: str) -> None:
         compare(
             torch, F.layer_norm,
             lambda t, w, b: torch.nn.functional.layer_norm(t, (5,), w, b), shifted, w, b,
-        )  # fmt: skip
+        )
     compare(
         torch,
         lambda x, w: F.rms_norm(x, w, eps=1e-4),
@@ -134,7 +135,7 @@ def test_attention(torch: Any, version: str, is_causal: bool, masked: bool) -> N
             is_causal=is_causal and not masked,
         ),
         normal(2, 3, 4, 6), normal(2, 3, 5, 6) + 0.1, normal(2, 3, 5, 2),
-    )  # fmt: skip
+    )
 
 
 def test_dropout_scales_as_pytorchs(torch: Any) -> None:
@@ -145,7 +146,7 @@ def test_dropout_scales_as_pytorchs(torch: Any) -> None:
 
 def test_primitives(torch: Any) -> None:
     x, y, p = normal(2, 3), normal(3) + 0.1, np.abs(normal(2, 3)) + 0.5
-    for name in "exp expm1 sin cos erfc".split():
+    for name in "exp sin cos erfc".split():
         compare(torch, getattr(P, name), getattr(torch, name), x)
     for name in "log log1p sqrt".split():
         compare(torch, getattr(P, name), getattr(torch, name), p)
@@ -154,7 +155,7 @@ def test_primitives(torch: Any) -> None:
     compare(torch, P.power, torch.pow, p, y)
     compare(torch, lambda x: P.cumsum(x, axis=1), lambda t: t.cumsum(1), x)
     compare(torch, lambda x: x[[0, 0, 1], :, None][::2, ::-1],
-            lambda t: t[[0, 0, 1], :, None][::2].flip(1), x)  # fmt: skip
+            lambda t: t[[0, 0, 1], :, None][::2].flip(1), x)
     compare(torch, P.matmul, torch.matmul, normal(4, 2, 3), x.T)
 
 
@@ -180,7 +181,7 @@ def test_nan_as_in_pytorch(torch: Any) -> None:
         (F.relu, torch.relu), (F.gelu, torch.nn.functional.gelu), (F.sigmoid, torch.sigmoid),
         (lambda x: x.max(), torch.amax), (lambda x: P.maximum(x, 0.0), lambda t: t.clamp(min=0.0)),
         (F.softmax, lambda t: t.softmax(-1)),
-    ]:  # type: ignore[var-annotated] # fmt: skip
+    ]:  # type: ignore[var-annotated]
         np.testing.assert_allclose(ours(tensor(x)).data, theirs(t).numpy(), rtol=1e-15)
 
 

@@ -6,6 +6,7 @@ The primitives are listed by the module itself, so a new one without a case belo
 import math
 from collections.abc import Callable, Iterator
 from functools import reduce
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ import minimono as mm
 from minimono.backend import device_of, to_host
 from minimono.engine import convolution
 from minimono.engine import primitives as P
-from minimono.engine.primitives import Primitive
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.engine.primitive import Primitive
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 
 PRIMITIVES = {
@@ -35,7 +37,7 @@ SHAPES: list[Shape] = [(), (1,), (3,), (2, 3), (1, 3, 1), (0, 2)]
 PAIRS: list[tuple[Shape, Shape]] = [
     ((), ()), ((3,), ()), ((), (2, 3)), ((3,), (3,)), ((2, 3), (3,)), ((1,), (2, 3)),
     ((2, 1), (1, 3)), ((4, 1, 3), (2, 1)), ((1, 1), (1,)), ((0, 3), (3,)), ((2, 0), (1, 1)),
-]  # fmt: skip
+]
 INDICES: dict[str, Any] = {
     "int": 1,
     "negative int": -1,
@@ -76,7 +78,7 @@ INDICES_OF_NUMPY = {
     what: tuple(p.data if isinstance(p, Tensor) else p for p in i) if isinstance(i, tuple)
     else i.data if isinstance(i, Tensor) else i
     for what, i in INDICES.items()
-}  # fmt: skip
+}
 
 
 class Case(NamedTuple):
@@ -108,7 +110,7 @@ def positive(*shape: int) -> Any:
 
 def cases() -> Iterator[Case]:
     for shape in SHAPES:
-        for name in "negative exp expm1 sin cos tanh sech_squared sigmoid absolute".split():
+        for name in "negative exp sin cos tanh sech_squared sigmoid absolute".split():
             yield Case(name, f"{shape}", getattr(P, name), [spaced(shape)])
         for name in "log log1p sqrt".split():
             yield Case(name, f"{shape}", getattr(P, name), [positive(*shape)])
@@ -131,25 +133,25 @@ def cases() -> Iterator[Case]:
         yield Case("power", f"to {y!r}", lambda x, y=y: x**y, [positive(2, 3)])
     yield Case("power", "of a number", lambda y: 2.5**y, [normal(2, 3)])
     yield Case("power", "of an array", lambda y: np.array([0.5, 2.0, 3.0]) ** y, [normal(2, 3)],
-               brings_host_arrays=True)  # fmt: skip
+               brings_host_arrays=True)
     yield Case("power", "0 squared", lambda x: x**2, [np.zeros(3)])
 
     for one, two in [((2, 3), (3, 4)), ((1, 1), (1, 1)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)),
                      ((5, 1, 2, 3), (6, 3, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)),
                      ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((3,), (5, 3, 4)),
                      ((5, 2, 3), (3,)), ((3,), (6, 1, 3, 2)), ((1,), (1,)), ((0,), (0,)),
-                     ((0,), (0, 2)), ((2, 0), (0,))]:  # fmt: skip
+                     ((0,), (0, 2)), ((2, 0), (0,))]:
         yield Case("matmul", f"{one} {two}", P.matmul, [normal(*one), normal(*two)])
 
     for shape, axis in [((), None), ((3,), 0), ((2, 3), None), ((2, 3), 0), ((2, 3), -1),
                         ((2, 1, 3), (0, 2)), ((2, 1, 3), (-1, 1)), ((1, 1), 1),
-                        ((2, 3), ()), ((), 0), ((), -1), ((2, 3), np.int64(1))]:  # fmt: skip
+                        ((2, 3), ()), ((), 0), ((), -1), ((2, 3), np.int64(1))]:
         for name in "sum mean max min".split():
             for keep in (False, True):
                 yield Case(name,
                            f"as {name} {shape} axis={axis} keepdims={keep}",
                            lambda x, n=name, a=axis, k=keep: getattr(x, n)(axis=a, keepdims=k) ** 2,
-                           [spaced(shape)])  # fmt: skip
+                           [spaced(shape)])
     yield Case("sum", "of nothing", lambda x: x.sum(axis=0) + 1.0, [np.zeros((0, 2))])
     for shape, axis in [((2, 3), 0), ((2, 3), 1), ((2, 3), -1), ((), 0), ((), -1), ((300, 2), 0)]:
         for name in ("flip", "cumsum"):
@@ -157,19 +159,19 @@ def cases() -> Iterator[Case]:
                        lambda x, n=name, a=axis: getattr(P, n)(x, axis=a) ** 2, [normal(*shape)])
 
     for shape, new in [((2, 3), (3, 2)), ((2, 3), (-1,)), ((6,), (1, 2, 3)), ((), (1, 1)),
-                       ((1,), ()), ((0, 3), (3, 0))]:  # fmt: skip
+                       ((1,), ()), ((0, 3), (3, 0))]:
         yield Case("reshape", f"{shape} {new}", lambda x, n=new: x.reshape(n) ** 2,
-                   [normal(*shape)])  # fmt: skip
+                   [normal(*shape)])
     for shape, new in [((), (2, 3)), ((3,), (2, 3)), ((2, 1), (2, 3)), ((1,), (1,)), ((1,), (4,))]:
         yield Case("broadcast_to", f"{shape} {new}",
-                   lambda x, n=new: P.broadcast_to(x, n) ** 2, [normal(*shape)])  # fmt: skip
+                   lambda x, n=new: P.broadcast_to(x, n) ** 2, [normal(*shape)])
     for axes in [(), (0, 1, 2), (2, 0, 1), (1, 2, 0), (-1, 0, 1), (0, -1, -2)]:
         yield Case("transpose", f"{axes}",
                    lambda x, a=axes: (x.transpose(*a) + 1.0) ** 2 * x.transpose(*a),
                    [normal(2, 3, 4)])
     for axes in [(0, 1), (1, -1), (-3, -1), (0, 0)]:
         yield Case("swapaxes", f"{axes}", lambda x, a=axes: x.swapaxes(*a) ** 3,
-                   [normal(2, 3, 4)])  # fmt: skip
+                   [normal(2, 3, 4)])
     yield Case("transpose", "T", lambda x: x.T @ x, [normal(2, 3)])
     for widths in [((0, 0), (0, 0)), ((1, 2), (0, 3))]:
         yield Case("pad", f"{widths}", lambda x, w=widths: P.pad(x, w) ** 2, [normal(2, 3)])
@@ -178,12 +180,12 @@ def cases() -> Iterator[Case]:
         yield Case("concatenate", f"axis={axis}",
                    lambda x, y, a=axis: P.concatenate(x, y * y, x, axis=a) ** 2, both)
         yield Case("concatenate", f"stack axis={axis}",
-                   lambda x, y, a=axis: P.stack([x, y, x], axis=a) ** 2, both)  # fmt: skip
+                   lambda x, y, a=axis: P.stack([x, y, x], axis=a) ** 2, both)
     yield Case("concatenate", "with a constant and nothing",
                lambda x, e: P.concatenate(x, np.ones((1, 3)), e, axis=0) ** 2,
-               [normal(2, 3), np.zeros((0, 3))], brings_host_arrays=True)  # fmt: skip
+               [normal(2, 3), np.zeros((0, 3))], brings_host_arrays=True)
     yield Case("concatenate", "stack of scalars", lambda x, y: P.stack([x, y]) ** 2,
-               [normal(), normal() + 1.0])  # fmt: skip
+               [normal(), normal() + 1.0])
     for size, stride in [((1, 1), (1, 1)), ((2, 3), (1, 2)), ((3, 2), (2, 2)), ((4, 5), (3, 3))]:
         laid_out = convolution.windows(tensor(normal(2, 1, 4, 5)), size, stride).shape
         yield Case("windows", f"{size} {stride}",
@@ -191,12 +193,12 @@ def cases() -> Iterator[Case]:
                    [normal(2, 1, 4, 5)])
         yield Case("add_windows", f"{size} {stride}",
                    lambda v, s=size, t=stride: convolution.add_windows(v, s, t, (2, 1, 4, 5)) ** 2,
-                   [normal(*laid_out)])  # fmt: skip
+                   [normal(*laid_out)])
     for what, index in INDICES.items():
         yield Case("getitem", what, lambda x, i=index: x[i] ** 2, [normal(4, 3, 5)])
         there = np.zeros((4, 3, 5))[INDICES_OF_NUMPY[what]].shape
         yield Case("scatter_add", what, lambda v, i=index: P.scatter_add(v, i, (4, 3, 5)) ** 2,
-                   [normal(*there)])  # fmt: skip
+                   [normal(*there)])
 
 
 CASES = list(cases())
@@ -206,6 +208,23 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.primitive
 def test_every_primitive_has_cases() -> None:
     assert {case.primitive for case in CASES} | WITHOUT_GRADIENT == set(PRIMITIVES)
     assert len(PRIMITIVES) >= 30
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_each_row_of_the_table_is_whole(name: str) -> None:
+    """It says what it is, and has a rule of the same arguments for each argument of numbers."""
+    made = PRIMITIVES[name]
+    home = P if hasattr(P, name) else convolution
+    assert getattr(home, name).__doc__.rstrip().endswith(".")
+    if name in WITHOUT_GRADIENT:
+        assert made.rules == ()
+        return
+    parameters = signature(made.forward).parameters
+    numbers = [p for p in parameters.values() if p.annotation in ("Array", Parameter.empty)]
+    rules = [made.rule_of_all] if made.rule_of_all else made.rules
+    assert len(rules) == len(numbers)
+    for rule in rules:
+        assert rule is None or [*signature(rule).parameters] == ["g", "out", *parameters]
 
 
 @every_case
@@ -282,7 +301,7 @@ def test_places_each_value_as_often_as_it_is_picked(what: str) -> None:
 def test_values_are_numpys() -> None:
     x, y, p = spaced((2, 3)), spaced((3,), 0.2), positive(2, 3)
     one = tensor(x)
-    for name in "exp expm1 sin cos tanh absolute negative".split():
+    for name in "exp sin cos tanh absolute negative".split():
         np.testing.assert_array_equal(getattr(P, name)(one).data, getattr(np, name)(x))
     for name in "log log1p sqrt".split():
         np.testing.assert_array_equal(getattr(P, name)(tensor(p)).data, getattr(np, name)(p))
@@ -424,7 +443,7 @@ def test_comparisons_and_integers_are_not_on_the_tape() -> None:
         (lambda: tensor(np.ones(2)) @ tensor(np.ones(3)), ["matmul", "[2]", "[3]"]),
         (lambda: tensor(np.ones((2, 3))) @ 2.0, ["matmul", "2.0", "*"]),
         (lambda: tensor(1.0) @ tensor(np.ones(3)), ["matmul", "[]", "*"]),
-        (lambda: tensor(np.ones(6)).reshape(4, 2), ["reshape", "[6]", "(4, 2)"]),
+        (lambda: tensor(np.ones(6)).reshape(4, 2), ["reshape", "[6]", "4, 2"]),
         (lambda: P.concatenate(tensor([1.0]), tensor([[1.0]]), axis=0),
          ["concatenate", "[1]", "[1, 1]"]),
         (lambda: P.stack([tensor([1.0]), tensor([1.0, 2.0])]), ["concatenate", "[1, 1]", "[1, 2]"]),
@@ -432,13 +451,13 @@ def test_comparisons_and_integers_are_not_on_the_tape() -> None:
         (lambda: tensor(np.ones((2, 0))).max(axis=1), ["max", "[2, 0]"]),
         (lambda: tensor(np.ones((2, 0))).mean(axis=1), ["mean", "[2, 0]", "axis 1"]),
         (lambda: tensor(np.ones((2, 3))).swapaxes(0, 2), ["swapaxes", "[2, 3]", "axis"]),
-        (lambda: tensor(np.ones((2, 3))).transpose(0, 0), ["transpose", "[2, 3]", "(0, 0)"]),
+        (lambda: tensor(np.ones((2, 3))).transpose(0, 0), ["transpose", "[2, 3]", "0, 0"]),
         (lambda: P.pad(tensor(np.ones((2, 3))), ((1, 1),)), ["pad", "[2, 3]", "((1, 1),)"]),
         (lambda: P.broadcast_to(tensor(np.ones(3)), (2, 4)), ["broadcast_to", "[3]", "(2, 4)"]),
         (lambda: P.where(np.ones(3, dtype=bool), tensor(np.ones(2)), 0.0),
          ["where", "bool[3]", "[2]"]),
     ],
-)  # fmt: skip
+)
 def test_wrong_shapes_name_the_function_and_what_came(
     wrong: Callable[[], Tensor], words: list[str]
 ) -> None:
@@ -569,12 +588,12 @@ UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sigmoid": (lambda a: 1.0 / (1.0 + np.exp(-np.sin(a))), lambda a: P.sigmoid(P.sin(a))),
     "mean": (lambda a: a.mean(keepdims=True), lambda a: a.mean(keepdims=True)),
     "flip": (lambda a: a[::-1], lambda a: P.flip(a, axis=0)),
-}  # fmt: skip
+}
 BINARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "+": (np.add, P.add), "-": (np.subtract, P.subtract), "*": (np.multiply, P.multiply),
     "/": (lambda a, b: a / (3.0 + np.sin(b)), lambda a, b: a / (3.0 + P.sin(b))),
     "**": (lambda a, b: (2.0 + np.sin(a)) ** np.sin(b), lambda a, b: (2.0 + P.sin(a)) ** P.sin(b)),
-}  # fmt: skip
+}
 expressions = st.recursive(
     st.sampled_from(["x", "y", "z"]) | st.floats(-2.0, 2.0),
     lambda e: st.tuples(st.sampled_from([*UNARY]), e) | st.tuples(st.sampled_from([*BINARY]), e, e),

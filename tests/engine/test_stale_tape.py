@@ -10,7 +10,8 @@ import pytest
 import minimono as mm
 from minimono import kernels, nn, optim
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, grad, no_grad, tensor
+from minimono.engine.tape import grad, no_grad
+from minimono.engine.tensor import Tensor, tensor
 from minimono.nn.data_parallel import backward_in_parts
 
 VERSIONS = {"running": nullcontext, "reading": mm.reference}
@@ -98,7 +99,7 @@ WRITES = [
     optimiser_step(optim.SGD), optimiser_step(optim.SGD, momentum=0.9), optimiser_step(optim.Adam),
     optimiser_step(optim.AdamW), new_array, augmented, all_elements, one_element, swapped,
     turned_sign, subtract_into, to_nan, through_a_view, last_bias, loaded,
-]  # fmt: skip
+]
 NAMES = [w.__name__ + str(i) if w.__name__ == "write" else w.__name__ for i, w in enumerate(WRITES)]
 every_write = pytest.mark.parametrize("write", WRITES, ids=NAMES)
 
@@ -428,7 +429,7 @@ REUSED: dict[str, tuple[Callable[[Tensor, Any], Tensor], list[Any]]] = {
                        [np.array([[True, True]]), np.array([[True, False]])]),
     "attention": (lambda x, a: F.scaled_dot_product_attention(x, x, x, mask=a),
                   [np.ones((2, 2), bool), np.eye(2, dtype=bool)]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REUSED)

@@ -16,7 +16,8 @@ import minimono as mm
 from minimono import sums
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, tensor
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor, tensor
 
 DTYPES = ["float32", "float64"]
 VERSIONS = {"running": nullcontext, "reading": mm.reference}
@@ -44,7 +45,7 @@ def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
         "turned": np.ascontiguousarray(x[::-1])[::-1],
         "other order": np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order)),
         "swapped bytes": x.astype(x.dtype.newbyteorder()),
-    }  # fmt: skip
+    }
 
 
 def exact_sum(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
@@ -156,7 +157,7 @@ def test_axes_of_a_number(axis: int, version: Any) -> None:
     for f, value, slope in [
         (P.cumsum, 0.7, 1.0), (P.flip, 0.7, 1.0), (P.sum, 0.7, 1.0), (P.mean, 0.7, 1.0),
         (P.max, 0.7, 1.0), (P.min, 0.7, 1.0), (F.softmax, 1.0, 0.0), (F.log_softmax, 0.0, 0.0),
-    ]:  # fmt: skip
+    ]:
         with version():
             x = tensor(0.7, requires_grad=True)
             out = f(x, axis=axis)
@@ -215,7 +216,7 @@ for name, operation in {
     "maximum": lambda x, b: P.maximum(x - 2.0, b), "minimum": lambda x, b: P.minimum(x + 2.0, b),
     "where": lambda x, b: P.where(x.data > 2.0, x, b),
     "broadcast_to": lambda x, b: P.broadcast_to(b, x.shape),
-}.items():  # fmt: skip
+}.items():
 
     def undone(dtype: str, f: Any = operation, name: str = name) -> tuple[Any, float]:
         found = slope(lambda b: f(ones(N, 2, dtype=dtype), b), ones(2, dtype=dtype))

@@ -13,7 +13,8 @@ import pytest
 import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
-from minimono.engine.tensor import Tensor, grad, is_recording, no_grad, tape_of, tensor
+from minimono.engine.tape import grad, is_recording, no_grad, tape_of
+from minimono.engine.tensor import Tensor, tensor
 
 # ---- making tensors ----------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ def test_dtype_goes_in_as_it_comes_out(data: Any, options: dict[str, Any], dtype
     "data",
     [1j, np.ones(2, np.complex64), "text", ["a"], None, [None], object(), b"bytes",
      np.array(["2020-01-01"], dtype="datetime64[D]"), {1: 2}, [1.0, None]],
-)  # fmt: skip
+)
 def test_what_is_no_real_number_is_refused(data: Any) -> None:
     with pytest.raises(TypeError, match=r"tensor: data has dtype .*, expected real numbers"):
         tensor(data)
@@ -69,9 +70,9 @@ def test_dtypes_that_are_no_real_numbers_are_refused(dtype: Any) -> None:
 
 
 def test_integers_have_no_gradient() -> None:
-    with pytest.raises(TypeError, match="int64 has no gradient, expected a float dtype"):
+    with pytest.raises(TypeError, match="tensor: dtype is int64, expected a float dtype"):
         tensor([1, 2], dtype="int64", requires_grad=True)
-    with pytest.raises(TypeError, match="argument 0 has dtype int64, which has no gradient"):
+    with pytest.raises(TypeError, match="grad: argument 0 has dtype int64, expected floats"):
         grad(lambda x: x.sum())(tensor([1, 2]))
 
 
@@ -169,7 +170,7 @@ def test_backward_of_many_elements_needs_a_cotangent() -> None:
     with pytest.raises(ValueError, match=r"backward: tensor has shape \(2,\), expected a scalar"):
         y.backward()
     for wrong in (np.ones(3), np.ones((2, 1)), 1.0):
-        with pytest.raises(ValueError, match=r"backward: cotangent has shape .* has \(2,\)"):
+        with pytest.raises(ValueError, match=r"backward: cotangent has shape .*, expected .*2"):
             y.backward(wrong)
     with pytest.raises(TypeError, match="cotangent has dtype complex128"):
         y.backward(np.array([1j, 0.0]))
@@ -370,9 +371,9 @@ def test_grad_errors() -> None:
         grad(lambda x: x * 2.0)(np.ones(2))
     with pytest.raises(ValueError, match="grad: f returned float"):
         grad(lambda x: x.item())(1.0)  # type: ignore[arg-type, return-value]
-    with pytest.raises(ValueError, match=r"grad: argnums is 2, f got 2 arguments"):
+    with pytest.raises(ValueError, match=r"grad: argnums is 2, expected places of f's 2 arguments"):
         grad(lambda x, y: x, 2)(1.0, 2.0)
-    with pytest.raises(ValueError, match=r"grad: argnums is \(0, -1\), f got 2 arguments"):
+    with pytest.raises(ValueError, match=r"grad: argnums is \(0, -1\), expected places of f's 2"):
         grad(lambda x, y: x, (0, -1))(1.0, 2.0)
     with pytest.raises(TypeError, match="expected real numbers"):
         grad(cube)("text")
@@ -412,7 +413,7 @@ PERTURBATIONS = {
     "by the second argument": (lambda x: grad(lambda a, b: a * b * b, 1)(x, x), 12.0),  # 2 x^2
     "by both": (lambda x: (lambda g: g[0] * g[1])(grad(lambda a, b: a * b * b, (0, 1))(x, x)),
                 216.0),  # 2 x^4
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", PERTURBATIONS)
@@ -625,14 +626,14 @@ def test_a_leaf_owns_its_gradient() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (tensor([1.0, 2.0]), "data is a Tensor, expected an array: assign tensor.data"),
+        (tensor([1.0, 2.0]), "data is a Tensor, expected an array; assign tensor.data"),
         (None, "data has dtype object, expected numbers"),
         (["a", "b"], "data has dtype <U1, expected numbers"),
         (np.ma.array([1.0, 2.0], mask=[True, False]), "data: a masked array"),
         ([[1.0], [1.0, 2.0]], "data: "),
     ],
     ids=["Tensor", "None", "text", "masked", "ragged"],
-)  # fmt: skip
+)
 def test_data_is_an_array_of_numbers(given: Any, message: str) -> None:
     p = tensor([3.0, 4.0], requires_grad=True)
     with pytest.raises(TypeError, match=message):

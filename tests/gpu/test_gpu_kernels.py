@@ -6,7 +6,8 @@ import pytest
 from minimono import reference
 from minimono.engine import convolution
 from minimono.engine import functional as F
-from minimono.engine.tensor import Tensor, grad
+from minimono.engine.tape import grad
+from minimono.engine.tensor import Tensor
 from minimono.kernels import gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim
 from minimono.nn.convolution import _memory_and_update, _new_state
 from minimono.nn.optim import SGD, Adam, AdamW

@@ -21,7 +21,7 @@ import pytest
 
 import minimono as mm
 from minimono import kernels, mono
-from minimono.engine import tensor
+from minimono.engine import tape
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
 from minimono.nn.module import in_eval
@@ -87,7 +87,7 @@ class Interrupted:
 
 @pytest.mark.parametrize(
     ("module", "switch", "block"),
-    [(tensor, "_recording", mm.no_grad), (kernels, "_enabled", mm.reference)],
+    [(tape, "_recording", mm.no_grad), (kernels, "_enabled", mm.reference)],
 )
 def test_a_ctrl_c_in_a_switch_does_not_leave_it_off(
     module: Any, switch: str, block: Any, monkeypatch: pytest.MonkeyPatch

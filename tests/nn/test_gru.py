@@ -11,7 +11,8 @@ import pytest
 import minimono as mm
 from minimono import kernels
 from minimono.engine.fused import Fused
-from minimono.engine.tensor import Tensor, grad, tape_of, tensor
+from minimono.engine.tape import grad, tape_of
+from minimono.engine.tensor import Tensor, tensor
 from minimono.gradcheck import check_grads
 from minimono.kernels import parallel
 from minimono.nn import ConvGRUCell, taps

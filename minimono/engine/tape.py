@@ -1,0 +1,266 @@
+"""The tape, and the walk back that gives a gradient.
+
+Each tensor knows its origin, so a result knows all that it was made from: that is the tape.
+`pull_back` walks it from the youngest tensor to the oldest and applies to each the rule that its
+operation brings:
+
+    y = f(x_1, x_2, ...)        cotangent of x_i  +=  (dy/dx_i)^T  cotangent of y
+
+Rules are written in tensor operations, so a gradient can have a tape of its own: `grad(grad(f))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from minimono import backend
+from minimono.backend import Array
+from minimono.checks import floats
+from minimono.engine.ownership import check_unchanged, is_view, own_array
+from minimono.engine.tensor import Operand, Tensor, tensor
+
+_recording: ContextVar[bool] = ContextVar("minimono_recording", default=True)
+
+
+def is_recording() -> bool:
+    """Return whether operations are being written on the tape (True unless in `no_grad()`)."""
+    return _recording.get()
+
+
+@contextmanager
+def _recorded(record: bool) -> Iterator[None]:
+    before = _recording.get()
+    try:
+        _recording.set(record)  # in here: a Ctrl-C may come as soon as it is done
+        yield
+    finally:
+        _recording.set(before)
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Write nothing on the tape in this `with` block.
+
+    >>> x = tensor(3.0, requires_grad=True)
+    >>> with no_grad():
+    ...     (x * x).requires_grad
+    False
+    """
+    return _recorded(False)
+
+
+# ---- the walk back -----------------------------------------------------------------------------
+
+
+def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Return all tensors that `output` depends on and that require gradients, youngest first.
+
+    Looks no further back than `ends`. Sorting by birth puts every tensor before those it was made
+    from, with no recursion: a chain of a million operations is no deeper than one of ten.
+    """
+    stops = {id(end) for end in ends}
+    found = {id(output): output}
+    to_visit = [output]
+    while to_visit:
+        node = to_visit.pop()
+        if node.origin is None or id(node) in stops:
+            continue
+        for argument in node.origin.arguments:
+            if isinstance(argument, Tensor) and argument.requires_grad:
+                if id(argument) not in found:
+                    found[id(argument)] = argument
+                    to_visit.append(argument)
+    return sorted(found.values(), key=attrgetter("birth"), reverse=True)
+
+
+def pull_back(
+    tape: list[Tensor], output: Tensor, cotangent: Tensor, ends: Sequence[Tensor],
+    on_the_way: Set[int],
+) -> dict[int, Tensor]:
+    """Return the cotangents, by `id`, of those `ends` that `output` depends on: the reverse walk.
+
+    `on_the_way`: ids of the tensors on the tape that depend on an end, the ends included. Only they
+    need a cotangent. It is complete when the walk reaches the tensor: all that used it are younger.
+    """
+    stops = {id(end) for end in ends}
+    cotangents = {id(output): cotangent} if id(output) in on_the_way else {}
+    for node in tape:
+        arriving = cotangents.get(id(node))
+        if arriving is not None and arriving.array.dtype != node.array.dtype:
+            # Now that all shares are in: rounded once.
+            cotangents[id(node)] = arriving = arriving.astype(node.array.dtype)
+        if id(node) in stops or node.origin is None:
+            continue
+        if arriving is not None or is_view(node):  # the latter may be what another's rule reads
+            check_unchanged(node)
+        if arriving is None:
+            continue
+        del cotangents[id(node)]
+        operation = node.origin.operation
+        for argument, share in operation.pull(arriving, node, on_the_way):
+            share = like(share, argument, operation.name)
+            known = cotangents.get(id(argument))
+            cotangents[id(argument)] = share if known is None else known + share
+    return cotangents
+
+
+def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
+    """Return a cotangent in the shape of its argument, ready to be added to others.
+
+    What was repeated going forward is added up going back: the shadow of broadcasting. Done here
+    once, so that no rule has to. float16 is added in float32.
+    """
+    if not isinstance(share, Tensor):
+        raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
+    if share.array.dtype.char == "e":
+        share = share.astype(np.float32)
+    if share.array.shape != argument.array.shape:
+        extra = share.ndim - argument.ndim
+        sizes = (1,) * extra + argument.shape
+        repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
+        total = share.sum(axis=repeated, keepdims=True) if extra >= 0 else share
+        if total.shape != sizes:
+            raise ValueError(
+                f"{name}: a rule returned shape {share.shape} for an argument of {argument.shape}"
+            )
+        share = total.reshape(argument.shape)
+    return share
+
+
+def _start(output: Tensor, cotangent: Array | None) -> Tensor:
+    """Return the cotangent that the walk begins with: 1 for a scalar, else what the user gives."""
+    if cotangent is None:
+        if output.size != 1:
+            raise ValueError(
+                f"backward: tensor has shape {output.shape}, expected a scalar; "
+                "sum it, or pass a cotangent of its shape"
+            )
+        return Tensor(backend.array_module(output.array).ones_like(output.array))
+    cotangent = backend.as_array(cotangent)
+    if cotangent.dtype.kind not in "fiub":
+        raise TypeError(f"backward: cotangent has dtype {cotangent.dtype}, expected real numbers")
+    if cotangent.shape != output.shape:
+        raise ValueError(
+            f"backward: cotangent has shape {cotangent.shape}, expected the tensor's {output.shape}"
+        )
+    return Tensor(backend.to_device(cotangent, output.device).astype(output.dtype))
+
+
+def _or_zeros(cotangent: Tensor | None, end: Tensor) -> Tensor:
+    """Return the cotangent of an end; zeros if none arrived, as through a rule that gives none."""
+    if cotangent is None:
+        return Tensor(backend.array_module(end.array).zeros_like(end.array))
+    return cotangent
+
+
+# ---- the gradient of what has been computed: backward() ----------------------------------------
+
+
+def backward(output: Tensor, cotangent: Array | None = None) -> None:
+    """Add d(output)/d(leaf) to `.grad` of every leaf that requires it.
+
+    For a tensor that is not a scalar, `cotangent` of its shape says which combination of its
+    elements to differentiate. Gradients add up over calls, as in PyTorch.
+
+    >>> x = tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4.])
+    """
+    accumulate(leaf_gradients(output, cotangent))
+
+
+def leaf_gradients(output: Tensor, cotangent: Array | None = None) -> list[tuple[Tensor, Array]]:
+    """Return what `backward` adds to the leaves, without adding it: pairs (leaf, its share)."""
+    if not output.requires_grad:
+        raise ValueError("backward: nothing that this tensor was made from has requires_grad=True")
+    tape = tape_of(output)
+    leaves = [node for node in tape if node.origin is None]
+    with no_grad():
+        on_the_way = {id(node) for node in tape}  # each leads to a leaf
+        cotangents = pull_back(tape, output, _start(output, cotangent), leaves, on_the_way)
+    shares = []
+    for leaf in leaves:
+        gradient = _or_zeros(cotangents.pop(id(leaf), None), leaf)
+        shares.append((leaf, own_array(gradient)))
+    return shares
+
+
+def accumulate(gradients: list[tuple[Tensor, Array]]) -> None:
+    """Add gradients, each an array of its own, to `.grad` of their leaves."""
+    for leaf, gradient in gradients:
+        leaf.grad = gradient if leaf.grad is None else (Tensor(leaf.grad) + Tensor(gradient)).array
+
+
+Tensor.backward = backward  # type: ignore[assignment, method-assign]
+
+
+# ---- the gradient of a function: grad(f) -------------------------------------------------------
+
+
+def grad(
+    f: Callable[..., Tensor], argnums: int | tuple[int, ...] = 0
+) -> Callable[..., Any]:
+    """Return the gradient of a scalar function, as a function of the same arguments.
+
+    It takes and returns Tensors (a tuple of them for a tuple of `argnums`), and composes.
+
+    >>> cube = lambda x: x * x * x
+    >>> grad(cube)(tensor(2.0)), grad(grad(cube))(tensor(2.0))
+    (tensor(12.), tensor(12.))
+    """
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        values = list(args)
+        for i in wanted:
+            if not 0 <= i < len(values):
+                raise ValueError(
+                    f"grad: argnums is {argnums}, expected places of f's {len(values)} arguments"
+                )
+            values[i] = _variable(values[i], i)
+        variables = [values[i] for i in wanted]
+        with _recorded(True):
+            output = f(*values, **kwargs)
+        if not isinstance(output, Tensor) or output.size != 1:
+            kind = f"shape {output.shape}" if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"grad: f returned {kind}, expected a Tensor with one element")
+
+        tape = tape_of(output, ends=variables)
+        ours = {id(variable) for variable in variables}
+        # The walk needs a tape of its own only if something else is being differentiated too:
+        # an outer grad's variable behind one of ours, or one that f closes over.
+        others = any(v.origin is not None for v in variables) or any(
+            node.origin is None and id(node) not in ours for node in tape
+        )
+        with _recorded(others and is_recording()):
+            on_the_way = _depending_on(variables, tape)
+            cotangents = pull_back(tape, output, _start(output, None), variables, on_the_way)
+        result = tuple(_or_zeros(cotangents.get(id(v)), v) for v in variables)
+        return result[0] if isinstance(argnums, int) else result
+
+    return gradient
+
+
+def _variable(value: Operand, i: int) -> Tensor:
+    """Return a tensor to differentiate by, new, so that nested gradients never mix theirs up."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        with _recorded(True):
+            return value.reshape(value.shape)
+    if isinstance(value, Tensor):
+        return Tensor(floats(value.array, f"grad: argument {i}", "fc"), requires_grad=True)
+    return tensor(value, requires_grad=True)
+
+
+def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:
+    """Return the ids of `ends` and of those on the tape that were made from them."""
+    found = {id(end) for end in ends}
+    for node in reversed(tape):
+        if node.origin and any(id(argument) in found for argument in node.origin.arguments):
+            found.add(id(node))
+    return found
