@@ -330,10 +330,10 @@ def info() -> int:
 def _kernels() -> str:
     """Whether there are any, and where their machine code is kept."""
     try:
-        kernels.of("cpu")
+        kernels.of("cpu", "softmax")
     except RuntimeError as error:
         return f"none: {error}"
-    from minimono.kernels import compiling  # here, because it needs Numba
+    from minimono.kernels.cpu import compiling  # here, because it needs Numba
 
     if compiling.is_off():
         return "in plain Python (NUMBA_DISABLE_JIT is set)"

@@ -97,7 +97,7 @@ class Fused(Generic[Parameters]):
 
 
 def with_kernel(
-    part: str = "",
+    part: str,
 ) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
     """Mark a formula on tensors whose kernels are in `kernels.of(device, part)`."""
     return lambda reading: Fused(reading, part)

@@ -671,7 +671,7 @@ def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     if _is_basic(index):
         target[index] = values
     elif _is_for_kernel(target):
-        kernels.of("cuda").scatter_add(target, index, values)  # in a fixed order
+        kernels.of("cuda", "embedding").scatter_add(target, index, values)  # in a fixed order
     else:
         sums.scatter_add(target, index, values)
     return target

@@ -263,7 +263,7 @@ def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
         "    out.sum().backward()\n"
         "    found.append(t.grad.tolist())\n"
     )
-    here, there = with_and_without_numba(script, "cpu_convolution.windows_kernel")
+    here, there = with_and_without_numba(script, "convolution.windows_kernel")
     assert there == here
 
 

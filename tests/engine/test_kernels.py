@@ -23,7 +23,9 @@ from minimono.engine import functional as F
 from minimono.engine import primitives as P
 from minimono.engine.fused import Fused
 from minimono.engine.tensor import Tensor, grad, tape_of, tensor
-from minimono.kernels import cpu_attention, cpu_math, parallel
+from minimono.kernels import parallel
+from minimono.kernels.cpu import attention, sums
+from minimono.kernels.cpu import math as cpu_math
 
 SHAPES = [(3,), (2, 5), (2, 3, 4), (1, 1), (4, 1), (2, 0, 3)]
 TARGETS = np.array([3, 0, 0, 2, 1])
@@ -171,7 +173,7 @@ def test_attention_keeps_no_weights() -> None:
     [made] = [n for n in tape_of(F.self_attention(qkv)) if n.origin]
     assert made.origin is not None
     assert made.origin.saved is None
-    assert cpu_attention.BAND < 150  # so that the cases above have several bands
+    assert attention.BAND < 150  # so that the cases above have several bands
 
 
 def test_self_attention_is_attention_of_each_head(rng: np.random.Generator) -> None:
@@ -356,7 +358,7 @@ def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
         "y.backward()\n"
         "found = y.item(), x.grad.tolist()\n"
     )
-    (loss, gradient), there = with_and_without_numba(script, "cpu.softmax_kernel")
+    (loss, gradient), there = with_and_without_numba(script, "softmax.softmax_kernel")
     np.testing.assert_allclose(there[0], loss, rtol=1e-15)
     np.testing.assert_allclose(there[1], gradient, rtol=1e-13, atol=1e-16)
 
@@ -385,7 +387,7 @@ def gelu_exact(x: float, approximate: str) -> tuple[Any, Any, float, float]:
 
 
 # Measured, in units of eps: the relative error of the value over 1 + exponent, and the error of
-# the slope over 1 + factor. The running versions of float32 use polynomials (cpu_math.py).
+# the slope over 1 + factor. The running versions of float32 use polynomials (cpu/math.py).
 GELU_BOUNDS = {
     ("float64", "none", "running"): (0.9, 0.9), ("float64", "none", "reading"): (0.9, 0.9),
     ("float64", "tanh", "running"): (1.2, 0.6), ("float64", "tanh", "reading"): (1.3, 0.9),
@@ -420,7 +422,7 @@ def test_gelu_against_mpmath(dtype: str, approximate: Any, which: str) -> None:
 
 @pytest.mark.parametrize(("name", "bound"), [("exp_nonpositive", 1.2e-7), ("normal_below", 4e-7)])
 def test_float32_polynomials_against_mpmath(name: str, bound: float) -> None:
-    """The bounds that cpu_math.py states, wherever the result is a normal float32."""
+    """The bounds that cpu/math.py states, wherever the result is a normal float32."""
     function = getattr(cpu_math, name)
 
     @numba.njit
@@ -473,7 +475,7 @@ def test_erfc_against_mpmath() -> None:
 
 def test_adam_kernel_is_the_formula(rng: np.random.Generator) -> None:
     """Kingma & Ba 2015, algorithm 1; decay of the weights as Loshchilov & Hutter 2019, or as L2."""
-    from minimono.kernels.cpu_optim import adam_kernel
+    from minimono.kernels.cpu.optim import adam_kernel
 
     rate, beta1, beta2, eps = 0.01, 0.9, 0.99, 1e-8
     for decay, l2 in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1)):
@@ -507,14 +509,14 @@ def test_sums_in_any_order_against_exact_arithmetic(size: int, dtype: Any) -> No
     squares = [Fraction(float(x)) ** 2 for x in a]
     near = size * 2.0**-52  # of the sum of magnitudes
     for found, terms in (
-        (cpu_math.total(a), [Fraction(float(x)) for x in a]),
-        (cpu_math.total_of_products(a, b), products),
-        (cpu_math.total_of_squares(a), squares),
+        (sums.total(a), [Fraction(float(x)) for x in a]),
+        (sums.total_of_products(a, b), products),
+        (sums.total_of_squares(a), squares),
     ):
         assert abs(Fraction(found) - sum(terms)) <= near * sum(map(abs, terms))
-    assert cpu_math.largest(a) == a.max()
+    assert sums.largest(a) == a.max()
     a[size // 2] = -np.inf
-    assert cpu_math.largest(a) == a.max()
+    assert sums.largest(a) == a.max()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

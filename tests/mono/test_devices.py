@@ -221,10 +221,11 @@ def test_moments_on_the_device_are_checked_when_asked(cuda: str) -> None:
 
 
 def test_each_device_has_its_kernels(cuda: str) -> None:
-    from minimono.kernels import cpu_scale, gpu_scale
+    from minimono.kernels.cpu import scale as on_cpu
+    from minimono.kernels.gpu import scale as on_gpu
 
-    assert moments_file.kernels_for(Z) is cpu_scale
-    assert moments_file.kernels_for(to_device(Z, "cuda")) is gpu_scale
+    assert moments_file.kernels_for(Z) is on_cpu
+    assert moments_file.kernels_for(to_device(Z, "cuda")) is on_gpu
     with mm.reference():
         assert moments_file.kernels_for(Z) is None
         assert moments_file.kernels_for(to_device(Z, "cuda")) is None

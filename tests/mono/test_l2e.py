@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import minimono as mm
 from minimono import backend
 from minimono.gradcheck import check_grads
-from minimono.kernels import cpu_scale
+from minimono.kernels.cpu import scale as kernels_of_scale
 from minimono.mono import l2e
 from minimono.mono.l2e import (
     L2E,
@@ -880,13 +880,13 @@ def test_a_threshold_moved_by_a_count_is_one_that_compared_itself() -> None:
 def test_training_stores_no_scores_and_flags_what_they_would_have_flagged(monkeypatch) -> None:
     """On the CPU φ is compared with τ where it is made: bit for bit as if it had been stored."""
     asked = []
-    score = cpu_scale.score
+    score = kernels_of_scale.score
 
     def watched(*arguments, **options):
         asked.append(options)
         return score(*arguments, **options)
 
-    monkeypatch.setattr(cpu_scale, "score", watched)
+    monkeypatch.setattr(kernels_of_scale, "score", watched)
     module, tracker, threshold = L2E(0.1, start_after=1), ScaleTracker(compensation=0.01), None
     rng = np.random.default_rng(41)
     for number in range(6):

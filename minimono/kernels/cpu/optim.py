@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
-from minimono.kernels.cpu import flat
-from minimono.kernels.cpu_math import total_of_squares
+from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.launch import flat
+from minimono.kernels.cpu.sums import total_of_squares
 from minimono.kernels.parallel import in_parts, parts_for
 
 # Loops of few arrays, over elements that the cache keeps from one to the next: for many LLVM would
@@ -23,7 +23,8 @@ from minimono.kernels.parallel import in_parts, parts_for
 TILE = 1024
 
 
-def _adam(
+@compiled
+def adam_kernel(
     p: Array, g: Array, m: Array, v: Array, new_p: Array, new_m: Array, new_v: Array,
     rate: float, beta1: float, beta2: float, eps: float, decay: float, l2: float,
     correction1: float, correction2: float,
@@ -45,13 +46,15 @@ def _adam(
             new_p[i] = p[i] - change
 
 
-def _sgd(p: Array, g: Array, new_p: Array, rate: float, l2: float) -> None:
+@compiled
+def sgd_kernel(p: Array, g: Array, new_p: Array, rate: float, l2: float) -> None:
     size, pull = p.dtype.type(rate), p.dtype.type(l2)
     for i in range(p.size):
         new_p[i] = p[i] - size * (g[i] + pull * p[i])
 
 
-def _sgd_momentum(
+@compiled
+def sgd_momentum_kernel(
     p: Array, g: Array, b: Array, new_p: Array, new_b: Array,
     rate: float, l2: float, momentum: float,
 ) -> None:  # fmt: skip
@@ -62,13 +65,9 @@ def _sgd_momentum(
         new_p[i] = p[i] - size * bi
 
 
-def _sum_of_squares(x: Array, out: Array) -> None:
+@compiled
+def sum_of_squares_kernel(x: Array, out: Array) -> None:
     out[0] = total_of_squares(x)
-
-
-adam_kernel = compiled(_adam)
-sgd_kernel, sgd_momentum_kernel = compiled(_sgd), compiled(_sgd_momentum)
-sum_of_squares_kernel = compiled(_sum_of_squares)
 
 
 def sum_of_squares(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Running versions of the metrics on a GPU, in CUDA: float64 accumulators. Mirrors `cpu_scale.py`.
+"""Running versions of the metrics on a GPU, in CUDA: float64 accumulators. Mirrors `cpu/scale.py`.
 
 The reading versions are in `minimono.mono.moments` and `minimono.mono.scale`. Memory is read once
 for all that belongs to a neuron (moments, extremes, counts, φ itself), and once more for the
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu_launch import Kernel, for_each, for_rows, one_block
+from minimono.kernels.gpu.launch import Kernel, for_each, for_rows, one_block
 
 # ---- what belongs to a neuron ------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ def score(
     "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
     "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
     ones the first first; where there are fewer, nan and -1. "flags" if `flag`, booleans
-    (B, *neurons): the k highest with all that equal the k-th. (`cpu_scale.score` also flags those
+    (B, *neurons): the k highest with all that equal the k-th. (`cpu/scale.py` also flags those
     that reach a threshold. Here the threshold is on the device, and is not waited for.)
     """
     xp = array_module(z)

@@ -8,8 +8,6 @@ How wrong: a mean rounded to float32 is off by δ, so |z - mean| by δ and by it
 units of sqrt(denominator) δ may be `slack` at most; a neuron whose δ is more (its spread is tiny
 beside its mean), or whose numbers leave the dtype's range, is looked at anyway. All that is only
 rounded is covered by `MARGIN` roundings.
-
-Each `*_py` function is plain Python; wrapped by a call below it, so that it can be stepped through.
 """
 
 from functools import cache
@@ -18,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
-from minimono.kernels.cpu_moments import larger, smaller
+from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.instructions import larger, smaller
 
 LANES = 128  # neuron j of a sample is in lane j % LANES
 MARGIN = 16.0  # roundings; at most eight happen
@@ -42,7 +40,8 @@ def limits_of(dtype: Any) -> Limits:
     return Limits(MARGIN * float(info.eps), slack, 1e3 * float(info.tiny), 1e-3 * float(info.max))
 
 
-def scale_of_py(z: float, mean: float, denominator: float) -> Any:
+@compiled
+def scale_of(z: float, mean: float, denominator: float) -> Any:
     """φ = (z - mean)² / denominator; the square is not formed, so it cannot overflow."""
     deviation = z - mean
     return deviation / denominator * deviation
@@ -51,7 +50,8 @@ def scale_of_py(z: float, mean: float, denominator: float) -> Any:
 # ---- the highest of each sample ----------------------------------------------------------------
 
 
-def prepare_roots_py(mean: Array, denominator: Array, limits: Limits, roots: Array) -> None:
+@compiled
+def prepare_roots(mean: Array, denominator: Array, limits: Limits, roots: Array) -> None:
     """sqrt φ is about |z - near| · inverse; infinite for a neuron of which that is not known.
 
     roots: near and inverse, (2, n).
@@ -65,7 +65,8 @@ def prepare_roots_py(mean: Array, denominator: Array, limits: Limits, roots: Arr
         inverse[j] = 1.0 if unknown else scale
 
 
-def screen_row_py(row: Array, roots: Array, left: int, lanes: Array) -> None:
+@compiled
+def screen_row(row: Array, roots: Array, left: int, lanes: Array) -> None:
     """The highest sqrt φ in each lane so far, and of (a part of) a row; nan is passed over.
 
     left: the first neuron of the part, a multiple of LANES.
@@ -89,7 +90,8 @@ def screen_row_py(row: Array, roots: Array, left: int, lanes: Array) -> None:
             lanes[j] = larger(abs(z[j] - m[j]) * v[j], larger(nothing, lanes[j]))
 
 
-def kth_highest_py(lanes: Array, best: Array, fold: Array) -> Any:
+@compiled
+def kth_highest(lanes: Array, best: Array, fold: Array) -> Any:
     """A lower bound, nearly the k-th highest lane; below 0 if there is none. best: k places.
 
     Lanes are folded, the higher of two staying, while there are many more than k. Each that stays
@@ -116,7 +118,8 @@ def kth_highest_py(lanes: Array, best: Array, fold: Array) -> Any:
     return best[k - 1]
 
 
-def highest_py(
+@compiled
+def highest(
     row: Array, mean: Array, denominator: Array, lanes: Array, limits: Limits,
     top: Array, index: Array, values: Array, columns: Array, fold: Array,
 ) -> int:  # fmt: skip
@@ -157,7 +160,8 @@ def highest_py(
 # ---- all that reach a threshold ----------------------------------------------------------------
 
 
-def prepare_distances_py(
+@compiled
+def prepare_distances(
     mean: Array, denominator: Array, threshold: float, limits: Limits, bounds: Array
 ) -> None:
     """φ >= threshold where |z - near| >= distance, unless the two are within `width`.
@@ -177,7 +181,8 @@ def prepare_distances_py(
         least[j] = FAR
 
 
-def flag_row_py(row: Array, bounds: Array, left: int, flags: Array) -> None:
+@compiled
+def flag_row(row: Array, bounds: Array, left: int, flags: Array) -> None:
     """flags = |row - near| >= distance, of a part of a row from neuron `left` on."""
     right = left + row.shape[0]
     near, distance, least = bounds[0, left:right], bounds[1, left:right], bounds[3, left:right]
@@ -188,7 +193,8 @@ def flag_row_py(row: Array, bounds: Array, left: int, flags: Array) -> None:
         least[j] = smaller(abs(x - distance[j]), smaller(far, least[j]))
 
 
-def settle_flags_py(
+@compiled
+def settle_flags(
     z: Array, mean: Array, denominator: Array, threshold: float, bounds: Array, left: int,
     flags: Array,
 ) -> None:  # fmt: skip
@@ -202,7 +208,8 @@ def settle_flags_py(
         least[j] = FAR
 
 
-def count_flags_py(flags: Array, rows: int, counts: Array) -> None:
+@compiled
+def count_flags(flags: Array, rows: int, counts: Array) -> None:
     """counts += how many of the first rows have each flag; fewer than 256 rows."""
     seen = np.zeros(counts.shape[0], np.uint8)
     for i in range(rows):
@@ -211,14 +218,3 @@ def count_flags_py(flags: Array, rows: int, counts: Array) -> None:
             seen[j] += flag[j]
     for j in range(seen.shape[0]):
         counts[j] += seen[j]
-
-
-scale_of = compiled(scale_of_py)
-prepare_roots = compiled(prepare_roots_py)
-screen_row = compiled(screen_row_py)
-kth_highest = compiled(kth_highest_py)
-highest = compiled(highest_py)
-prepare_distances = compiled(prepare_distances_py)
-flag_row = compiled(flag_row_py)
-settle_flags = compiled(settle_flags_py)
-count_flags = compiled(count_flags_py)

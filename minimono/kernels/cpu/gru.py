@@ -21,11 +21,11 @@ import math
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled, inlined
-from minimono.kernels.cpu import each, flat
-from minimono.kernels.cpu_math import exp_nonpositive
+from minimono.kernels import Kept, Needed
+from minimono.kernels.cpu.compiling import compiled, inlined
+from minimono.kernels.cpu.launch import each, flat
+from minimono.kernels.cpu.math import exp_nonpositive
 from minimono.kernels.parallel import in_parts
-from minimono.kernels.shared import Kept, Needed
 
 # ---- gates -------------------------------------------------------------------------------------
 
@@ -39,7 +39,10 @@ def _sigmoid_of_sum(a: Array, b: Array, out: Array) -> None:
         out[i] = (one if u >= zero else e) / (one + e)
 
 
-def _gates(x: Array, h: Array, slope: float, memory: Array, reset: Array, update: Array) -> None:
+@compiled
+def gates_kernel(
+    x: Array, h: Array, slope: float, memory: Array, reset: Array, update: Array
+) -> None:
     """x, h (B, 3, N); memory, reset, update (B, N)."""
     zero = h.dtype.type(0.0)
     for b in range(len(h)):
@@ -51,7 +54,8 @@ def _gates(x: Array, h: Array, slope: float, memory: Array, reset: Array, update
             out[i] = n if n > zero else slope * n
 
 
-def _gates_gradient(
+@compiled
+def gates_gradient_kernel(
     gmemory: Array, gupdate: Array, slope: float, memory: Array, reset: Array, update: Array,
     h: Array, gn: Array, gh: Array,
 ) -> None:  # fmt: skip
@@ -71,10 +75,7 @@ def _gates_gradient(
             gh_z[i] = gz[i] * z[i] * (one - z[i])
 
 
-gates_kernel, gates_gradient_kernel = compiled(_gates), compiled(_gates_gradient)
-
-
-def _memory_and_update_forward(
+def memory_and_update_forward(
     from_input: Array | None, from_state: Array, slope: float
 ) -> tuple[Array, Kept]:
     """Terms (B, 3 C, Y, X) -> (2, B, C, Y, X)."""
@@ -91,7 +92,7 @@ def _memory_and_update_forward(
     return out.reshape(2, B, channels // 3, *image), reset
 
 
-def _memory_and_update_backward(
+def memory_and_update_backward(
     needed: Needed, g: Array, out: Array, reset: Kept, from_input: Array | None,
     from_state: Array, slope: float,
 ) -> tuple[Array | None, ...]:  # fmt: skip
@@ -123,13 +124,15 @@ def _thirds(terms: Array) -> Array:
 # ---- the new state -----------------------------------------------------------------------------
 
 
-def _mixed(update: Array, memory: Array, state: Array, out: Array) -> None:
+@compiled
+def mixed_kernel(update: Array, memory: Array, state: Array, out: Array) -> None:
     one = out.dtype.type(1.0)
     for i in range(out.size):
         out[i] = (one - update[i]) * memory[i] + update[i] * state[i]
 
 
-def _mixed_gradient(
+@compiled
+def mixed_gradient_kernel(
     g: Array, update: Array, memory: Array, state: Array, gupdate: Array, gmemory: Array,
     gstate: Array,
 ) -> None:  # fmt: skip
@@ -141,17 +144,14 @@ def _mixed_gradient(
         gstate[i] = g[i] * update[i]
 
 
-mixed_kernel, mixed_gradient_kernel = compiled(_mixed), compiled(_mixed_gradient)
-
-
-def _new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
+def new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
     out = np.empty(state.shape, update.dtype)
     memory = np.broadcast_to(memory, state.shape)  # it may come from elsewhere: from a tap
     each(mixed_kernel, flat(update), flat(memory), flat(state), out.reshape(-1))
     return out, None
 
 
-def _new_state_backward(
+def new_state_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, update: Array, memory: Array, state: Array
 ) -> tuple[Array, ...]:
     gradients = [np.empty(state.shape, update.dtype) for _ in range(3)]

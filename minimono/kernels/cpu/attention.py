@@ -25,10 +25,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled, inlined
-from minimono.kernels.cpu_math import exp_nonpositive, largest, total, total_of_products
+from minimono.kernels import Kept, Needed
+from minimono.kernels.cpu.compiling import compiled, inlined
+from minimono.kernels.cpu.math import exp_nonpositive
+from minimono.kernels.cpu.sums import largest, total, total_of_products
 from minimono.kernels.parallel import in_parts
-from minimono.kernels.shared import Kept, Needed
 
 WHOLE = 32  # numbers: the rest of a row, one by one, would take as long as all the others
 BAND = 64  # queries: the fastest of 32, 64, 128 and 256 at T = 128 and 256
@@ -57,7 +58,8 @@ def softmax_of_seen(row: Array, seen: int, scale: float, hidden: Array) -> None:
         row[j] *= share
 
 
-def _weights(scores: Array, scale: float, hidden: Array, first: int) -> None:
+@compiled
+def weights_kernel(scores: Array, scale: float, hidden: Array, first: int) -> None:
     """From products q k^T (H, R, S) to weights, in place.
 
     `first` < 0: not causal. `hidden` (S,) or (0,): True at positions that nobody may look at.
@@ -70,7 +72,8 @@ def _weights(scores: Array, scale: float, hidden: Array, first: int) -> None:
             scores[h, i, width:] = 0.0
 
 
-def _weights_again(
+@compiled
+def weights_again_kernel(
     scores: Array, scale: float, hidden: Array, first: int, gweights: Array
 ) -> None:
     """From products q k^T and g v^T (H, R, S) to weights P and to dS, both in place."""
@@ -88,12 +91,10 @@ def _weights_again(
             gweights[h, i, width:] = 0.0
 
 
-weights_kernel, weights_again_kernel = compiled(_weights), compiled(_weights_again)
-
 NONE_HIDDEN = np.zeros(0, np.bool_)
 
 
-def _packed_attention_forward(
+def packed_attention_forward(
     qkv: Array, visible: Array | None, is_causal: bool
 ) -> tuple[Array, Kept]:
     """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
@@ -119,7 +120,7 @@ def _packed_attention_forward(
     return out, None
 
 
-def _packed_attention_backward(
+def packed_attention_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, qkv: Array, visible: Array | None,
     is_causal: bool,
 ) -> tuple[Array, ...]:  # fmt: skip

@@ -1,15 +1,10 @@
-"""What the kernels of both devices share: the linear layer, which is BLAS's work, and checks."""
+"""The linear layer on either device: its matrix products are BLAS's work."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from minimono.backend import Array
+from minimono.kernels import Kept, Needed
 from minimono.kernels.parallel import product
-
-Kept = Any  # what a forward pass keeps for its backward pass
-Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
 
 
 def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
@@ -29,14 +24,3 @@ def linear_gradients(
     gx = product(g, weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
     gweight = product(g.T, x.reshape(-1, x.shape[-1])) if needed[1] else None  # (D, N) @ (N, C)
     return gx, gweight
-
-
-def check_layer_norm(x: Array, eps: float, **parameters: Array) -> None:
-    if not 0.0 <= eps < math.inf:
-        raise ValueError(f"layer_norm: eps is {eps}, expected a finite number, 0 or more")
-    for name, parameter in parameters.items():
-        if parameter.shape != x.shape[-1:]:
-            raise ValueError(
-                f"layer_norm: {name} has shape {parameter.shape}, "
-                f"x has {x.shape[-1]} channels (axis -1)"
-            )

@@ -1,6 +1,6 @@
 """Running versions of the optimisers' updates and of the gradient's norm, in CUDA: one pass.
 
-The names and signatures of `cpu_optim.py`. The numbers of a formula are worked out in float64 and
+The names and signatures of `cpu/optim.py`. The numbers of a formula are worked out in float64 and
 rounded to the parameters' dtype, so that float32 parameters are updated in float32.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu_launch import Kernel, for_each, one_block
+from minimono.kernels.gpu.launch import Kernel, for_each, one_block
 
 # g' = g + l2 p    m = beta1 m + (1 - beta1) g'    v = beta2 v + (1 - beta2) g'^2
 # p -= rate (m / correction1 / (sqrt(v / correction2) + eps) + decay p)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from minimono.backend import Array, array_module
-from minimono.kernels.shared import Kept, Needed
+from minimono.kernels import Kept, Needed
 from minimono.sums import Sum, product, total
 
 Pair = tuple[int, int]  # along Y, along X

@@ -5,14 +5,12 @@ tile by tile, and a tile eight rows at a time: the first look reads them from me
 that is asked of them finds them in the cache. Long rows, because the processor fetches ahead only
 where it sees memory read in order.
 
-* What belongs to a neuron, its moments and extremes: `cpu_moments.py`. The highest φ of a neuron is
+* What belongs to a neuron, its moments and extremes: `cpu/moments.py`. The highest φ of a neuron is
   at its lowest or highest activation, for φ grows with |z - mean|, and so does its rounded value.
-* Which activations are selected, without working out φ: `cpu_selection.py`.
+* Which activations are selected, without working out φ: `cpu/selection.py`.
 * φ itself, if it is to be stored: below.
 
 Several threads have a part of the neurons each.
-
-Each `*_py` function is plain Python; wrapped by a call below it, so that it can be stepped through.
 """
 
 from collections.abc import Iterator
@@ -21,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
-from minimono.kernels.cpu_moments import (
+from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.moments import (
     FIRST,
     NEURONS,
     ROWS,
@@ -33,7 +31,7 @@ from minimono.kernels.cpu_moments import (
     merge_rows,
     merge_tile,
 )
-from minimono.kernels.cpu_selection import (
+from minimono.kernels.cpu.selection import (
     LANES,
     NOTHING,
     Limits,
@@ -50,13 +48,15 @@ from minimono.kernels.cpu_selection import (
 from minimono.kernels.parallel import in_parts
 
 
-def scale_row_py(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
+@compiled
+def scale_row(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
     """φ of a row."""
     for j in range(row.shape[0]):
         phi[j] = scale_of(row[j], mean[j], denominator[j])
 
 
-def scale_rows_py(z: Array, mean: Array, denominator: Array, phi: Array) -> bool:
+@compiled
+def scale_rows(z: Array, mean: Array, denominator: Array, phi: Array) -> bool:
     """φ of every row of z, shape (B, n). Returns whether all of z is finite."""
     nothing = np.zeros(z.shape[1], z.dtype)
     for i in range(z.shape[0]):
@@ -70,7 +70,8 @@ def scale_rows_py(z: Array, mean: Array, denominator: Array, phi: Array) -> bool
     return finite
 
 
-def score_py(
+@compiled
+def score_rows(
     z: Array, before: int, start: int, stop: int,
     centre: Array, rest: Array, m2: Array, low: Array, high: Array,
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
@@ -143,12 +144,6 @@ def score_py(
                 for i in range(first, last):
                     for j in range(left, right):
                         flags[i, j] = above[i - first, j - left]
-
-
-# nogil: other threads go on meanwhile.
-scale_row = compiled(scale_row_py)
-scale_rows = compiled(scale_rows_py)
-score_rows = compiled(score_py)
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Functions of one number, and sums along a row, that Numba turns into vector instructions.
+"""The exponential and the normal distribution, which Numba turns into vector instructions.
 
 float64 calls the C library, exact but for the last digit. float32 uses polynomials, because the C
 library's functions take one number at a time: eight at once are ten times as fast. Tests hold their
@@ -19,41 +19,15 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
-from minimono.backend import Array
-from minimono.kernels.compiling import inlined
+from minimono.kernels.cpu.compiling import inlined
 
 SQRT_HALF = math.sqrt(0.5)
 
 
 # A product and a sum in one instruction, with one rounding: a third faster, and a little nearer.
 ONE_ROUNDING: Any = {"fastmath": {"contract"}}
-
-
-def in_any_order(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for sums that may be added in any order."""
-    return inlined(function, fastmath={"reassoc"})
-
-
-def larger_but_for_nan(a: Any, b: Any) -> Any:
-    """The larger of two; of a nan and a number, either."""
-    return a if a > b else b
-
-
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _larger_but_for_nan(typing_context: Any, a: Any, b: Any) -> Any:
-    """With leave to ignore nan: without it, loops over it are not vectorised."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, y = arguments
-        is_larger = builder.fcmp_ordered(">", x, y, flags=("nnan", "nsz"))
-        return builder.select(is_larger, x, y, flags=("nnan", "nsz"))
-
-    return a(a, a), code
-
-
-overload(larger_but_for_nan)(lambda a, b: lambda a, b: _larger_but_for_nan(a, b))  # type: ignore[call-arg, unused-ignore]
 
 
 def _in_float32(*numbers: float) -> list[Any]:
@@ -124,55 +98,3 @@ def normal_below(x: Any) -> Any:
 @overload(normal_below, jit_options=ONE_ROUNDING)  # type: ignore[untyped-decorator, unused-ignore]
 def _normal_below_of(x: Any) -> Callable[[Any], Any]:
     return _normal_below_32 if x == types.float32 else normal_below
-
-
-# ---- along a row -------------------------------------------------------------------------------
-# A sum in order is one chain of additions, each waiting for the last. Allowed to add in another
-# order ("reassoc"), the compiler makes many sums side by side of it: seven times as fast, and
-# always the same on one kind of processor. The largest is the same in any order, but for nan.
-
-
-@in_any_order
-def total(row: Array) -> Any:
-    """The sum of a row, in float64."""
-    result = 0.0
-    for j in range(len(row)):
-        result += np.float64(row[j])
-    return result
-
-
-@in_any_order
-def total_of_products(a: Array, b: Array) -> Any:
-    """The sum of a[j] b[j] over a row, in float64."""
-    result = 0.0
-    for j in range(len(a)):
-        result += np.float64(a[j] * b[j])
-    return result
-
-
-@in_any_order
-def total_of_squares(row: Array) -> Any:
-    """The sum of the squares of a row, each worked out in float64."""
-    result = 0.0
-    for j in range(len(row)):
-        result += np.float64(row[j]) * np.float64(row[j])
-    return result
-
-
-@in_any_order
-def total_of_squares_about(mean: float, row: Array) -> Any:
-    """The sum of (row[j] - mean)^2, worked out in float64."""
-    result = 0.0
-    for j in range(len(row)):
-        distance = np.float64(row[j]) - mean
-        result += distance * distance
-    return result
-
-
-@inlined
-def largest(row: Array) -> Any:
-    """The largest of a row, which may not be empty; of a row with a nan, any number or nan."""
-    result = row[0]
-    for j in range(len(row)):
-        result = larger_but_for_nan(row[j], result)
-    return result

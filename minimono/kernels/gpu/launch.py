@@ -1,4 +1,4 @@
-"""How the CUDA kernels of the files `gpu...py` are compiled and started.
+"""How the CUDA kernels in this folder are compiled and started.
 
 A kernel is a piece of CUDA C in which `real` stands for float or double. Its parameter list is
 read from its source, and every launch is held to it: CUDA itself takes whatever comes.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono.backend import Array, cupy
+from minimono.backend import Array, array_module, cupy
 
 WARP = 32  # threads that run in step
 LARGEST_BLOCK = 1024  # threads
@@ -156,3 +156,8 @@ def one_block(array: Array) -> Array:
 def rows_of(x: Array) -> Array:
     """(..., C) -> (N, C), in one block of memory."""
     return one_block(x).reshape(-1, x.shape[-1])
+
+
+def empty_like(array: Array) -> Array:
+    """An array of the same shape and dtype, in one block of memory."""
+    return array_module(array).empty(array.shape, array.dtype)

@@ -1,4 +1,4 @@
-"""The pointwise part of the recurrent cell that convolves, in CUDA, as in `cpu_gru.py`.
+"""The pointwise part of the recurrent cell that convolves, in CUDA, as in `cpu/gru.py`.
 
 An element n of N in sample b has its terms r, z, n at b 3N + n, + N, + 2N.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu_launch import Kernel, for_each, one_block
-from minimono.kernels.shared import Kept, Needed
+from minimono.kernels import Kept, Needed
+from minimono.kernels.gpu.launch import Kernel, for_each, one_block
 
 # ---- gates: R, Z = sigmoid(x + h), M = leaky_relu(x_n + R h_n) ---------------------------------
 # x (B, 3, N) or a null pointer; h (B, 3, N); out (2, B, N) is M and Z; reset (B, N).
@@ -51,7 +51,7 @@ extern "C" __global__ void gates_gradient(
 """)
 
 
-def _memory_and_update_forward(
+def memory_and_update_forward(
     from_input: Array | None, from_state: Array, slope: float
 ) -> tuple[Array, Kept]:
     """Terms (B, 3 C, Y, X) -> (2, B, C, Y, X)."""
@@ -68,7 +68,7 @@ def _memory_and_update_forward(
     return out, reset
 
 
-def _memory_and_update_backward(
+def memory_and_update_backward(
     needed: Needed, g: Array, out: Array, reset: Kept, from_input: Array | None,
     from_state: Array, slope: float,
 ) -> tuple[Array | None, ...]:  # fmt: skip
@@ -104,7 +104,7 @@ extern "C" __global__ void mixed_gradient(
 """)
 
 
-def _new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
+def new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
     xp = array_module(state)
     out = xp.empty(state.shape, state.dtype)
     memory = xp.broadcast_to(memory, state.shape)  # it may come from elsewhere: from a tap
@@ -115,7 +115,7 @@ def _new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Arra
     return out, None
 
 
-def _new_state_backward(
+def new_state_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, update: Array, memory: Array, state: Array
 ) -> tuple[Array, ...]:
     xp = array_module(state)

@@ -14,82 +14,21 @@ No digit is lost, because a tile's sums are taken about a centre near its mean:
 * A later tile's is the mean of all a rows above it. Its h samples, whose mean is δ away, add
   m2 + δ² a h / (a + h) to the whole, where their squares about the centre are m2 + δ² h. With
   h <= 2 a that is three times as much, less than two bits.
-
-Each `*_py` function is plain Python; wrapped by a call below it, so that it can be stepped through.
 """
 
-from typing import Any
-
-from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
-from numba import types
-from numba.extending import intrinsic, overload
-
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
+from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.instructions import larger, multiply_add, smaller
 
 FIRST, SAMPLES, NEURONS = 64, 128, 2048  # rows of the first tile, of others; eight are 64 kB
 ROWS = 8  # read together; `add_deviations` and `extend` are written out for eight
 
 
-def larger(a: float, b: float) -> float:
-    """a if a > b else b; b for nan."""
-    return a if a > b else b
-
-
-def smaller(a: float, b: float) -> float:
-    """a if a < b else b; b for nan."""
-    return a if a < b else b
-
-
-# Compiled, the two are one instruction each: of the branch LLVM makes slow masked stores. It does
-# so too where b was loaded from the place the result goes to; below, such a b is one level further
-# in.
-
-
-def multiply_add(a: float, b: float, c: float) -> float:
-    """a b + c, rounded once where the processor can, else twice."""
-    return a * b + c
-
-
-def _one_instruction(comparison: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-    def choose(typing_context: Any, a: Any, b: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            x, y = arguments
-            return builder.select(builder.fcmp_ordered(comparison, x, y), x, y)
-
-        return (a(a, a), code) if a == b and isinstance(a, types.Float) else None
-
-    return lambda a, b: lambda a, b: choose(a, b)  # type: ignore[call-arg, unused-ignore]
-
-
-overload(larger)(_one_instruction(">"))
-overload(smaller)(_one_instruction("<"))
-
-
-# `fmuladd` is one instruction where there is one, and no call of a function where there is none.
-
-
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        double = arguments[0].type
-        kind = ir.FunctionType(double, [double] * 3)
-        function = builder.module.declare_intrinsic("llvm.fmuladd", [double], kind)
-        return builder.call(function, arguments)
-
-    return types.float64(types.float64, types.float64, types.float64), code
-
-
-overload(multiply_add)(
-    lambda a, b, c: lambda a, b, c: _multiply_add(a, b, c)  # type: ignore[call-arg, unused-ignore]
-)
-
-
 # Rows are named by where they are: of rows cut out, Numba would not know that they are contiguous.
 
 
-def find_centre_py(z: Array, step: int, left: int, right: int, centre: Array) -> None:
+@compiled
+def find_centre(z: Array, step: int, left: int, right: int, centre: Array) -> None:
     """The mean, but for rounding, of rows 0, step, ...: of eight, or of all if there are fewer."""
     rows = min(ROWS, z.shape[0])
     for j in range(right - left):
@@ -102,7 +41,8 @@ def find_centre_py(z: Array, step: int, left: int, right: int, centre: Array) ->
         centre[j] /= rows
 
 
-def add_deviations_py(
+@compiled
+def add_deviations(
     z: Array, i: int, step: int, rows: int, left: int, right: int,
     centre: Array, total: Array, squares: Array,
 ) -> None:  # fmt: skip
@@ -129,7 +69,8 @@ def add_deviations_py(
                 squares[j] += d * d
 
 
-def extend_py(
+@compiled
+def extend(
     z: Array, i: int, step: int, rows: int, left: int, right: int, low: Array, high: Array
 ) -> None:
     """Lowest and highest activation of each column so far, and of rows i, i + step, ..."""
@@ -153,7 +94,8 @@ def extend_py(
                 low[j] = smaller(low[j], row[j])
 
 
-def merge_tile_py(
+@compiled
+def merge_tile(
     before: int, here: int, centre: Array, rest: Array, m2: Array, total: Array, squares: Array
 ) -> None:
     """Merge a tile of `here` samples into the moments of the `before` samples above it.
@@ -175,7 +117,8 @@ def merge_tile_py(
         total[j] = squares[j] = 0.0
 
 
-def merge_rows_py(
+@compiled
+def merge_rows(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float,
     mean: Array, m2: Array,
 ) -> None:  # fmt: skip
@@ -184,11 +127,3 @@ def merge_rows_py(
         delta = mean_b[j] - mean_a[j]
         mean[j] = mean_a[j] + delta * share
         m2[j] = m2_a[j] + m2_b[j] + delta * delta * weight
-
-
-# error_model="numpy": dividing by zero gives inf or nan, as in NumPy, without a test per element.
-find_centre = compiled(find_centre_py)
-add_deviations = compiled(add_deviations_py)
-extend = compiled(extend_py)
-merge_tile = compiled(merge_tile_py)
-merge_rows = compiled(merge_rows_py)

@@ -2,14 +2,14 @@
 
 patches[c, i, j, b, y, x] = image[b, c, s y + i - edge, s x + j - edge], zero outside of the image.
 Going back, each pixel adds up the windows that hold it, so no two threads write to one place.
-How this becomes convolutions: `shared_convolution.py`.
+How this becomes convolutions: `both/convolution.py`.
 """
 
 from __future__ import annotations
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu_launch import Kernel, for_each, one_block
-from minimono.kernels.shared_convolution import Convolution, Pair
+from minimono.kernels.both.convolution import Convolution, Pair
+from minimono.kernels.gpu.launch import Kernel, for_each, one_block
 
 GROUP = 1 << 26  # elements of windows at a time (our choice): 256 MiB of float32
 
@@ -75,5 +75,5 @@ def add_windows(
 
 
 _loops = Convolution(windows, add_windows, GROUP)
-_convolved_forward, _convolved_backward = _loops.convolved_forward, _loops.convolved_backward
-_laid_down_forward, _laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward
+convolved_forward, convolved_backward = _loops.convolved_forward, _loops.convolved_backward
+laid_down_forward, laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward

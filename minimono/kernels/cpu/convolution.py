@@ -5,7 +5,7 @@ column, from another one on (`_thinned`). There a place (i, j) in the windows se
 out[y, x] = image[y + down, x + right], zeros outside. If out is as wide as the image, as for most
 convolutions, that is one long piece of memory, but for columns that come round from the next line.
 
-How this becomes convolutions: `shared_convolution.py`.
+How this becomes convolutions: `both/convolution.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled, inlined
+from minimono.kernels.both.convolution import Convolution, Pair
+from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.parallel import in_parts
-from minimono.kernels.shared_convolution import Convolution, Pair
 
 GROUP = 1 << 17  # elements of windows at a time (our choice): 512 KiB of float32, a usual L2 cache
 
@@ -80,7 +80,8 @@ def _clear_what_came_round(
 # ---- all places in all windows -----------------------------------------------------------------
 
 
-def _windows(
+@compiled
+def windows_kernel(
     images: Array, first: int, last: int, edge_y: int, edge_x: int, patches: Array
 ) -> None:
     """images (s, s, G, C, Y, X) -> patches (C, I, J, G, y, x); channels `first` to `last`."""
@@ -106,7 +107,8 @@ def _windows(
                         _copy_moved(source, line, size, right, target, to, columns)
 
 
-def _add_windows(
+@compiled
+def add_windows_kernel(
     patches: Array, first: int, last: int, edge_y: int, edge_x: int, images: Array
 ) -> None:
     """images += patches, in the places of `_windows`; clears what of `patches` lies outside."""
@@ -129,9 +131,6 @@ def _add_windows(
                     for y in range(max(0, -down), min(rows, Y - down)):
                         line, at = origin + (y + down) * X, start + y * columns
                         _add_moved(source, at, columns, right, target, line, X)
-
-
-windows_kernel, add_windows_kernel = compiled(_windows), compiled(_add_windows)
 
 
 def windows(x: Array, size: Pair, stride: Pair, padding: Pair, grid: Pair) -> Array:
@@ -186,5 +185,5 @@ def _together(images: Array, shape: tuple[int, ...]) -> Array:
 
 
 _loops = Convolution(windows, add_windows, GROUP)
-_convolved_forward, _convolved_backward = _loops.convolved_forward, _loops.convolved_backward
-_laid_down_forward, _laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward
+convolved_forward, convolved_backward = _loops.convolved_forward, _loops.convolved_backward
+laid_down_forward, laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward

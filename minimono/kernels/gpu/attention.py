@@ -1,4 +1,4 @@
-"""Attention on a GPU, tile by tile: no (T, T) weights in memory. Mirrors `cpu_attention.py`.
+"""Attention on a GPU, tile by tile: no (T, T) weights in memory. Mirrors `cpu/attention.py`.
 
     S = q k^T / sqrt D        P = exp(S - L),  L = log sum exp(S) of each row        out = P v
 
@@ -20,8 +20,8 @@ and so on.
 from __future__ import annotations
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu_launch import Kernel, for_each, one_block
-from minimono.kernels.shared import Kept, Needed
+from minimono.kernels import Kept, Needed
+from minimono.kernels.gpu.launch import Kernel, for_each, one_block
 
 # D and TILE are constants of the compiler, so that sums stay in registers.
 TILES = r"""
@@ -258,7 +258,7 @@ def tile_for(channels: int, itemsize: int) -> int:
     )
 
 
-def _packed_attention_forward(
+def packed_attention_forward(
     qkv: Array, visible: Array | None, is_causal: bool
 ) -> tuple[Array, Kept]:
     """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
@@ -272,7 +272,7 @@ def _packed_attention_forward(
     return out, log_sum
 
 
-def _packed_attention_backward(
+def packed_attention_backward(
     needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, visible: Array | None,
     is_causal: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
