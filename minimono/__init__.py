@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from minimono.engine.primitives import primitive
     from minimono.engine.tensor import Tensor, grad, no_grad, tensor
     from minimono.kernels import reference
+    from minimono.machine import set_num_threads
     from minimono.nn import checkpoint, models, optim
-    from minimono.threads import set_num_threads
 else:  # the same, but each at its first use: pytest imports this package for its plugin's sake
     __getattr__, __dir__ = lazy.names(
         __name__,
@@ -32,6 +32,7 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "grad": "minimono.engine.tensor:grad",
             "gradcheck": "minimono.gradcheck",
             "kernels": "minimono.kernels",
+            "machine": "minimono.machine",
             "models": "minimono.nn.models",
             "mono": "minimono.mono",
             "nn": "minimono.nn",
@@ -40,7 +41,7 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "oracle": "minimono.oracle",
             "primitive": "minimono.engine.primitives:primitive",
             "reference": "minimono.kernels:reference",
-            "set_num_threads": "minimono.threads:set_num_threads",
+            "set_num_threads": "minimono.machine:set_num_threads",
             "tensor": "minimono.engine.tensor:tensor",
         },
     )

@@ -4,12 +4,9 @@ Every other file asks `array_module(x)` for the library that owns `x` and calls 
 both libraries have, so the same line runs on either device.
 """
 
-import ctypes
 import importlib
 import math
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
@@ -126,46 +123,3 @@ def erfc(x: Array) -> Array:
     if device_of(x) == "cuda":
         return importlib.import_module("cupyx.scipy.special").erfc(x)
     return np.asarray(_erfc_of_one(x)).astype(np.result_type(x, 0.0))
-
-
-# ---- BLAS: how many threads multiply matrices --------------------------------------------------
-
-
-@cache
-def _openblas() -> ctypes.CDLL | None:
-    """The OpenBLAS that NumPy brings, if it brings one: already loaded, found again by its file."""
-    site = Path(np.__file__).parent
-    for folder in (site.parent / "numpy.libs", site / ".dylibs"):  # Linux and Windows; macOS
-        for file in folder.glob("libscipy_openblas64*"):
-            return ctypes.CDLL(str(file))
-    return None
-
-
-def blas_threads() -> int | None:
-    """How many threads NumPy's matrix products use; None if its BLAS is not one that we know."""
-    library = _openblas()
-    return None if library is None else int(library.scipy_openblas_get_num_threads64_())
-
-
-def blas_threads_by_default() -> int | None:
-    """How many `blas_threads` are if nobody says otherwise: one for each core."""
-    library = _openblas()
-    return None if library is None else int(library.scipy_openblas_get_num_procs64_())
-
-
-def set_blas_threads(count: int) -> None:
-    """Have NumPy's matrix products use `count` threads; nothing, if its BLAS is not known."""
-    library = _openblas()
-    if library is not None:
-        library.scipy_openblas_set_num_threads64_(count)
-
-
-def blas_described() -> str:
-    """NumPy's BLAS, and for which processor it chose its kernels: the speed hangs on it."""
-    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    name, library = f"{build.get('name')} {build.get('version')}", _openblas()
-    if library is None:
-        return name
-    core = library.scipy_openblas_get_corename64_
-    core.restype = ctypes.c_char_p
-    return f"{name}, kernels for {core().decode()}"

@@ -22,8 +22,7 @@ from minimono.engine.dtypes import arithmetic, exact, real
 from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import matmul, pad, primitive, where
 from minimono.engine.tensor import Tensor
-
-Pair = tuple[int, int]  # along Y, along X
+from minimono.kernels.both.convolution import Pair
 
 # ---- windows -----------------------------------------------------------------------------------
 

@@ -18,25 +18,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from minimono import machine
 from minimono.lazy import required
 
 Kept = Any  # what a forward pass keeps for its backward pass
 Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
 
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
-
-_threads = 1  # see minimono/threads.py
-
-
-def threads() -> int:
-    """How many threads a kernel of a network may use on large arrays; 1: only the caller's own."""
-    return _threads
-
-
-def set_threads(count: int) -> None:
-    """What `threads` says from now on."""
-    global _threads
-    _threads = count
 
 
 def enabled() -> bool:
@@ -53,6 +41,7 @@ def of(device: str, part: str, *, by: str = "minimono") -> ModuleType:
     >>> of("cuda", "scale").__name__
     'minimono.kernels.gpu.scale'
     """
+    machine.prepare()  # at the first use of any kernel
     folder = {"cpu": "cpu", "cuda": "gpu"}[device]
     if folder == "cpu":
         formula = ", or use the formula: with minimono.reference():"

@@ -1,4 +1,4 @@
-"""Cut a kernel's rows into parts, one for each of `kernels.threads()` Python threads.
+"""Cut a kernel's rows into parts, one for each of `machine.threads()` Python threads.
 
 Compiled kernels and BLAS let go of Python's lock, so Python's own threads run them side by side,
 and wait asleep: a pool that spins while it waits would take the cores from BLAS's threads.
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minimono import kernels, sums
+from minimono import machine, sums
 from minimono.backend import Array, device_of
 
 # Elements of a part. For less, waking a thread does not pay: on two busy cores parts of 2^16 made a
@@ -34,7 +34,7 @@ def parts_for(rows: int, elements: int) -> int:
     elements, and one only inside `side_by_side`."""
     if elements < 2 * LEAST or _is_inside.get():
         return 1
-    return max(1, min(kernels.threads(), rows, elements // LEAST))
+    return max(1, min(machine.threads(), rows, elements // LEAST))
 
 
 def in_parts(work: Callable[[slice], Result], rows: int, elements: int) -> list[Result]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minimono as mm
 from minimono import functional as F
-from minimono import kernels
+from minimono import machine
 from minimono.backend import to_host
 from minimono.engine.convolution import add_windows, windows
 from minimono.engine.fused import Fused
@@ -245,7 +245,7 @@ def test_whole_numbers_and_mixtures_give_the_same(dtypes: str, rng: np.random.Ge
 def test_kernels_in_threads_give_the_same(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 4)
     x, weight, bias = (rng.standard_normal(s) for s in ((2, 5, 6, 7), (4, 5, 3, 3), (4,)))
     held_to_reading(lambda *a: F.conv2d(*a, padding=1), [x, weight, bias], "float64", (True,) * 3)

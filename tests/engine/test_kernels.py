@@ -1,9 +1,6 @@
 """Running versions against reading versions, and both against 50 digits of mpmath."""
 
 import itertools
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimono as mm
-from minimono import kernels
+from minimono import kernels, machine
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
 from minimono.engine.fused import Fused
@@ -276,7 +273,7 @@ def test_parts_in_threads_give_the_same(what: str, monkeypatch: pytest.MonkeyPat
         "linear": (F.linear, [normal(7, 5), normal(6, 5), normal(6)]),
     }[what]
     serial = run(f, arrays, "float64")
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 4)
     monkeypatch.setattr(parallel, "PRODUCTS_OF_ONE", 1)
     used: list[int] = []
@@ -297,7 +294,7 @@ def test_parts_in_threads_give_the_same(what: str, monkeypatch: pytest.MonkeyPat
 def test_a_product_in_parts_is_the_product(
     n: int, k: int, m: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 1)
     monkeypatch.setattr(parallel, "PRODUCTS_OF_ONE", 1)
     a, b = normal(k, n).T, normal(m, k).T  # as the gradients of `linear` have them
@@ -305,27 +302,13 @@ def test_a_product_in_parts_is_the_product(
 
 
 def test_parts_cover_the_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     for rows, elements, parts in [(7, 10**9, 3), (2, 10**9, 2), (0, 0, 1), (7, 1000, 1)]:
         results = parallel.in_parts(lambda part: [*range(100)][part], rows, elements)
         assert len(results) == parts
         assert [row for part in results for row in part] == [*range(rows)]
     with pytest.raises(ZeroDivisionError):
         parallel.in_parts(lambda part: 1 // (2 - part.start), 4, 10**9)
-
-
-def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
-    script = (
-        "import sys; from minimono.kernels.memory import keep_freed_memory as keep\n"
-        "print(keep())"
-    )
-    for settings, expected in ({}, {"True", "False"}), ({"MALLOC_TRIM_THRESHOLD_": "1"}, {"False"}):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-        result = subprocess.run(
-            [sys.executable, "-c", script], env=environment | settings, capture_output=True,
-            text=True, timeout=60, check=True,
-        )  # fmt: skip
-        assert result.stdout.strip() in expected
 
 
 def test_reference_is_of_one_thread() -> None:

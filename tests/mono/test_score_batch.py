@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimono import kernels
+from minimono import kernels, machine
 from minimono.kernels import parallel
 from minimono.kernels.cpu import instructions
 from minimono.kernels.cpu import moments as cpu_moments
@@ -260,7 +260,7 @@ def test_digits_do_not_depend_on_threads(
         return found
 
     alone = everything()
-    monkeypatch.setattr(kernels, "_threads", threads)
+    monkeypatch.setattr(machine, "threads", lambda: threads)
     monkeypatch.setattr(parallel, "LEAST", 1)
     for one, other in zip(alone, everything(), strict=True):
         assert one.tobytes() == other.tobytes()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import kernels
+from minimono import machine
 from minimono.engine.fused import Fused
 from minimono.engine.tensor import Tensor, grad, tape_of, tensor
 from minimono.gradcheck import check_grads
@@ -72,7 +72,7 @@ def test_kernels_agree_on_any_layout() -> None:
 
 
 def test_kernels_in_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 4)
     agree(gates, terms_for((5, 2, 3, 3), 2), "float64")
     agree(_new_state, [random(seed, 5, 2, 3, 3) for seed in range(3)], "float64")

@@ -5,7 +5,3 @@ can be read, and run without Numba (`NUMBA_DISABLE_JIT=1`; `kernel.py_func` is t
 written). Kernels run on one thread, and let go of Python's lock, so that two Python threads can
 run two of them at once.
 """
-
-from minimono.kernels.memory import keep_freed_memory
-
-keep_freed_memory()
