@@ -9,7 +9,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Tensor", "checkpoint", "data", "functional", "grad", "gradcheck", "models", "mono", "nn",
     "no_grad", "optim", "oracle", "primitive", "reference", "set_num_threads", "tensor",
-]  # fmt: skip
+]
 
 if TYPE_CHECKING:
     from minimono import data, gradcheck, mono, nn, oracle

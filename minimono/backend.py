@@ -37,7 +37,7 @@ def cupy() -> ModuleType:
         module = required(
             "cupy", by='device "cuda"', install='"cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"',
             instead=', or use device "cpu"',
-        )  # fmt: skip
+        )
         if not module.cuda.is_available():
             raise RuntimeError(
                 'device "cuda": CuPy is installed but finds no usable GPU (driver missing or '

@@ -53,7 +53,7 @@ def with_and_without_numba() -> Callable[[str, str], tuple[Any, Any]]:
             ],
             env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
             timeout=60, check=True,
-        )  # fmt: skip
+        )
         return here["found"], eval(there.stdout)
 
     return run

@@ -87,7 +87,7 @@ def test_code_is_kept_and_found_again(chosen: Path) -> None:
         lambda code: code[:500] + bytes([code[500] ^ 1]) + code[501:],
     ],
     ids=["empty", "head", "truncated", "longer", "garbage", "zeros", "one bit"],
-)  # fmt: skip
+)
 def test_damaged_code_is_compiled_again(
     chosen: Path, damage: Callable[[bytes], bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,7 +247,7 @@ class Installed:
             [*before, sys.executable, "-W", "error", "-c", SGD.format(dtype=dtype)],
             cwd=self.folder, env={**inherited, **own, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        )
 
     def run(self, *before: str, **environment: str) -> tuple[int, int, str, str]:
         """A step of SGD: how often its kernel was compiled, and loaded; where; what it said."""

@@ -40,7 +40,7 @@ def as_before() -> Iterator[None]:
 def test_the_table(
     environment: dict[str, str], blas: int | None, kernel_threads: int, blas_becomes: int | None,
     why: str,
-) -> None:  # fmt: skip
+) -> None:
     found = chosen(environment, 4, blas, None if blas is None else 4)
     assert found == Arrangement(kernel_threads, blas_becomes, found.why)
     assert why in found.why
@@ -56,7 +56,7 @@ def test_the_command_says_so_in_a_line() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "minimono", "info"], capture_output=True, text=True, timeout=60,
         env=os.environ | {"MINIMONO_NUM_THREADS": "two"},
-    )  # fmt: skip
+    )
     assert run.returncode == 2
     assert run.stderr == (
         "minimono: MINIMONO_NUM_THREADS is 'two', expected a whole number, 1 or more\n"
@@ -138,5 +138,5 @@ def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
         result = subprocess.run(
             [sys.executable, "-c", script], env=environment | settings, capture_output=True,
             text=True, timeout=60, check=True,
-        )  # fmt: skip
+        )
         assert result.stdout.strip() in expected

@@ -22,7 +22,7 @@ from minimono.engine.dtypes import arithmetic, exact, real
 from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import matmul, pad, primitive, where
 from minimono.engine.tensor import Tensor
-from minimono.kernels.both.convolution import Pair
+from minimono.kernels.both.convolution import Pair as Pair
 
 # ---- windows -----------------------------------------------------------------------------------
 

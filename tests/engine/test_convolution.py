@@ -220,11 +220,11 @@ def test_kernels_of_any_layout_and_of_what_is_needed(
         held_to_reading(
             lambda x, w, s=stride: F.conv2d(x, w, stride=s, padding=1),
             [x, weight.swapaxes(0, 1)], "float64", needed,
-        )  # fmt: skip
+        )
         held_to_reading(
             lambda x, w, s=stride: F.conv_transpose2d(x, w, stride=s, padding=1),
             [x, weight], "float64", needed,
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("dtypes", ["Bfd", "Bff", "lff", "dld", "?ff", "lll", "fdf", "ddl"])
@@ -291,12 +291,12 @@ def test_convolutions_are_differentiable_twice(
     check_grads(
         lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=padding).tanh(),
         x, weight, bias, order=2,
-    )  # fmt: skip
+    )
     upward = rng.standard_normal((2, 3, 5, 6))
     check_grads(
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=stride, padding=padding).tanh(),
         x, upward, bias, order=2,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, None, 0), (3, 1, 1), ((1, 2), 2, 0)])
@@ -417,7 +417,7 @@ UP = np.zeros((2, 3, 3, 3))
         (lambda: F.avg_pool2d(tensor(X), 2, stride=0), "avg_pool2d: stride is 0"),
         (lambda: F.avg_pool2d(tensor(X), 3, padding=2), "padding is .*at most half of the window"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
@@ -459,7 +459,7 @@ def test_convolutions_agree_with_pytorch(
         lambda *a: F.conv_transpose2d(*a, **options),
         lambda f, *a: f.conv_transpose2d(*a, **options),
         x, up, bias,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parity

@@ -47,7 +47,7 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         for axis in range(-len(shape), len(shape)):
             if shape[axis] > 0:
                 table[f"softmax {shape} axis={axis}"] = (
-                    lambda x, a=axis: F.softmax(x, axis=a), [normal(*shape)])  # fmt: skip
+                    lambda x, a=axis: F.softmax(x, axis=a), [normal(*shape)])
         table[f"layer_norm {shape}"] = (F.layer_norm, [normal(*shape), normal(c), normal(c) + 1.0])
         table[f"layer_norm eps {shape}"] = (
             lambda x, w, b: F.layer_norm(x, w, b, 0.5),
@@ -226,7 +226,7 @@ def test_agrees_at_any_scale(n: int, c: int, seed: int, scale: float) -> None:
      dropped],
     ids=["gelu", "gelu tanh", "softmax", "softmax axis 0", "cross_entropy", "layer_norm", "linear",
          "embedding", "relu", "self_attention", "dropout"],
-)  # fmt: skip
+)
 def test_second_and_third_derivatives_agree(f: Callable[[Tensor], Tensor]) -> None:
     x = normal(3, 4)
 
@@ -376,7 +376,7 @@ GELU_BOUNDS = {
     ("float64", "tanh", "running"): (1.2, 0.6), ("float64", "tanh", "reading"): (1.3, 0.9),
     ("float32", "none", "running"): (2.5, 1.4), ("float32", "none", "reading"): (0.8, 0.8),
     ("float32", "tanh", "running"): (1.3, 0.7), ("float32", "tanh", "reading"): (1.2, 1.1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("dtype", "approximate", "which"), GELU_BOUNDS)
@@ -446,7 +446,7 @@ def test_erfc_against_mpmath() -> None:
         errors = [
             float(abs(mpmath.mpf(v) - e) / e) / 2.0**-52
             for v, e in zip(values, exact, strict=True)
-        ]  # fmt: skip
+        ]
     assert max(errors) < 2.0  # measured: 1.5 with glibc
     np.testing.assert_array_equal(
         P.erfc(tensor([-np.inf, -30.0, 0.0, 30.0, np.inf, np.nan])).data, [2, 2, 1, 0, 0, np.nan]

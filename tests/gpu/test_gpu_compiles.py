@@ -13,15 +13,18 @@ from minimono.kernels.gpu import (
     embedding,
     gru,
     losses,
+    moments,
     norms,
     optim,
     scale,
+    selection,
     softmax,
 )
 from minimono.kernels.gpu.launch import Kernel
 
 MODULES = (
-    activations, convolution, dropout, embedding, gru, losses, norms, optim, scale, softmax,
+    activations, convolution, dropout, embedding, gru, losses, moments, norms, optim, scale,
+    selection, softmax,
 )
 
 

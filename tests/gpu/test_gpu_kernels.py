@@ -74,7 +74,7 @@ def test_gelu(device, dtype, approximate: str) -> None:
     held_to_reading(
         device, activations.gelu_forward, activations.gelu_backward, F.gelu, [x],
         approximate=approximate, rtol=rtol,
-    )  # fmt: skip
+    )
     far = device.array(np.array([-1e30, 1e30, np.nan], dtype))
     out, _ = activations.gelu_forward(far, approximate)
     np.testing.assert_array_equal(device.host(out), np.array([-0.0, 1e30, np.nan], dtype))
@@ -108,7 +108,7 @@ def test_softmax(device, dtype, shape, axis: int) -> None:
     held_to_reading(
         device, softmax.softmax_forward, softmax.softmax_backward, F.softmax, [rows(shape, dtype)],
         axis=axis, rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -119,7 +119,7 @@ def test_cross_entropy(device, dtype, shape) -> None:
     held_to_reading(
         device, losses.mean_cross_entropy_forward, losses.mean_cross_entropy_backward,
         F._mean_cross_entropy, [logits], targets, rtol=2 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -129,7 +129,7 @@ def test_layer_norm(device, dtype, shape) -> None:
     held_to_reading(
         device, norms.layer_norm_forward, norms.layer_norm_backward, F.layer_norm, arrays,
         rtol=2 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 def test_layer_norm_names_a_wrong_shape() -> None:
@@ -150,7 +150,7 @@ def test_attention(device, dtype, shape, is_causal: bool, masked: bool) -> None:
         device, attention.packed_attention_forward, attention.packed_attention_backward,
         F._packed_attention,
         [rows((B, T, 3, H, D), dtype)], visible, is_causal, rtol=20 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -185,7 +185,7 @@ def test_embedding(device, dtype) -> None:
     held_to_reading(
         device, embedding.rows_by_number_forward, embedding.rows_by_number_backward,
         F._rows_by_number, [weight], ids, rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 def test_scatter_add_keeps_what_is_there(device) -> None:
@@ -216,7 +216,7 @@ def test_dropout(device, dtype) -> None:
     held_to_reading(
         device, dropout.dropped_forward, dropout.dropped_backward, F._dropped, [x], keep, 1.0 / 0.7,
         rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 CONVOLUTIONS = [  # x, weight, stride, padding
@@ -235,13 +235,13 @@ def test_convolution(device, dtype, shape, size, stride, padding) -> None:
     held_to_reading(
         device, windows.convolved_forward, windows.convolved_backward,
         convolution._convolved, arrays, stride, padding, rtol=rtol,
-    )  # fmt: skip
+    )
     small = convolution.conv2d(*map(Tensor, arrays), stride=stride, padding=padding).data
     held_to_reading(
         device, windows.laid_down_forward, windows.laid_down_backward,
         convolution._laid_down, [small, arrays[1], rows(size[1:2], dtype, 3)], stride, padding,
         rtol=rtol,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -258,7 +258,7 @@ def test_gates_of_a_recurrent_cell(device, dtype, shape) -> None:
             (False, *needed), g, out, kept, None, h, slope
         )[1:],
         lambda h, slope: _memory_and_update(None, h, slope), terms[1:], 0.2, rtol=rtol,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -275,7 +275,7 @@ def test_new_state_of_a_recurrent_cell(device, dtype) -> None:
     held_to_reading(
         device, gru.new_state_forward, gru.new_state_backward, _new_state, arrays,
         rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

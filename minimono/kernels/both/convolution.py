@@ -13,8 +13,6 @@ Shapes: `B` batch, `C` channels of the image, `O` of what the windows become, `K
 window, `Y X` pixels of the image, `y x` windows of it. The samples that go together are `G`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +56,7 @@ class Convolution:
     def convolved_backward(
         self, needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
         bias: Array | None, stride: Pair, padding: Pair,
-    ) -> tuple[Array | None, ...]:  # fmt: skip
+    ) -> tuple[Array | None, ...]:
         size, kernels, grid = weight.shape[2:], _as_matrix(weight), g.shape[2:]
         xp = array_module(x)
         gx = xp.empty(x.shape, x.dtype) if needed[0] else None
@@ -93,7 +91,7 @@ class Convolution:
     def laid_down_backward(
         self, needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
         bias: Array | None, stride: Pair, padding: Pair,
-    ) -> tuple[Array | None, ...]:  # fmt: skip
+    ) -> tuple[Array | None, ...]:
         size, kernels, grid = weight.shape[2:], _as_matrix(weight), x.shape[2:]
         xp = array_module(x)
         gx = xp.empty(x.shape, x.dtype) if needed[0] else None

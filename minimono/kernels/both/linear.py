@@ -1,7 +1,5 @@
 """The linear layer on either device: its matrix products are BLAS's work."""
 
-from __future__ import annotations
-
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.parallel import product

@@ -1,7 +1,5 @@
 """What layer norm asks of its arguments, on either device."""
 
-from __future__ import annotations
-
 import math
 
 from minimono.backend import Array

@@ -1,7 +1,5 @@
 """ReLU, leaky ReLU and GELU on the CPU, forward and back."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.cpu.compiling import compiled
-from minimono.kernels.cpu.launch import each, flat
+from minimono.kernels.cpu.launch import each
 from minimono.kernels.cpu.math import exp_nonpositive, normal_below
 
 # ---- ReLU --------------------------------------------------------------------------------------
@@ -31,44 +29,41 @@ def relu_gradient_kernel(g: Array, x: Array, gx: Array) -> None:
 
 def relu_forward(x: Array) -> tuple[Array, Kept]:
     out = np.empty(x.shape, x.dtype)
-    each(relu_kernel, flat(x), out.reshape(-1))
+    each(relu_kernel, x, out)
     return out, None
 
 
 def relu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) -> tuple[Array, ...]:
     gx = np.empty(x.shape, x.dtype)
-    each(relu_gradient_kernel, flat(g), flat(out), gx.reshape(-1))  # out <= 0 where x <= 0
+    each(relu_gradient_kernel, g, out, gx)  # out <= 0 where x <= 0
     return (gx,)
 
 
 @compiled
-def leaky_relu_kernel(x: Array, slope: float, out: Array) -> None:
+def leaky_relu_kernel(x: Array, out: Array, slope: float) -> None:
     zero = x.dtype.type(0.0)
     for i in range(x.size):
         out[i] = x[i] if x[i] > zero else slope * x[i]
 
 
 @compiled
-def leaky_relu_gradient_kernel(g: Array, x: Array, slope: float, gx: Array) -> None:
+def leaky_relu_gradient_kernel(g: Array, x: Array, gx: Array, slope: float) -> None:
     zero = x.dtype.type(0.0)
     for i in range(x.size):
         gx[i] = g[i] if x[i] > zero else slope * g[i]
 
 
 def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Kept]:
-    out, slope = np.empty(x.shape, x.dtype), x.dtype.type(negative_slope)
-    each(lambda x, out: leaky_relu_kernel(x, slope, out), flat(x), out.reshape(-1))
+    out = np.empty(x.shape, x.dtype)
+    each(leaky_relu_kernel, x, out, numbers=[x.dtype.type(negative_slope)])
     return out, None
 
 
 def leaky_relu_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, negative_slope: float = 0.01
 ) -> tuple[Array, ...]:
-    gx, slope = np.empty(x.shape, x.dtype), x.dtype.type(negative_slope)
-    each(
-        lambda g, x, gx: leaky_relu_gradient_kernel(g, x, slope, gx), flat(g), flat(x),
-        gx.reshape(-1),
-    )  # fmt: skip
+    gx = np.empty(x.shape, x.dtype)
+    each(leaky_relu_gradient_kernel, g, x, gx, numbers=[x.dtype.type(negative_slope)])
     return (gx,)
 
 
@@ -128,7 +123,7 @@ def gelu_forward(x: Array, approximate: str = "none") -> tuple[Array, Kept]:
     if approximate not in ("none", "tanh"):
         raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
     out = np.empty(x.shape, x.dtype)
-    each(gelu_kernel if approximate == "none" else gelu_tanh_kernel, flat(x), out.reshape(-1))
+    each(gelu_kernel if approximate == "none" else gelu_tanh_kernel, x, out)
     return out, None
 
 
@@ -136,6 +131,5 @@ def gelu_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, approximate: str = "none"
 ) -> tuple[Array, ...]:
     gx = np.empty(x.shape, x.dtype)
-    kernel = gelu_gradient_kernel if approximate == "none" else gelu_tanh_gradient_kernel
-    each(kernel, flat(g), flat(x), gx.reshape(-1))
+    each(gelu_gradient_kernel if approximate == "none" else gelu_tanh_gradient_kernel, g, x, gx)
     return (gx,)

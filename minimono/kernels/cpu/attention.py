@@ -18,8 +18,6 @@ Shapes: `B` batch, `T` time (position), `H` heads, `D` channels of a head; a ban
 from `first` on, that look at the first `S` positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -123,7 +121,7 @@ def packed_attention_forward(
 def packed_attention_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, qkv: Array, visible: Array | None,
     is_causal: bool,
-) -> tuple[Array, ...]:  # fmt: skip
+) -> tuple[Array, ...]:
     B, T, _, H, D = qkv.shape
     scale = qkv.dtype.type(D**-0.5)
     gqkv = np.empty(qkv.shape, qkv.dtype)

@@ -157,7 +157,7 @@ def _say_once(why: str) -> None:
     print(
         f"minimono: compiled kernels are not kept, and are compiled anew in the next process "
         f"({why}). To keep them, set {OURS} to a folder of your own.", file=sys.stderr,
-    )  # fmt: skip
+    )
 
 
 def _digest(*parts: Any) -> str:

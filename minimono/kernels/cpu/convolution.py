@@ -8,8 +8,6 @@ convolutions, that is one long piece of memory, but for columns that come round 
 How this becomes convolutions: `both/convolution.py`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minimono.backend import Array

@@ -1,17 +1,15 @@
 """Dropout on the CPU, given which elements are kept."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.cpu.compiling import compiled
-from minimono.kernels.cpu.launch import flat
+from minimono.kernels.cpu.launch import each
 
 
 @compiled
-def dropped_kernel(x: Array, keep: Array, scale: float, out: Array) -> None:
+def dropped_kernel(x: Array, keep: Array, out: Array, scale: float) -> None:
     zero = x.dtype.type(0.0)
     for i in range(x.size):
         out[i] = x[i] * (scale if keep[i] else zero)
@@ -19,7 +17,7 @@ def dropped_kernel(x: Array, keep: Array, scale: float, out: Array) -> None:
 
 def dropped_forward(x: Array, keep: Array, scale: float) -> tuple[Array, Kept]:
     out = np.empty(x.shape, x.dtype)
-    dropped_kernel(flat(x), flat(keep), x.dtype.type(scale), out.reshape(-1))
+    each(dropped_kernel, x, keep, out, numbers=[x.dtype.type(scale)])
     return out, None
 
 

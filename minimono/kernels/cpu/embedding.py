@@ -1,7 +1,5 @@
 """The rows of an embedding on the CPU, and the scatter-add of their gradients."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

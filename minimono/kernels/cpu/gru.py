@@ -14,8 +14,6 @@ it would have to test each pair for overlap. A row is one sample, which the loop
 find in the cache.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -23,7 +21,7 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.cpu.compiling import compiled, inlined
-from minimono.kernels.cpu.launch import each, flat
+from minimono.kernels.cpu.launch import each
 from minimono.kernels.cpu.math import exp_nonpositive
 from minimono.kernels.parallel import in_parts
 
@@ -58,7 +56,7 @@ def gates_kernel(
 def gates_gradient_kernel(
     gmemory: Array, gupdate: Array, slope: float, memory: Array, reset: Array, update: Array,
     h: Array, gn: Array, gh: Array,
-) -> None:  # fmt: skip
+) -> None:
     """gn (B, N) is the gradient by x_n; those by x_r and x_z equal those by h_r and h_z."""
     zero, one = h.dtype.type(0.0), h.dtype.type(1.0)
     for b in range(len(h)):
@@ -95,7 +93,7 @@ def memory_and_update_forward(
 def memory_and_update_backward(
     needed: Needed, g: Array, out: Array, reset: Kept, from_input: Array | None,
     from_state: Array, slope: float,
-) -> tuple[Array | None, ...]:  # fmt: skip
+) -> tuple[Array | None, ...]:
     h = _thirds(from_state)
     B, _, N = h.shape
     g, out = np.ascontiguousarray(g).reshape(2, B, N), out.reshape(2, B, N)
@@ -105,7 +103,7 @@ def memory_and_update_backward(
         gates_gradient_kernel(
             g[0, part], g[1, part], slope, out[0, part], reset[part], out[1, part], h[part],
             gn[part], gh[part],
-        )  # fmt: skip
+        )
 
     in_parts(run, B, g.size)
     gx = None
@@ -135,7 +133,7 @@ def mixed_kernel(update: Array, memory: Array, state: Array, out: Array) -> None
 def mixed_gradient_kernel(
     g: Array, update: Array, memory: Array, state: Array, gupdate: Array, gmemory: Array,
     gstate: Array,
-) -> None:  # fmt: skip
+) -> None:
     one = g.dtype.type(1.0)
     for i in range(g.size):
         gupdate[i] = g[i] * (state[i] - memory[i])
@@ -147,7 +145,7 @@ def mixed_gradient_kernel(
 def new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
     out = np.empty(state.shape, update.dtype)
     memory = np.broadcast_to(memory, state.shape)  # it may come from elsewhere: from a tap
-    each(mixed_kernel, flat(update), flat(memory), flat(state), out.reshape(-1))
+    each(mixed_kernel, update, memory, state, out)
     return out, None
 
 
@@ -156,8 +154,5 @@ def new_state_backward(
 ) -> tuple[Array, ...]:
     gradients = [np.empty(state.shape, update.dtype) for _ in range(3)]
     memory = np.broadcast_to(memory, state.shape)
-    each(
-        mixed_gradient_kernel, flat(g), flat(update), flat(memory), flat(state),
-        *(a.reshape(-1) for a in gradients),
-    )  # fmt: skip
+    each(mixed_gradient_kernel, g, update, memory, state, *gradients)
     return tuple(gradients)

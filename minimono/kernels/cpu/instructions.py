@@ -4,8 +4,6 @@ Of a branch LLVM makes slow masked stores. It does so here too where b was loade
 that the result goes to: kernels have such a b one call further in.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]

@@ -1,13 +1,11 @@
-"""How a kernel gets its arrays: as rows, or as one row that is cut into parts."""
+"""How a kernel gets its arrays: as rows, or as one row, which several threads may share."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minimono.backend import Array
-from minimono.kernels.parallel import in_parts
+from minimono.kernels.parallel import in_parts, parts_for
 
 
 def rows_of(x: Array) -> Array:
@@ -20,7 +18,14 @@ def flat(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(-1)
 
 
-def each(kernel: Callable[..., None], *arrays: Array) -> None:
-    """Run a kernel over arrays (N,) of one size, large ones in parts."""
-    size = arrays[0].size
-    in_parts(lambda part: kernel(*(a[part] for a in arrays)), size, size)
+def each(kernel: Callable[..., None], *arrays: Array, numbers: Sequence[float] = ()) -> None:
+    """Run a kernel over the elements of arrays of one size, large ones in parts.
+
+    What it writes to has to be in one block of memory.
+    """
+    rows = [flat(a) for a in arrays]
+    size = rows[0].size
+    if parts_for(size, size) == 1:
+        kernel(*rows, *numbers)
+    else:
+        in_parts(lambda part: kernel(*(row[part] for row in rows), *numbers), size, size)

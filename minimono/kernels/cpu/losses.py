@@ -1,7 +1,5 @@
 """Mean cross-entropy on the CPU, forward and back."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

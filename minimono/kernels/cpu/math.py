@@ -11,8 +11,6 @@ The bound of `normal_below` grows because it has a factor exp(-x^2 / 2): the rou
 exponent is a relative error of the result. float32's rounding alone is 0.6e-7.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +42,7 @@ _ROUND = np.float32(1.5 * 2**23)  # a float32 of this size has no bits left for 
 _E0, _E1, _E2, _E3, _E4, _E5, _E6 = _in_float32(
     1.0000000005546066, 1.0000000363447457, 0.49999992075081934, 0.16666420072018812,
     0.04166822619107992, 0.00837482405671304, 0.0013836835637616263,
-)  # fmt: skip
+)
 
 
 def _exp_nonpositive_32(x: Any) -> Any:
@@ -77,7 +75,7 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = _in_float32(
     0.2144101475794969, 0.21393215942765892, 0.20382192336248453, 0.13895770879180827,
     0.22935031522587926, -0.16054186844960142, 0.3631043918033058, -0.2619334771424216,
     0.05889871906937169,
-)  # fmt: skip
+)
 
 _exp_inlined = inlined(_exp_nonpositive_32, **ONE_ROUNDING)
 

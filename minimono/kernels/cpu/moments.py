@@ -16,6 +16,8 @@ No digit is lost, because a tile's sums are taken about a centre near its mean:
   h <= 2 a that is three times as much, less than two bits.
 """
 
+import numpy as np
+
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.instructions import larger, multiply_add, smaller
@@ -45,7 +47,7 @@ def find_centre(z: Array, step: int, left: int, right: int, centre: Array) -> No
 def add_deviations(
     z: Array, i: int, step: int, rows: int, left: int, right: int,
     centre: Array, total: Array, squares: Array,
-) -> None:  # fmt: skip
+) -> None:
     """total += Σ (z - centre) and squares += Σ (z - centre)², over rows i, i + step, ..."""
     if rows == ROWS:
         z0, z1 = z[i, left:right], z[i + step, left:right]
@@ -121,9 +123,24 @@ def merge_tile(
 def merge_rows(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float,
     mean: Array, m2: Array,
-) -> None:  # fmt: skip
+) -> None:
     """`Moments.merge`, without its temporary arrays."""
     for j in range(mean.shape[0]):
         delta = mean_b[j] - mean_a[j]
         mean[j] = mean_a[j] + delta * share
         m2[j] = m2_a[j] + m2_b[j] + delta * delta * weight
+
+
+def merge(
+    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
+) -> tuple[Array, Array]:
+    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
+    mean, m2 = np.empty(mean_a.size), np.empty(mean_a.size)
+    merge_rows(*map(column, (mean_a, m2_a, mean_b, m2_b)), share, weight, mean, m2)
+    return mean.reshape(mean_a.shape), m2.reshape(mean_a.shape)
+
+
+def column(values: Array) -> Array:
+    """One axis, not locked: for the locked arrays of `Moments` Numba would compile anew."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()

@@ -3,8 +3,6 @@
 Means and scales are float64: squares of float32 may lie outside of float32.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -95,7 +93,7 @@ def layer_norm_forward(
 def layer_norm_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array, bias: Array,
     eps: float = 1e-5,
-) -> tuple[Array, ...]:  # fmt: skip
+) -> tuple[Array, ...]:
     rows, g, weight = rows_of(x), rows_of(g), flat(weight)
     mean, scale = kept
     gx = np.empty_like(rows)

@@ -5,8 +5,6 @@ a formula are worked out in float64 and rounded to the parameters' dtype once, b
 that a float32 loop works on eight values at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,9 +12,8 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
-from minimono.kernels.cpu.launch import flat
+from minimono.kernels.cpu.launch import each, flat
 from minimono.kernels.cpu.sums import total_of_squares
-from minimono.kernels.parallel import in_parts, parts_for
 
 # Loops of few arrays, over elements that the cache keeps from one to the next: for many LLVM would
 # not check that they do not overlap, and would take one value at a time.
@@ -28,7 +25,7 @@ def adam_kernel(
     p: Array, g: Array, m: Array, v: Array, new_p: Array, new_m: Array, new_v: Array,
     rate: float, beta1: float, beta2: float, eps: float, decay: float, l2: float,
     correction1: float, correction2: float,
-) -> None:  # fmt: skip
+) -> None:
     # What is the same for all i is worked out once:  p -= size m / (sqrt(v) shrink + e) + fade p.
     real = p.dtype.type
     b1, b2, rest1, rest2 = real(beta1), real(beta2), real(1.0 - beta1), real(1.0 - beta2)
@@ -57,7 +54,7 @@ def sgd_kernel(p: Array, g: Array, new_p: Array, rate: float, l2: float) -> None
 def sgd_momentum_kernel(
     p: Array, g: Array, b: Array, new_p: Array, new_b: Array,
     rate: float, l2: float, momentum: float,
-) -> None:  # fmt: skip
+) -> None:
     size, pull, keep = p.dtype.type(rate), p.dtype.type(l2), p.dtype.type(momentum)
     for i in range(p.size):
         bi = keep * b[i] + (g[i] + pull * p[i])
@@ -85,10 +82,6 @@ def update(
     arrays: the parameter, its gradient, its running arrays.
     """
     p, _, *running = arrays
-    new = [np.empty(p.size, p.dtype) for _ in (p, *running)]
-    rows = [*(array.ravel() for array in arrays), *new]
-    if parts_for(p.size, p.size) == 1:
-        kernel(*rows, *numbers)
-    else:
-        in_parts(lambda part: kernel(*(row[part] for row in rows), *numbers), p.size, p.size)
-    return [array.reshape(p.shape) for array in new]
+    new = [np.empty(p.shape, p.dtype) for _ in (p, *running)]
+    each(kernel, *arrays, *new, numbers=numbers)
+    return new

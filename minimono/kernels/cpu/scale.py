@@ -26,11 +26,12 @@ from minimono.kernels.cpu.moments import (
     ROWS,
     SAMPLES,
     add_deviations,
+    column,
     extend,
     find_centre,
-    merge_rows,
     merge_tile,
 )
+from minimono.kernels.cpu.moments import merge as merge
 from minimono.kernels.cpu.selection import (
     LANES,
     NOTHING,
@@ -76,7 +77,7 @@ def score_rows(
     centre: Array, rest: Array, m2: Array, low: Array, high: Array,
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
     phi: Array, counts: Array, flags: Array, top: Array, index: Array,
-) -> None:  # fmt: skip
+) -> None:
     """Everything about rows z, shape (b, n), of a batch of which `before` rows came before.
 
     Of neurons `start` to `stop`: all, if the highest of samples are asked for. An array without
@@ -127,7 +128,7 @@ def score_rows(
                         found = highest(
                             z[first + here], old_mean, denominator, lanes[here], limits,
                             top[first + here], index[first + here], values, columns, fold,
-                        )  # fmt: skip
+                        )
                         if flags.shape[0] and not count:
                             for c in range(found):  # of fewer than k, whose k-th is nan, all
                                 reached = not values[c] < top[first + here, k - 1]
@@ -135,7 +136,7 @@ def score_rows(
             merge_tile(
                 before + first, last - first, centre[left:right], rest[left:right],
                 m2[left:right], total, squares,
-            )  # fmt: skip
+            )
             if count:
                 tile = z[first:last, left:right]
                 settle_flags(tile, mean, divisor, threshold, bounds, left, above)
@@ -162,7 +163,7 @@ def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, b
     """phi of a batch, and whether all of the batch is finite."""
     phi, finite = np.empty(z.shape, _dtype(z)), True
     flat = phi.reshape(len(z), -1)  # (B, n)
-    mean, denominator = _column(mean), _column(denominator)
+    mean, denominator = column(mean), column(denominator)
 
     def of_block(rows: Array, out: Array) -> bool:
         return all(
@@ -170,7 +171,7 @@ def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, b
                 lambda part: scale_rows(rows[part], mean, denominator, out[part]),
                 len(rows), rows.size,
             )
-        )  # fmt: skip
+        )
 
     for rows, first in _blocks(z):
         finite &= of_block(rows, flat[first : first + len(rows)])
@@ -205,7 +206,7 @@ def score(
     few = k if k <= LANES else 0  # for more, lanes tell nothing
     top, index = np.empty((samples, few), dtype), np.empty((samples, few), np.int64)
     limits = limits_of(dtype)
-    old_mean, denominator = _column(mean), _column(denominator)
+    old_mean, denominator = column(mean), column(denominator)
 
     def of_block(rows: Array, first: int) -> None:
         here = slice(first, first + len(rows))
@@ -215,7 +216,7 @@ def score(
                 rows, first, part.start, part.stop, centre, rest, m2, low, high,
                 old_mean, denominator, threshold, limits,
                 phi[here], counts, flags[here], top[here], index[here],
-            )  # fmt: skip
+            )
 
         # No neuron's digits depend on others. The highest of a sample need all neurons at once.
         in_parts(run, neurons, 0 if few else rows.size)
@@ -255,17 +256,6 @@ def _sorted_top(
     return top, index
 
 
-def merge(
-    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
-) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
-    mean, m2 = np.empty(mean_a.size), np.empty(mean_a.size)
-    merge_rows(
-        _column(mean_a), _column(m2_a), _column(mean_b), _column(m2_b), share, weight, mean, m2
-    )
-    return mean.reshape(mean_a.shape), m2.reshape(mean_a.shape)
-
-
 def _dtype(z: Array) -> np.dtype[Any]:
     """What z is scored in: float32 or float64."""
     known = z.dtype.isnative and z.dtype.type in (np.float32, np.float64)
@@ -285,9 +275,3 @@ def _blocks(z: Array) -> Iterator[tuple[Array, int]]:
         rows = z[first : first + (SAMPLES if first else FIRST)]  # tiles, for the same digits
         yield np.ascontiguousarray(rows, _dtype(z)).reshape(len(rows), -1), first  # (b, n)
         first += len(rows)
-
-
-def _column(values: Array) -> Array:
-    """One axis, not locked: for the locked arrays of `Moments` Numba would compile anew."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return flat if flat.flags.writeable else flat.copy()

@@ -122,7 +122,7 @@ def kth_highest(lanes: Array, best: Array, fold: Array) -> Any:
 def highest(
     row: Array, mean: Array, denominator: Array, lanes: Array, limits: Limits,
     top: Array, index: Array, values: Array, columns: Array, fold: Array,
-) -> int:  # fmt: skip
+) -> int:
     """The k highest φ of a row, falling, of equal ones the first first; where fewer, nan and -1.
 
     top, index: (k,).   values, columns: for all that may be among them; returns how many.
@@ -197,7 +197,7 @@ def flag_row(row: Array, bounds: Array, left: int, flags: Array) -> None:
 def settle_flags(
     z: Array, mean: Array, denominator: Array, threshold: float, bounds: Array, left: int,
     flags: Array,
-) -> None:  # fmt: skip
+) -> None:
     """flags = φ >= threshold, of a tile z, for the neurons with an activation in doubt."""
     width, least = bounds[2, left:], bounds[3, left:]
     for j in range(mean.shape[0]):

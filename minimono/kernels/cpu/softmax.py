@@ -1,7 +1,5 @@
 """Softmax on the CPU, forward and back."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minimono.backend import Array

@@ -1,7 +1,5 @@
 """Sums along a row, which Numba turns into vector instructions, and sums over rows, in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,10 +1,8 @@
 """ReLU, leaky ReLU and GELU in CUDA, forward and back."""
 
-from __future__ import annotations
-
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
-from minimono.kernels.gpu.launch import Kernel, empty_like, for_each, one_block
+from minimono.kernels.gpu.launch import Kernel, each, empty_like
 
 # ---- ReLU: max(x, 0), nan stays nan ------------------------------------------------------------
 
@@ -24,25 +22,25 @@ extern "C" __global__ void relu_gradient(
 
 def relu_forward(x: Array) -> tuple[Array, Kept]:
     out = empty_like(x)
-    relu_kernel(x.dtype, *for_each(x.size), one_block(x), out, x.size)
+    each(relu_kernel, x, out)
     return out, None
 
 
 def relu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) -> tuple[Array, ...]:
     gx = empty_like(x)
-    relu_gradient_kernel(x.dtype, *for_each(x.size), one_block(g), one_block(out), gx, x.size)
+    each(relu_gradient_kernel, g, out, gx)
     return (gx,)
 
 
 leaky_relu_kernel = Kernel(r"""
-extern "C" __global__ void leaky_relu(const real *x, double slope, real *out, long long size) {
+extern "C" __global__ void leaky_relu(const real *x, real *out, double slope, long long size) {
     EACH_ELEMENT(i, size) out[i] = x[i] > 0 ? x[i] : (real)slope * x[i];
 }
 """)
 
 leaky_relu_gradient_kernel = Kernel(r"""
 extern "C" __global__ void leaky_relu_gradient(
-    const real *g, const real *x, double slope, real *gx, long long size) {
+    const real *g, const real *x, real *gx, double slope, long long size) {
     EACH_ELEMENT(i, size) gx[i] = x[i] > 0 ? g[i] : (real)slope * g[i];
 }
 """)
@@ -50,7 +48,7 @@ extern "C" __global__ void leaky_relu_gradient(
 
 def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> tuple[Array, Kept]:
     out = empty_like(x)
-    leaky_relu_kernel(x.dtype, *for_each(x.size), one_block(x), negative_slope, out, x.size)
+    each(leaky_relu_kernel, x, out, numbers=[negative_slope])
     return out, None
 
 
@@ -58,9 +56,7 @@ def leaky_relu_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, negative_slope: float = 0.01
 ) -> tuple[Array, ...]:
     gx = empty_like(x)
-    leaky_relu_gradient_kernel(
-        x.dtype, *for_each(x.size), one_block(g), one_block(x), negative_slope, gx, x.size
-    )
+    each(leaky_relu_gradient_kernel, g, x, gx, numbers=[negative_slope])
     return (gx,)
 
 
@@ -119,8 +115,7 @@ def gelu_forward(x: Array, approximate: str = "none") -> tuple[Array, Kept]:
     if approximate not in ("none", "tanh"):
         raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
     out = empty_like(x)
-    kernel = gelu_kernel if approximate == "none" else gelu_tanh_kernel
-    kernel(x.dtype, *for_each(x.size), one_block(x), out, x.size)
+    each(gelu_kernel if approximate == "none" else gelu_tanh_kernel, x, out)
     return out, None
 
 
@@ -128,6 +123,5 @@ def gelu_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, approximate: str = "none"
 ) -> tuple[Array, ...]:
     gx = empty_like(x)
-    kernel = gelu_gradient_kernel if approximate == "none" else gelu_tanh_gradient_kernel
-    kernel(x.dtype, *for_each(x.size), one_block(g), one_block(x), gx, x.size)
+    each(gelu_gradient_kernel if approximate == "none" else gelu_tanh_gradient_kernel, g, x, gx)
     return (gx,)

@@ -17,8 +17,6 @@ has TILE queries (or keys) of one head; thread (x, y) has rows y, y + 8, ... and
 and so on.
 """
 
-from __future__ import annotations
-
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
 from minimono.kernels.gpu.launch import Kernel, for_each, one_block
@@ -268,14 +266,14 @@ def packed_attention_forward(
     attention_kernel(
         qkv.dtype, (-(-T // tile), B * H), (8, 8), one_block(qkv), _block_or_none(visible),
         is_causal, D**-0.5, out, log_sum, T, H, D=D, TILE=tile,
-    )  # fmt: skip
+    )
     return out, log_sum
 
 
 def packed_attention_backward(
     needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, visible: Array | None,
     is_causal: bool,
-) -> tuple[Array, ...]:  # fmt: skip
+) -> tuple[Array, ...]:
     B, T, _, H, D = qkv.shape
     xp, tile = array_module(qkv), tile_for(D, qkv.dtype.itemsize)
     g, qkv, visible = one_block(g), one_block(qkv), _block_or_none(visible)
@@ -283,12 +281,12 @@ def packed_attention_backward(
     attention_delta_kernel(
         qkv.dtype, *for_each(delta.size), g, one_block(out), delta, T, H, delta.size, D=D,
         TILE=tile,
-    )  # fmt: skip
+    )
     for kernel in (attention_query_gradient_kernel, attention_key_gradient_kernel):
         kernel(
             qkv.dtype, (-(-T // tile), B * H), (8, 8), g, qkv, visible, is_causal, D**-0.5, log_sum,
             delta, gqkv, T, H, D=D, TILE=tile,
-        )  # fmt: skip
+        )
     return (gqkv,)
 
 

@@ -5,8 +5,6 @@ Going back, each pixel adds up the windows that hold it, so no two threads write
 How this becomes convolutions: `both/convolution.py`.
 """
 
-from __future__ import annotations
-
 from minimono.backend import Array, array_module
 from minimono.kernels.both.convolution import Convolution, Pair
 from minimono.kernels.gpu.launch import Kernel, for_each, one_block
@@ -58,7 +56,7 @@ def windows(x: Array, size: Pair, stride: Pair, padding: Pair, grid: Pair) -> Ar
     windows_kernel(
         x.dtype, *for_each(patches.size), one_block(x), patches, *x.shape, *size, *stride,
         *padding, *grid,
-    )  # fmt: skip
+    )
     # (C, *size, G, y, x) -> (C K, G y x)
     return patches.reshape(C * size[0] * size[1], G * grid[0] * grid[1])
 
@@ -70,7 +68,7 @@ def add_windows(
     add_windows_kernel(
         patches.dtype, *for_each(images.size), one_block(patches), images, *shape, *size, *stride,
         *padding, *grid,
-    )  # fmt: skip
+    )
     return images
 
 

@@ -5,8 +5,6 @@ target[row] += sum of values[i] over i with ids[i] = row, in the order of i. The
 row, which finds its ids by halving.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from minimono.backend import Array, array_module
@@ -44,7 +42,7 @@ def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
     scatter_add_kernel(
         target.dtype, *for_rows(len(target), values.shape[1]), ids[order], order, values, target,
         len(ids), values.shape[1],
-    )  # fmt: skip
+    )
 
 
 def scatter_add(target: Array, index: Any, values: Array) -> None:

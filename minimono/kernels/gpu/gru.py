@@ -3,13 +3,11 @@
 An element n of N in sample b has its terms r, z, n at b 3N + n, + N, + 2N.
 """
 
-from __future__ import annotations
-
 import math
 
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
-from minimono.kernels.gpu.launch import Kernel, for_each, one_block
+from minimono.kernels.gpu.launch import Kernel, each, empty_like, for_each, one_block
 
 # ---- gates: R, Z = sigmoid(x + h), M = leaky_relu(x_n + R h_n) ---------------------------------
 # x (B, 3, N) or a null pointer; h (B, 3, N); out (2, B, N) is M and Z; reset (B, N).
@@ -64,21 +62,20 @@ def memory_and_update_forward(
     gates_kernel(
         from_state.dtype, *for_each(reset.size), x, one_block(from_state), slope, out, reset, B,
         length,
-    )  # fmt: skip
+    )
     return out, reset
 
 
 def memory_and_update_backward(
     needed: Needed, g: Array, out: Array, reset: Kept, from_input: Array | None,
     from_state: Array, slope: float,
-) -> tuple[Array | None, ...]:  # fmt: skip
-    xp, B = array_module(from_state), len(from_state)
-    gh = xp.empty(from_state.shape, from_state.dtype)
-    gx = xp.empty(from_state.shape, from_state.dtype) if needed[0] else None
+) -> tuple[Array | None, ...]:
+    B = len(from_state)
+    gh, gx = empty_like(from_state), empty_like(from_state) if needed[0] else None
     gates_gradient_kernel(
         from_state.dtype, *for_each(reset.size), one_block(g), one_block(out), reset,
         one_block(from_state), slope, gx, gh, B, math.prod(from_state.shape[1:]) // 3,
-    )  # fmt: skip
+    )
     return gx, gh
 
 
@@ -105,24 +102,16 @@ extern "C" __global__ void mixed_gradient(
 
 
 def new_state_forward(update: Array, memory: Array, state: Array) -> tuple[Array, Kept]:
-    xp = array_module(state)
-    out = xp.empty(state.shape, state.dtype)
-    memory = xp.broadcast_to(memory, state.shape)  # it may come from elsewhere: from a tap
-    mixed_kernel(
-        state.dtype, *for_each(state.size), one_block(update), one_block(memory), one_block(state),
-        out, state.size,
-    )  # fmt: skip
+    out = empty_like(state)
+    memory = array_module(memory).broadcast_to(memory, state.shape)  # it may come from a tap
+    each(mixed_kernel, update, memory, state, out)
     return out, None
 
 
 def new_state_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, update: Array, memory: Array, state: Array
 ) -> tuple[Array, ...]:
-    xp = array_module(state)
-    memory = xp.broadcast_to(memory, state.shape)
-    gupdate, gmemory, gstate = (xp.empty(state.shape, state.dtype) for _ in range(3))
-    mixed_gradient_kernel(
-        state.dtype, *for_each(state.size), one_block(g), one_block(update), one_block(memory),
-        one_block(state), gupdate, gmemory, gstate, state.size,
-    )  # fmt: skip
-    return gupdate, gmemory, gstate
+    gradients = [empty_like(state) for _ in range(3)]
+    memory = array_module(memory).broadcast_to(memory, state.shape)
+    each(mixed_gradient_kernel, g, update, memory, state, *gradients)
+    return tuple(gradients)

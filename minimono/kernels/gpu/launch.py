@@ -10,6 +10,7 @@ equal bits: no kernel uses atomic additions, and who adds what depends on shapes
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -59,7 +60,7 @@ __device__ real block_max(real value) {
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 SCALARS: dict[str, Any] = {
     "long long": np.int64, "int": np.int32, "bool": np.bool_, "double": np.float64,
-}  # fmt: skip
+}
 
 _HEAD = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\) \{')
 
@@ -98,7 +99,7 @@ class Kernel:
     def __call__(
         self, dtype: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any,
         **constants: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if len(arguments) != len(self.parameters):
             raise TypeError(
                 f"{self.name}: got {len(arguments)} arguments, expected {len(self.parameters)}: "
@@ -146,6 +147,21 @@ def for_rows(rows: int, length: int) -> tuple[tuple[int], tuple[int]]:
     while threads < LARGEST_BLOCK and threads * 4 < length:
         threads *= 2
     return (rows,), (threads,)
+
+
+def each(kernel: Kernel, *arrays: Array, numbers: Sequence[float] = ()) -> None:
+    """Launch a kernel over the elements of arrays of one size, which it gets last.
+
+    What it writes to has to be in one block of memory.
+    """
+    size = arrays[0].size
+    kernel(arrays[0].dtype, *for_each(size), *map(one_block, arrays), *numbers, size)
+
+
+def each_row(kernel: Kernel, rows: Array, *arguments: Any) -> None:
+    """Launch a kernel with a block for each row (N, C); it gets C last."""
+    blocks = (one_block(a) if hasattr(a, "flags") else a for a in (rows, *arguments))
+    kernel(rows.dtype, *for_rows(*rows.shape), *blocks, rows.shape[1])
 
 
 def one_block(array: Array) -> Array:

@@ -4,11 +4,9 @@ Only L is kept, one number for each row; probabilities are made again from it: e
 Backward: (exp(logit - L) - [j is the target]) g / N. logits (N, C), targets, L, losses (N,).
 """
 
-from __future__ import annotations
-
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
-from minimono.kernels.gpu.launch import Kernel, empty_like, for_rows, one_block
+from minimono.kernels.gpu.launch import Kernel, each_row, empty_like
 
 cross_entropy_kernel = Kernel(r"""
 extern "C" __global__ void cross_entropy(
@@ -31,7 +29,7 @@ extern "C" __global__ void cross_entropy(
 
 cross_entropy_gradient_kernel = Kernel(r"""
 extern "C" __global__ void cross_entropy_gradient(
-    const real *g, const real *logits, const long long *targets, const double *log_sum,
+    const real *logits, const long long *targets, const double *log_sum, const real *g,
     real *gradient, long long channels) {
     logits += blockIdx.x * channels, gradient += blockIdx.x * channels;
     real scale = g[0] / gridDim.x;
@@ -47,12 +45,8 @@ extern "C" __global__ void cross_entropy_gradient(
 
 def mean_cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Kept]:
     xp = array_module(logits)
-    rows, channels = logits.shape
-    log_sum, losses = xp.empty(rows), xp.empty(rows)
-    cross_entropy_kernel(
-        logits.dtype, *for_rows(rows, channels), one_block(logits), one_block(targets), log_sum,
-        losses, channels,
-    )  # fmt: skip
+    log_sum, losses = xp.empty(len(logits)), xp.empty(len(logits))
+    each_row(cross_entropy_kernel, logits, targets, log_sum, losses)
     return xp.asarray(losses.mean(), dtype=logits.dtype), log_sum
 
 
@@ -60,9 +54,5 @@ def mean_cross_entropy_backward(
     needed: Needed, g: Array, out: Array, log_sum: Kept, logits: Array, targets: Array
 ) -> tuple[Array, ...]:
     gradient = empty_like(logits)
-    rows, channels = logits.shape
-    cross_entropy_gradient_kernel(
-        logits.dtype, *for_rows(rows, channels), g, one_block(logits), one_block(targets), log_sum,
-        gradient, channels,
-    )  # fmt: skip
+    each_row(cross_entropy_gradient_kernel, logits, targets, log_sum, g, gradient)
     return (gradient,)

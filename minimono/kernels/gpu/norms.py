@@ -5,12 +5,10 @@ block for each row. Where squares of float64 would, all is divided by a power of
 row's largest or the root of eps.
 """
 
-from __future__ import annotations
-
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
 from minimono.kernels.both.norms import check_layer_norm
-from minimono.kernels.gpu.launch import Kernel, empty_like, for_rows, one_block, rows_of
+from minimono.kernels.gpu.launch import Kernel, each_row, empty_like, rows_of
 from minimono.sums import total
 
 layer_norm_kernel = Kernel(r"""
@@ -99,26 +97,21 @@ def layer_norm_forward(
     check_layer_norm(x, eps, weight=weight, bias=bias)
     xp, rows = array_module(x, weight, bias), rows_of(x)
     out, mean, scale = empty_like(rows), xp.empty(len(rows)), xp.empty(len(rows))
-    layer_norm_kernel(
-        x.dtype, *for_rows(*rows.shape), rows, one_block(weight), one_block(bias), eps, out, mean,
-        scale, rows.shape[1],
-    )  # fmt: skip
+    each_row(layer_norm_kernel, rows, weight, bias, eps, out, mean, scale)
     return out.reshape(x.shape), (mean, scale)
 
 
 def layer_norm_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array, bias: Array,
     eps: float = 1e-5,
-) -> tuple[Array | None, ...]:  # fmt: skip
+) -> tuple[Array | None, ...]:
     mean, scale = kept
     rows, g = rows_of(x), rows_of(g)
     n, channels = rows.shape
     gx = gweight = gbias = None
     if needed[0]:
         gx = empty_like(rows)
-        layer_norm_gradient_kernel(
-            x.dtype, *for_rows(n, channels), g, rows, one_block(weight), mean, scale, gx, channels
-        )
+        each_row(layer_norm_gradient_kernel, g, rows, weight, mean, scale, gx)
         gx = gx.reshape(x.shape)
     if needed[1] or needed[2]:
         parts = -(-n // ROWS_OF_PART)
@@ -126,6 +119,6 @@ def layer_norm_backward(
         layer_norm_parameters_kernel(
             x.dtype, (-(-channels // 32), parts), (32, 8), g, rows, mean, scale, sums, n, channels,
             ROWS_OF_PART,
-        )  # fmt: skip
+        )
         gweight, gbias = total(sums, axis=0).astype(x.dtype)  # (parts, 2, C) -> (2, C)
     return gx, gweight, gbias

@@ -4,12 +4,10 @@ The names and signatures of `cpu/optim.py`. The numbers of a formula are worked 
 rounded to the parameters' dtype, so that float32 parameters are updated in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu.launch import Kernel, for_each, one_block
+from minimono.kernels.gpu.launch import Kernel, each, empty_like, for_each, one_block
 
 # g' = g + l2 p    m = beta1 m + (1 - beta1) g'    v = beta2 v + (1 - beta2) g'^2
 # p -= rate (m / correction1 / (sqrt(v / correction2) + eps) + decay p)
@@ -84,6 +82,6 @@ def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) ->
     arrays: the parameter, its gradient, its running arrays.
     """
     p, _, *running = arrays
-    new = [array_module(p).empty(p.shape, p.dtype) for _ in (p, *running)]
-    kernel(p.dtype, *for_each(p.size), *map(one_block, arrays), *new, *numbers, p.size)
+    new = [empty_like(p) for _ in (p, *running)]
+    each(kernel, *arrays, *new, numbers=numbers)
     return new

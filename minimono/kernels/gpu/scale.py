@@ -19,49 +19,16 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array, array_module
-from minimono.kernels.gpu.launch import Kernel, for_each, for_rows, one_block
-
-# ---- what belongs to a neuron ------------------------------------------------------------------
-
-# Chan, Golub and LeVeque (1979). A count of 0 stands for no samples.
-COLUMN = r"""
-struct Column { double count, mean, m2; real low, high; long long above; };
-
-__device__ Column no_samples() { return {0.0, 0.0, 0.0, INFINITE, -INFINITE, 0}; }
-
-__device__ real smaller(real a, real b) { return b < a || b != b ? b : a; }  // nan stays
-__device__ real larger(real a, real b) { return b > a || b != b ? b : a; }
-
-__device__ void merge(Column &a, const Column &b) {
-    if (b.count == 0.0) return;
-    double delta = b.mean - a.mean, share = b.count / (a.count + b.count);
-    a.mean += delta * share;
-    a.m2 += b.m2 + delta * delta * (a.count * share);
-    a.count += b.count;
-    a.low = smaller(a.low, b.low), a.high = larger(a.high, b.high), a.above += b.above;
-}
-
-// Merge what the eight threads of a column have, in their order; the first has the result.
-__device__ void merge_threads(Column &mine) {
-    __shared__ Column all[8][32];
-    all[threadIdx.y][threadIdx.x] = mine;
-    __syncthreads();
-    if (threadIdx.y == 0)
-        for (int y = 1; y < 8; y++) merge(mine, all[y][threadIdx.x]);
-}
-
-// (z - mean)^2 / denominator, rounded once; the square is not formed, so it cannot overflow.
-__device__ real scale_of(real z, double mean, double denominator) {
-    double deviation = z - mean;
-    return deviation / denominator * deviation;
-}
-"""
+from minimono.kernels.gpu.launch import Kernel, one_block
+from minimono.kernels.gpu.moments import COLUMN
+from minimono.kernels.gpu.moments import merge as merge
+from minimono.kernels.gpu.selection import SCALE_OF, down_the_rows, flags_of_highest, highest
 
 # 32 columns and one part of the rows for a block; thread (x, y) has rows y, y + 8, ... of column x.
 # Results of a part: means, m2s, lows, highs, counts (parts, n). lows and highs, counts, phi may be
 # null; without counts and phi, old_mean and denominator may be too.
 
-columns_kernel = Kernel(COLUMN + r"""
+columns_kernel = Kernel(COLUMN + SCALE_OF + r"""
 extern "C" __global__ void columns(
     const real *z, const double *old_mean, const double *denominator, double threshold,
     double *means, double *m2s, real *lows, real *highs, long long *counts, real *phi,
@@ -131,6 +98,17 @@ extern "C" __global__ void finish_columns(
 }
 """)
 
+scale_kernel = Kernel(SCALE_OF + r"""
+extern "C" __global__ void scale(
+    const real *z, const double *mean, const double *denominator, real *phi, long long samples,
+    long long neurons) {
+    long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= neurons) return;
+    for (long long i = blockIdx.y; i < samples; i += gridDim.y)
+        phi[i * neurons + j] = scale_of(z[i * neurons + j], mean[j], denominator[j]);
+}
+""")
+
 ROWS_OF_PART, MOST_PARTS = 64, 64  # rows of a part at least, parts at most (our choice)
 
 
@@ -173,22 +151,17 @@ def score(
     columns_kernel(
         flat.dtype, (tiles, parts), (32, 8), flat, *(columns or (None, None)), threshold,
         *of_part.values(), phi, samples, neurons, rows,
-    )  # fmt: skip
+    )
     finish_columns_kernel(
         flat.dtype, (tiles,), (32, 8), flat, *of_part.values(), *whole.values(), samples, neurons,
         rows, parts,
-    )  # fmt: skip
+    )
     found = {name: a.reshape(z.shape[1:]) for name, a in whole.items() if a is not None}
     found["phi"] = None if phi is None else phi.reshape(z.shape)
     if k and columns is not None:
-        found["top"] = xp.empty((samples, k), flat.dtype)
-        found["top_index"] = xp.empty((samples, k), np.int64)
-        highest_kernel(
-            flat.dtype, *for_rows(samples, neurons), flat, *columns, found["top"],
-            found["top_index"], neurons, k,
-        )  # fmt: skip
+        found["top"], found["top_index"] = highest(flat, *columns, k)
         if flag:
-            found["flags"] = _flags(flat, *columns, found["top"]).reshape(z.shape)
+            found["flags"] = flags_of_highest(flat, *columns, found["top"]).reshape(z.shape)
     return found
 
 
@@ -204,148 +177,13 @@ def _results(
     }
 
 
-# ---- the highest φ of each sample --------------------------------------------------------------
-# A block for each sample. Every thread knows the best of its neurons; k times the best of the block
-# is taken, and its owner looks for its next one.
-
-highest_kernel = Kernel(COLUMN + r"""
-struct Best { real phi; long long j; };  // j < 0: none
-
-__device__ bool is_before(Best a, Best b) {
-    return a.j >= 0 && (b.j < 0 || a.phi > b.phi || (a.phi == b.phi && a.j < b.j));
-}
-
-// The best of this thread's neurons that comes after `last`.
-__device__ Best best_after(Best last, const real *row, const double *mean,
-                           const double *denominator, long long neurons) {
-    Best best = {0, -1};
-    for (long long j = threadIdx.x; j < neurons; j += blockDim.x) {
-        double deviation = row[j] - mean[j], bound = (double)best.phi * denominator[j];
-        // Without a division: certainly less than the best (its place is behind it anyway).
-        if (bound > 1e-290 && deviation * deviation * 1.000001 < bound) continue;
-        Best here = {scale_of(row[j], mean[j], denominator[j]), j};
-        if (here.phi == here.phi && is_before(here, best) && (last.j < 0 || is_before(last, here)))
-            best = here;
-    }
-    return best;
-}
-
-__device__ Best block_best(Best mine) {
-    __shared__ Best of_warp[32];
-    for (int step = 16; step > 0; step /= 2) {
-        Best other;
-        other.phi = __shfl_down_sync(0xffffffff, mine.phi, step);
-        other.j = __shfl_down_sync(0xffffffff, mine.j, step);
-        if (is_before(other, mine)) mine = other;
-    }
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = mine;
-    __syncthreads();
-    Best best = of_warp[0];
-    for (int warp = 1; warp < blockDim.x / 32; warp++)
-        if (is_before(of_warp[warp], best)) best = of_warp[warp];
-    return best;
-}
-
-extern "C" __global__ void highest(
-    const real *z, const double *mean, const double *denominator, real *top, long long *index,
-    long long neurons, long long k) {
-    const real *row = z + blockIdx.x * neurons;
-    Best mine = best_after({0, -1}, row, mean, denominator, neurons);
-    for (long long rank = 0; rank < k; rank++) {
-        Best best = block_best(mine);
-        if (threadIdx.x == 0) {
-            top[blockIdx.x * k + rank] = best.j < 0 ? UNDEFINED : best.phi;
-            index[blockIdx.x * k + rank] = best.j;
-        }
-        if (best.j >= 0 && best.j == mine.j)
-            mine = best_after(best, row, mean, denominator, neurons);
-    }
-}
-""")
-
-# flags (B, n): φ is at least the k-th highest of its sample, or is a number where there are fewer.
-
-flag_kernel = Kernel(COLUMN + r"""
-extern "C" __global__ void flag(
-    const real *z, const double *mean, const double *denominator, const real *top, bool *flags,
-    long long samples, long long neurons, long long k) {
-    long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= neurons) return;
-    for (long long i = blockIdx.y; i < samples; i += gridDim.y) {
-        real phi = scale_of(z[i * neurons + j], mean[j], denominator[j]);
-        real kth = top[i * k + k - 1];
-        flags[i * neurons + j] = kth == kth ? phi >= kth : phi == phi;
-    }
-}
-""")
-
-
-def _flags(z: Array, mean: Array, denominator: Array, top: Array) -> Array:
-    """`select_top_k`, ties included, from each sample's k highest: booleans (B, n)."""
-    flagged = array_module(z).empty(z.shape, bool)
-    flag_kernel(
-        z.dtype, *_over(*z.shape), z, mean, denominator, top, flagged, *z.shape, top.shape[1]
-    )
-    return flagged
-
-
-# ---- φ -----------------------------------------------------------------------------------------
-
-scale_kernel = Kernel(COLUMN + r"""
-extern "C" __global__ void scale(
-    const real *z, const double *mean, const double *denominator, real *phi, long long samples,
-    long long neurons) {
-    long long j = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= neurons) return;
-    for (long long i = blockIdx.y; i < samples; i += gridDim.y)
-        phi[i * neurons + j] = scale_of(z[i * neurons + j], mean[j], denominator[j]);
-}
-""")
-
-
 def scale(z: Array, mean: Array, denominator: Array) -> Array:
     """phi of a batch, shape (B, *neurons), given mean and denominator, shape neurons, float64."""
     flat = one_block(z).reshape(len(z), -1)  # (B, n)
     phi = array_module(z).empty(flat.shape, flat.dtype)
-    scale_kernel(
-        z.dtype, *_over(*flat.shape), flat, _column(mean), _column(denominator), phi, *flat.shape
-    )
+    columns = _column(mean), _column(denominator)
+    scale_kernel(z.dtype, *down_the_rows(*flat.shape), flat, *columns, phi, *flat.shape)
     return phi.reshape(z.shape)
-
-
-# ---- merging two histories ---------------------------------------------------------------------
-# mean = mean_a + delta b / (a + b), m2 = m2_a + m2_b + delta^2 a b / (a + b), delta of the means.
-
-merge_kernel = Kernel(r"""
-extern "C" __global__ void merge(
-    const double *mean_a, const double *m2_a, const double *mean_b, const double *m2_b,
-    double share, double weight, double *mean, double *m2, long long size) {
-    EACH_ELEMENT(i, size) {
-        double delta = mean_b[i] - mean_a[i];
-        mean[i] = mean_a[i] + delta * share;
-        m2[i] = m2_a[i] + m2_b[i] + delta * delta * weight;
-    }
-}
-""")
-
-
-def merge(
-    mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
-) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
-    xp = array_module(mean_a, mean_b)
-    mean, m2 = xp.empty(mean_a.shape), xp.empty(mean_a.shape)
-    merge_kernel(
-        np.float64, *for_each(mean.size), one_block(mean_a), one_block(m2_a), one_block(mean_b),
-        one_block(m2_b), share, weight, mean, m2, mean.size,
-    )  # fmt: skip
-    return mean, m2
-
-
-def _over(samples: int, neurons: int) -> tuple[tuple[int, int], tuple[int]]:
-    """Blocks and threads for kernels with a thread for each neuron, that go down the rows."""
-    return (-(-neurons // 256), min(samples, 1024)), (256,)
 
 
 def _column(values: Array) -> Array:

@@ -3,11 +3,9 @@
 x, out, g, gx (N, C); a block for each row.
 """
 
-from __future__ import annotations
-
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
-from minimono.kernels.gpu.launch import Kernel, empty_like, for_rows, rows_of
+from minimono.kernels.gpu.launch import Kernel, each_row, empty_like, rows_of
 
 softmax_kernel = Kernel(r"""
 extern "C" __global__ void softmax(const real *x, real *out, long long channels) {
@@ -39,7 +37,7 @@ def softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Kept]:
     last = xp.moveaxis(xp.atleast_1d(x), axis, -1)
     rows = rows_of(last)
     out = empty_like(rows)
-    softmax_kernel(x.dtype, *for_rows(*rows.shape), rows, out, rows.shape[1])
+    each_row(softmax_kernel, rows, out)
     return xp.moveaxis(out.reshape(last.shape), -1, axis).reshape(x.shape), None
 
 
@@ -50,6 +48,5 @@ def softmax_backward(
     last = xp.moveaxis(xp.atleast_1d(out), axis, -1)
     rows = rows_of(last)
     gx = empty_like(rows)
-    g = rows_of(xp.moveaxis(xp.atleast_1d(g), axis, -1))
-    softmax_gradient_kernel(x.dtype, *for_rows(*rows.shape), g, rows, gx, rows.shape[1])
+    each_row(softmax_gradient_kernel, rows_of(xp.moveaxis(xp.atleast_1d(g), axis, -1)), rows, gx)
     return (xp.moveaxis(gx.reshape(last.shape), -1, axis).reshape(x.shape),)
