@@ -15,7 +15,7 @@ def rows_of(x: Array) -> Array:
 
 def flat(x: Array) -> Array:
     """(...) -> (N,), in one block of memory."""
-    return np.ascontiguousarray(x).reshape(-1)
+    return x.ravel()
 
 
 def each(kernel: Callable[..., None], *arrays: Array, numbers: Sequence[float] = ()) -> None:
@@ -23,7 +23,7 @@ def each(kernel: Callable[..., None], *arrays: Array, numbers: Sequence[float] =
 
     What it writes to has to be in one block of memory.
     """
-    rows = [flat(a) for a in arrays]
+    rows = [a.ravel() for a in arrays]
     size = rows[0].size
     if parts_for(size, size) == 1:
         kernel(*rows, *numbers)
