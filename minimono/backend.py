@@ -22,7 +22,7 @@ _cupy: ModuleType | None = None  # imported on first need: `import cupy` takes a
 
 
 def is_available() -> bool:
-    """Whether a GPU can be used. (CuPy imports without one, so importing it proves nothing.)"""
+    """Return whether a GPU can be used. CuPy can be imported without one, so it is asked."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:
@@ -31,7 +31,7 @@ def is_available() -> bool:
 
 
 def cupy() -> ModuleType:
-    """The CuPy module, or an error that says what is missing."""
+    """Return the CuPy module, or raise an error that says what is missing."""
     global _cupy
     if _cupy is None:
         module = required(
@@ -48,7 +48,7 @@ def cupy() -> ModuleType:
 
 
 def device_of(array: Array) -> Device:
-    """Where an array lives: "cpu" or "cuda".
+    """Return where an array lives: "cpu" or "cuda".
 
     >>> device_of(np.zeros(3))
     'cpu'
@@ -60,7 +60,7 @@ def device_of(array: Array) -> Device:
 
 
 def array_module(*arrays: Array) -> ModuleType:
-    """The library, `numpy` or `cupy`, that owns these arrays; Python numbers go with either.
+    """Return the library, `numpy` or `cupy`, that owns these arrays; Python numbers go with either.
 
     >>> array_module(np.zeros(3), 2.0).__name__
     'numpy'
@@ -78,7 +78,7 @@ def array_module(*arrays: Array) -> ModuleType:
 
 
 def to_device(array: Array, device: str | None) -> Array:
-    """The array on `device`; `None` leaves it where it is. Copies only if it has to move."""
+    """Return the array on `device`, copied only if it has to move; `None` leaves it where it is."""
     if device is None:
         return array
     if device == "cuda":
@@ -89,14 +89,14 @@ def to_device(array: Array, device: str | None) -> Array:
 
 
 def to_host(array: Array) -> Array:
-    """The array in the computer's own memory, as NumPy's."""
+    """Return the array in the computer's own memory, as NumPy's."""
     if device_of(array) == "cuda":
         return array.get()
     return np.asarray(array)
 
 
 def as_array(data: Any) -> Array:
-    """Lists, numbers and arrays as an array; an array stays itself, on its device.
+    """Return lists, numbers and arrays as an array; an array stays itself, on its device.
 
     Raises TypeError for a masked array: its mask would be lost.
     """
@@ -108,7 +108,7 @@ def as_array(data: Any) -> Array:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is of real numbers that both devices and all kernels know."""
+    """Return whether a dtype is of real numbers that both devices and all kernels know."""
     return dtype.kind in "fiub" and dtype.itemsize <= 8
 
 
@@ -116,9 +116,10 @@ _erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)
 
 
 def erfc(x: Array) -> Array:
-    """The complementary error function, element by element: exact but for the last digit, slow.
+    """Return the complementary error function of each element, exact but for the last digit.
 
-    NumPy has none, so this calls the C library's through Python; GELU's kernel is the fast way.
+    NumPy has none, so this calls the C library's through Python, which is slow; GELU's kernel is
+    the fast way.
     """
     if device_of(x) == "cuda":
         return importlib.import_module("cupyx.scipy.special").erfc(x)

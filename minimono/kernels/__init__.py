@@ -28,7 +28,7 @@ _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True
 
 
 def enabled() -> bool:
-    """Whether running versions may be used (True unless inside `reference()`)."""
+    """Return whether running versions may be used (True unless inside `reference()`)."""
     return _enabled.get()
 
 

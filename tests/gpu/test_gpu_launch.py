@@ -153,11 +153,11 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
 def test_arguments_that_do_not_fit_are_refused(launched: list[str]) -> None:
     x = np.ones((3, 4), np.float32)
     threads = launch.for_each(12)
-    with pytest.raises(TypeError, match=r"relu: got 2 arguments, expected 3: const real \*x, real"):
+    with pytest.raises(TypeError, match=r"relu: arguments are 2, expected 3: const real \*x, real"):
         activations.relu_kernel(np.float32, *threads, x, 12)
-    with pytest.raises(TypeError, match=r"relu: real \*out got float64 \(3, 4\), expected float32"):
+    with pytest.raises(TypeError, match=r"relu: real \*out has float64 \(3, 4\), expected float32"):
         activations.relu_kernel(np.float32, *threads, x, x.astype(float), 12)
-    with pytest.raises(TypeError, match=r"relu: const real \*x got float32 \(4, 3\) with gaps"):
+    with pytest.raises(TypeError, match=r"relu: const real \*x has float32 \(4, 3\) with gaps"):
         activations.relu_kernel(np.float32, *threads, x.T, x, 12)
     assert not launched
 

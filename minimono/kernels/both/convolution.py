@@ -26,7 +26,7 @@ Pair = tuple[int, int]  # along Y, along X
 
 @dataclass(frozen=True)
 class Convolution:
-    """The functions that `engine/fused.py` asks for, from a device's two loops.
+    """The functions that `engine/fused.py` asks for are made from a device's two loops.
 
     `windows(x, size, stride, padding, grid)`: (G, C, Y, X) -> (C K, G y x), zeros outside x;
     `add_windows(patches, shape, size, stride, padding, grid)`: (C K, G y x) -> `shape`, overlaps
@@ -106,7 +106,7 @@ class Convolution:
         return gx, *_of_parameters(needed, gkernels, weight, bias, g)
 
     def _groups(self, batch: int, weight: Array, grid: Pair) -> Iterator[slice]:
-        """The samples that go together."""
+        """Yield the samples that go together."""
         of_one = math.prod(weight.shape[1:]) * math.prod(grid)  # elements of its windows
         step = max(1, self.group // max(1, of_one))
         for start in range(0, batch, step):
@@ -133,7 +133,7 @@ def _samples_first(values: Array, grid: Pair) -> Array:
 def _of_parameters(
     needed: Needed, gkernels: Sum, weight: Array, bias: Array | None, g: Array
 ) -> tuple[Array | None, Array | None]:
-    """The sum of (O, C K) -> (O, C, *size), and the sums of g for the bias."""
+    """Return the gradients by weight, (O, C K) -> (O, C, *size), and bias, sums of g."""
     zeros = array_module(weight).zeros_like(_as_matrix(weight))
     gweight = gkernels.total(zeros).reshape(weight.shape) if needed[1] else None
     return gweight, total(g, axis=(0, 2, 3)) if bias is not None and needed[2] else None

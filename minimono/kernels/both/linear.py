@@ -17,7 +17,7 @@ def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[
 def linear_gradients(
     needed: Needed, g: Array, x: Array, weight: Array
 ) -> tuple[Array | None, Array | None]:
-    """By x and weight; that by bias is the sum of g over rows, a kernel of each device."""
+    """Return the gradients by x and weight; that by bias is a sum, a kernel of each device."""
     g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
     gx = product(g, weight).reshape(x.shape) if needed[0] else None  # (N, D) @ (D, C)
     gweight = product(g.T, x.reshape(-1, x.shape[-1])) if needed[1] else None  # (D, N) @ (N, C)

@@ -35,13 +35,13 @@ BAND = 64  # queries: the fastest of 32, 64, 128 and 256 at T = 128 and 256
 
 @inlined
 def up_to_whole(seen: int, end: int) -> int:
-    """`seen` rounded up to a multiple of WHOLE, but not beyond `end`."""
+    """Return `seen`, rounded up to a multiple of WHOLE, but not beyond `end`."""
     return min((seen + WHOLE - 1) // WHOLE * WHOLE, end)
 
 
 @inlined
 def softmax_of_seen(row: Array, seen: int, scale: float, hidden: Array) -> None:
-    """From products q k^T to weights, in place; 0 at positions from `seen` on and where hidden."""
+    """Turn products q k^T into weights, in place; 0 from position `seen` on and where hidden."""
     row[seen:] = -np.inf
     for j in range(min(seen, len(hidden))):
         if hidden[j]:
@@ -58,7 +58,7 @@ def softmax_of_seen(row: Array, seen: int, scale: float, hidden: Array) -> None:
 
 @compiled
 def weights_kernel(scores: Array, scale: float, hidden: Array, first: int) -> None:
-    """From products q k^T (H, R, S) to weights, in place.
+    """Turn products q k^T (H, R, S) into weights, in place.
 
     `first` < 0: not causal. `hidden` (S,) or (0,): True at positions that nobody may look at.
     """
@@ -74,7 +74,7 @@ def weights_kernel(scores: Array, scale: float, hidden: Array, first: int) -> No
 def weights_again_kernel(
     scores: Array, scale: float, hidden: Array, first: int, gweights: Array
 ) -> None:
-    """From products q k^T and g v^T (H, R, S) to weights P and to dS, both in place."""
+    """Turn products q k^T and g v^T (H, R, S) into weights P and dS, both in place."""
     for h in range(scores.shape[0]):
         for i in range(scores.shape[1]):
             seen = scores.shape[2] if first < 0 else first + i + 1
@@ -160,7 +160,7 @@ def _heads_of(qkv: Array) -> Iterator[Array]:
 
 
 def _bands(T: int, is_causal: bool) -> Iterator[tuple[slice, int]]:
-    """Queries, and how many positions the last of them sees."""
+    """Yield bands of queries, and how many positions the last query of each sees."""
     for start in range(0, T, BAND):
         stop = min(start + BAND, T)
         yield slice(start, stop), stop if is_causal else T

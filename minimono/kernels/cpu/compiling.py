@@ -1,4 +1,4 @@
-"""The one way in which kernels are compiled, and where their machine code is kept.
+"""How Numba compiles kernels, and where their machine code is kept.
 
 Compiling takes seconds, so the code is kept on disk, in the first of these that can be had:
 
@@ -41,7 +41,10 @@ CHECKSUM = hashlib.sha256().digest_size
 
 
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call for each dtype, and keep the machine code on disk."""
+    """Compile at the first call for each dtype, and keep the machine code on disk.
+
+    The function as it was written is `kernel.py_func`.
+    """
     running = inlined(kernel)
     if not is_off():
         running._cache = OnDisk(kernel)  # type: ignore[attr-defined]
@@ -49,12 +52,15 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_off() -> bool:
-    """Whether kernels stay plain Python (NUMBA_DISABLE_JIT=1)."""
+    """Return whether kernels stay plain Python (NUMBA_DISABLE_JIT=1)."""
     return bool(numba.config.DISABLE_JIT)
 
 
 def inlined(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """For functions that kernels call: compiled into them."""
+    """Compile into each kernel that calls the function.
+
+    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`).
+    """
     running: Callable[..., Any] = njit(error_model="numpy", nogil=True, **options)(function)
     return running
 
@@ -70,7 +76,7 @@ class OnDisk:
         return folder()
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The compiled function, or None."""
+        """Return the compiled function, or None."""
         file = self._file(signature, context.codegen())
         try:
             stored = b"" if file is None else file.read_bytes()
@@ -101,7 +107,7 @@ class OnDisk:
             _say_once(f"{file.parent}: {error.strerror}")
 
     def flush(self) -> None:
-        """Nothing: what a file holds does not go out of date."""
+        """Do nothing: what a file holds does not go out of date."""
 
     def _file(self, signature: Any, codegen: Any) -> Path | None:
         home = folder()
@@ -116,7 +122,7 @@ class OnDisk:
 
 @cache
 def folder() -> Path | None:
-    """Where machine code is kept, if anywhere."""
+    """Return where machine code is kept, if anywhere."""
     chosen = os.environ.get(OURS) or numba.config.CACHE_DIR
     if chosen:
         parents = [Path(chosen).absolute()]
@@ -141,7 +147,7 @@ def folder() -> Path | None:
 
 
 def _our_own(home: Path) -> Path:
-    """The folder, made if need be; OSError if we may not write to it, or not we alone."""
+    """Return the folder, made if need be; OSError if others may write to it, or we may not."""
     if not home.is_absolute():
         raise FileNotFoundError(0, "not a full path")  # "~" of a user without a home, say
     home.mkdir(mode=0o700, parents=True, exist_ok=True)

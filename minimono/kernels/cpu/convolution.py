@@ -34,7 +34,7 @@ def _clear(target: Array, start: int, step: int, count: int) -> None:
 
 @inlined
 def _common(size: int, by: int, count: int) -> Pair:
-    """The n of 0..count with 0 <= n + by < size: the first, and the last + 1."""
+    """Return the n of 0..count with 0 <= n + by < size: the first, and the last + 1."""
     first = min(count, max(0, -by))
     return first, max(first, min(count, size - by))
 

@@ -12,22 +12,22 @@ from numba.extending import intrinsic, overload
 
 
 def larger(a: float, b: float) -> float:
-    """a if a > b else b; b for nan."""
+    """Return a if a > b else b; b for nan."""
     return a if a > b else b
 
 
 def smaller(a: float, b: float) -> float:
-    """a if a < b else b; b for nan."""
+    """Return a if a < b else b; b for nan."""
     return a if a < b else b
 
 
 def larger_but_for_nan(a: float, b: float) -> float:
-    """The larger of two; of a nan and a number, either: so a loop over it becomes vectors."""
+    """Return the larger of two; of a nan and a number, either: so loops over it become vectors."""
     return a if a > b else b
 
 
 def multiply_add(a: float, b: float, c: float) -> float:
-    """a b + c, rounded once where the processor can, else twice."""
+    """Return a b + c, rounded once where the processor can, else twice."""
     return a * b + c
 
 

@@ -57,7 +57,7 @@ def _exp_nonpositive_32(x: Any) -> Any:
 
 
 def exp_nonpositive(x: Any) -> Any:
-    """exp(x) for x <= 0; nan for nan."""
+    """Return exp(x) for x <= 0; nan for nan."""
     return math.exp(x)
 
 
@@ -89,7 +89,7 @@ def _normal_below_32(x: Any) -> Any:
 
 
 def normal_below(x: Any) -> Any:
-    """erfc(-x / sqrt 2) / 2: the chance that a standard normal number is at most x."""
+    """Return erfc(-x / sqrt 2) / 2: the chance that a standard normal number is at most x."""
     return 0.5 * math.erfc(-x * SQRT_HALF)
 
 

@@ -31,7 +31,7 @@ ROWS = 8  # read together; `add_deviations` and `extend` are written out for eig
 
 @compiled
 def find_centre(z: Array, step: int, left: int, right: int, centre: Array) -> None:
-    """The mean, but for rounding, of rows 0, step, ...: of eight, or of all if there are fewer."""
+    """Find about the mean of rows 0, step, ...: of eight, or of all if there are fewer."""
     rows = min(ROWS, z.shape[0])
     for j in range(right - left):
         centre[j] = 0.0
@@ -75,7 +75,7 @@ def add_deviations(
 def extend(
     z: Array, i: int, step: int, rows: int, left: int, right: int, low: Array, high: Array
 ) -> None:
-    """Lowest and highest activation of each column so far, and of rows i, i + step, ..."""
+    """Extend each column's lowest and highest activation to rows i, i + step, ..."""
     if rows == ROWS:
         z0, z1 = z[i, left:right], z[i + step, left:right]
         z2, z3 = z[i + 2 * step, left:right], z[i + 3 * step, left:right]
@@ -124,7 +124,7 @@ def merge_rows(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float,
     mean: Array, m2: Array,
 ) -> None:
-    """`Moments.merge`, without its temporary arrays."""
+    """Merge the moments of two histories, without temporary arrays."""
     for j in range(mean.shape[0]):
         delta = mean_b[j] - mean_a[j]
         mean[j] = mean_a[j] + delta * share
@@ -134,13 +134,13 @@ def merge_rows(
 def merge(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
 ) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
+    """Return mean and m2 of a and b samples: share is b / (a + b), weight a b / (a + b)."""
     mean, m2 = np.empty(mean_a.size), np.empty(mean_a.size)
     merge_rows(*map(column, (mean_a, m2_a, mean_b, m2_b)), share, weight, mean, m2)
     return mean.reshape(mean_a.shape), m2.reshape(mean_a.shape)
 
 
 def column(values: Array) -> Array:
-    """One axis, not locked: for the locked arrays of `Moments` Numba would compile anew."""
+    """Return the values along one axis, not locked: for locked arrays Numba would compile anew."""
     flat = np.ascontiguousarray(values).reshape(-1)
     return flat if flat.flags.writeable else flat.copy()

@@ -37,7 +37,7 @@ LOWEST, HIGHEST = 1e-280, 1e280  # squares beyond lose digits, or are 0 or infin
 
 @inlined
 def _mean_and_scale_in_its_unit(row: Array, eps: float) -> tuple[float, float]:
-    """The same with all divided by a power of two, near the row's largest or the root of eps."""
+    """Work in a unit near the row's largest number, or the root of eps, that is a power of two."""
     top = math.sqrt(eps)
     for j in range(len(row)):
         top = max(top, abs(row[j]))

@@ -68,7 +68,7 @@ def sum_of_squares_kernel(x: Array, out: Array) -> None:
 
 
 def sum_of_squares(x: Array) -> Array:
-    """In float64."""
+    """Return the sum of the squares of x, in float64."""
     out = np.empty(1)
     sum_of_squares_kernel(flat(x), out)
     return out[0]
@@ -77,7 +77,7 @@ def sum_of_squares(x: Array) -> Array:
 def update(
     kernel: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[float]
 ) -> list[Array]:
-    """The parameter and its running arrays after a step, in new arrays; a large one in parts.
+    """Return the parameter and its running arrays after a step, in new arrays.
 
     arrays: the parameter, its gradient, its running arrays.
     """

@@ -51,14 +51,14 @@ from minimono.kernels.parallel import in_parts
 
 @compiled
 def scale_row(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
-    """φ of a row."""
+    """Work out φ of a row."""
     for j in range(row.shape[0]):
         phi[j] = scale_of(row[j], mean[j], denominator[j])
 
 
 @compiled
 def scale_rows(z: Array, mean: Array, denominator: Array, phi: Array) -> bool:
-    """φ of every row of z, shape (B, n). Returns whether all of z is finite."""
+    """Work out φ of every row of z (B, n); return whether all of z is finite."""
     nothing = np.zeros(z.shape[1], z.dtype)
     for i in range(z.shape[0]):
         row = z[i]
@@ -78,7 +78,7 @@ def score_rows(
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
     phi: Array, counts: Array, flags: Array, top: Array, index: Array,
 ) -> None:
-    """Everything about rows z, shape (b, n), of a batch of which `before` rows came before.
+    """Find everything about rows z (b, n) of a batch, of which `before` rows came before.
 
     Of neurons `start` to `stop`: all, if the highest of samples are asked for. An array without
     entries is not asked for. The mean is centre + rest.
@@ -148,19 +148,19 @@ def score_rows(
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
-    """Mean and m2 of a batch, shape (B, *neurons) to two of shape neurons."""
+    """Return mean and m2 of a batch: (B, *neurons) to two of shape neurons."""
     nothing = np.empty(0)
     found = score(z, nothing, nothing)
     return found["mean"], found["m2"]
 
 
 def scale(z: Array, mean: Array, denominator: Array) -> Array:
-    """phi of a batch, shape (B, *neurons), given mean and denominator, shape neurons, float64."""
+    """Return φ of a batch (B, *neurons), given mean and denominator, float64 of shape neurons."""
     return scale_and_check(z, mean, denominator)[0]
 
 
 def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, bool]:
-    """phi of a batch, and whether all of the batch is finite."""
+    """Return φ of a batch, and whether all of the batch is finite."""
     phi, finite = np.empty(z.shape, _dtype(z)), True
     flat = phi.reshape(len(z), -1)  # (B, n)
     mean, denominator = column(mean), column(denominator)
@@ -189,7 +189,7 @@ def score(
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """What one pass over a batch (B, *neurons) finds, by name.
+    """Return what one pass over a batch (B, *neurons) finds, by name.
 
     "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
     "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
@@ -242,7 +242,7 @@ def score(
 def _sorted_top(
     z: Array, mean: Array, denominator: Array, k: int, flags: Array
 ) -> tuple[Array, Array]:
-    """The k highest φ of each sample and their places, (B, k), by sorting; flags if it has rows."""
+    """Sort for the k highest φ of each sample and their places; fill flags if it has rows."""
     top, index = np.empty((len(z), k), _dtype(z)), np.empty((len(z), k), np.int64)
     for first in range(0, len(z), SAMPLES):
         here = slice(first, first + SAMPLES)
@@ -257,13 +257,15 @@ def _sorted_top(
 
 
 def _dtype(z: Array) -> np.dtype[Any]:
-    """What z is scored in: float32 or float64."""
+    """Return what z is scored in: float32 or float64."""
     known = z.dtype.isnative and z.dtype.type in (np.float32, np.float64)
     return z.dtype if known else np.dtype(np.float64)
 
 
 def _blocks(z: Array) -> Iterator[tuple[Array, int]]:
-    """(B, *neurons) as blocks of rows (b, n), each with its first sample: the whole if it can be.
+    """Yield (B, *neurons) as blocks of rows (b, n) with the number of their first sample.
+
+    One block is the whole, if it can be.
 
     What is of another dtype, or scattered in memory, is copied block by block.
     """

@@ -25,7 +25,7 @@ NOTHING, FAR = -1.0, 1e30  # below every sqrt φ, above all that matter
 
 
 class Limits(NamedTuple):
-    """Of the activations' dtype."""
+    """What can be told apart in the activations' dtype."""
 
     margin: float  # relative: MARGIN roundings
     slack: float  # of sqrt φ, absolute
@@ -42,7 +42,7 @@ def limits_of(dtype: Any) -> Limits:
 
 @compiled
 def scale_of(z: float, mean: float, denominator: float) -> Any:
-    """φ = (z - mean)² / denominator; the square is not formed, so it cannot overflow."""
+    """Return (z - mean)² / denominator; the square is not formed, so it cannot overflow."""
     deviation = z - mean
     return deviation / denominator * deviation
 
@@ -52,7 +52,7 @@ def scale_of(z: float, mean: float, denominator: float) -> Any:
 
 @compiled
 def prepare_roots(mean: Array, denominator: Array, limits: Limits, roots: Array) -> None:
-    """sqrt φ is about |z - near| · inverse; infinite for a neuron of which that is not known.
+    """Prepare sqrt φ as |z - near| · inverse, about; infinite where that is not known.
 
     roots: near and inverse, (2, n).
     """
@@ -67,7 +67,7 @@ def prepare_roots(mean: Array, denominator: Array, limits: Limits, roots: Array)
 
 @compiled
 def screen_row(row: Array, roots: Array, left: int, lanes: Array) -> None:
-    """The highest sqrt φ in each lane so far, and of (a part of) a row; nan is passed over.
+    """Raise each lane to the highest sqrt φ of (a part of) a row; nan is passed over.
 
     left: the first neuron of the part, a multiple of LANES.
     """
@@ -92,7 +92,7 @@ def screen_row(row: Array, roots: Array, left: int, lanes: Array) -> None:
 
 @compiled
 def kth_highest(lanes: Array, best: Array, fold: Array) -> Any:
-    """A lower bound, nearly the k-th highest lane; below 0 if there is none. best: k places.
+    """Return a lower bound, nearly the k-th highest lane; below 0 if there is none. best: k places.
 
     Lanes are folded, the higher of two staying, while there are many more than k. Each that stays
     is the sqrt φ, but for rounding, of another neuron, so k neurons are at least as high as the
@@ -123,7 +123,7 @@ def highest(
     row: Array, mean: Array, denominator: Array, lanes: Array, limits: Limits,
     top: Array, index: Array, values: Array, columns: Array, fold: Array,
 ) -> int:
-    """The k highest φ of a row, falling, of equal ones the first first; where fewer, nan and -1.
+    """Find the k highest φ of a row, falling, of equal ones the first first; else nan and -1.
 
     top, index: (k,).   values, columns: for all that may be among them; returns how many.
     fold: room for twice the lanes.
@@ -164,7 +164,7 @@ def highest(
 def prepare_distances(
     mean: Array, denominator: Array, threshold: float, limits: Limits, bounds: Array
 ) -> None:
-    """φ >= threshold where |z - near| >= distance, unless the two are within `width`.
+    """Prepare: φ >= threshold where |z - near| >= distance, unless they are within `width`.
 
     bounds: near, distance, width, and the least difference of the two that was seen, (4, n).
     """
@@ -183,7 +183,7 @@ def prepare_distances(
 
 @compiled
 def flag_row(row: Array, bounds: Array, left: int, flags: Array) -> None:
-    """flags = |row - near| >= distance, of a part of a row from neuron `left` on."""
+    """Set flags = |row - near| >= distance, of a part of a row from neuron `left` on."""
     right = left + row.shape[0]
     near, distance, least = bounds[0, left:right], bounds[1, left:right], bounds[3, left:right]
     far = least.dtype.type(FAR)
@@ -198,7 +198,7 @@ def settle_flags(
     z: Array, mean: Array, denominator: Array, threshold: float, bounds: Array, left: int,
     flags: Array,
 ) -> None:
-    """flags = φ >= threshold, of a tile z, for the neurons with an activation in doubt."""
+    """Set flags = φ >= threshold, of a tile z, for the neurons with an activation in doubt."""
     width, least = bounds[2, left:], bounds[3, left:]
     for j in range(mean.shape[0]):
         if least[j] <= width[j]:  # not nan, where φ is nan
@@ -210,7 +210,7 @@ def settle_flags(
 
 @compiled
 def count_flags(flags: Array, rows: int, counts: Array) -> None:
-    """counts += how many of the first rows have each flag; fewer than 256 rows."""
+    """Add to counts how many of the first rows have each flag; there are fewer than 256 rows."""
     seen = np.zeros(counts.shape[0], np.uint8)
     for i in range(rows):
         flag = flags[i]

@@ -34,7 +34,7 @@ def sums_of_blocks_kernel(x: Array, sums: Array) -> None:
 
 
 def sum_of_rows(x: Array) -> Array:
-    """(N, C) -> (C,)."""
+    """Return the sum over rows, (N, C) -> (C,)."""
     x = np.ascontiguousarray(x)
     sums = np.zeros((max(1, -(-len(x) // ROWS)), x.shape[1]))
     if len(sums) == 1:
@@ -61,7 +61,7 @@ def in_any_order(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @in_any_order
 def total(row: Array) -> Any:
-    """The sum of a row, in float64."""
+    """Return the sum of a row, in float64."""
     result = 0.0
     for j in range(len(row)):
         result += np.float64(row[j])
@@ -70,7 +70,7 @@ def total(row: Array) -> Any:
 
 @in_any_order
 def total_of_products(a: Array, b: Array) -> Any:
-    """The sum of a[j] b[j] over a row, in float64."""
+    """Return the sum of a[j] b[j] over a row, in float64."""
     result = 0.0
     for j in range(len(a)):
         result += np.float64(a[j] * b[j])
@@ -79,7 +79,7 @@ def total_of_products(a: Array, b: Array) -> Any:
 
 @in_any_order
 def total_of_squares(row: Array) -> Any:
-    """The sum of the squares of a row, each worked out in float64."""
+    """Return the sum of the squares of a row, each worked out in float64."""
     result = 0.0
     for j in range(len(row)):
         result += np.float64(row[j]) * np.float64(row[j])
@@ -88,7 +88,7 @@ def total_of_squares(row: Array) -> Any:
 
 @in_any_order
 def total_of_squares_about(mean: float, row: Array) -> Any:
-    """The sum of (row[j] - mean)^2, worked out in float64."""
+    """Return the sum of (row[j] - mean)^2, worked out in float64."""
     result = 0.0
     for j in range(len(row)):
         distance = np.float64(row[j]) - mean
@@ -98,7 +98,7 @@ def total_of_squares_about(mean: float, row: Array) -> Any:
 
 @inlined
 def largest(row: Array) -> Any:
-    """The largest of a row, which may not be empty; of a row with a nan, any number or nan."""
+    """Return the largest of a row, not empty; of a row with a nan, any number or nan."""
     result = row[0]
     for j in range(len(row)):
         result = larger_but_for_nan(row[j], result)

@@ -242,7 +242,7 @@ SHARED = 48 * 1024  # bytes that any block may have
 
 
 def tile_for(channels: int, itemsize: int) -> int:
-    """The largest tile whose arrays fit into a block's memory: four (TILE, D), two (TILE, TILE).
+    """Return the largest tile whose arrays, four (TILE, D), two (TILE, TILE), fit a block's memory.
 
     Raises ValueError for heads so wide that none does.
     """

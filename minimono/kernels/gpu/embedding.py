@@ -37,7 +37,7 @@ extern "C" __global__ void scatter_add(
 
 
 def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
-    """target[ids] += values, in place, repeated ids counted. (R, C), (N,), (N, C)."""
+    """Add values (N, C) to target[ids], in place; ids (N,) may repeat, target is (R, C)."""
     order = ids.argsort(kind="stable")
     scatter_add_kernel(
         target.dtype, *for_rows(len(target), values.shape[1]), ids[order], order, values, target,
@@ -46,7 +46,7 @@ def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
 
 
 def scatter_add(target: Array, index: Any, values: Array) -> None:
-    """target[index] += values, in place, for any index, repeated places counted."""
+    """Add values to target[index], in place, for any index; places may repeat."""
     places = array_module(target).arange(target.size).reshape(target.shape)[index]
     values = array_module(values).broadcast_to(values, places.shape)
     flat = one_block(target).reshape(-1, 1)

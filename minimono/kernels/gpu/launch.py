@@ -88,11 +88,11 @@ class Kernel:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """As declared: "const real *x", "long long size"."""
+        """The parameters as they are declared: "const real *x", "long long size"."""
         return self._head[1]
 
     def code(self, dtype: Any, **constants: int) -> str:
-        """The whole source that is compiled."""
+        """Return the whole source that is compiled."""
         lines = [f"#define {key} {value}" for key, value in sorted(constants.items())]
         return "\n".join([f"typedef {REALS[np.dtype(dtype)]} real;", *lines, COMMON, self.source])
 
@@ -102,7 +102,7 @@ class Kernel:
     ) -> None:
         if len(arguments) != len(self.parameters):
             raise TypeError(
-                f"{self.name}: got {len(arguments)} arguments, expected {len(self.parameters)}: "
+                f"{self.name}: arguments are {len(arguments)}, expected {len(self.parameters)}: "
                 + ", ".join(self.parameters)
             )
         passed = tuple(
@@ -114,7 +114,7 @@ class Kernel:
         compiled(self.code(dtype, **constants), self.name)(blocks, threads, passed)
 
     def _checked(self, declared: str, argument: Any, real: np.dtype[Any]) -> Any:
-        """The argument as the parameter's type."""
+        """Return the argument as the parameter's type."""
         kind = declared.removeprefix("const ").rpartition(" ")[0]
         if "*" not in declared:
             return SCALARS[kind](argument)
@@ -124,7 +124,7 @@ class Kernel:
         if argument.dtype != expected or not argument.flags.c_contiguous:
             layout = "" if argument.flags.c_contiguous else " with gaps"
             raise TypeError(
-                f"{self.name}: {declared} got {argument.dtype} {argument.shape}{layout}, "
+                f"{self.name}: {declared} has {argument.dtype} {argument.shape}{layout}, "
                 f"expected {expected} in one block of memory"
             )
         return argument
@@ -132,17 +132,17 @@ class Kernel:
 
 @cache
 def compiled(code: str, name: str) -> Any:
-    """Compiled by CuPy, which keeps the machine code on disk too."""
+    """Have CuPy compile it, which keeps the machine code on disk too."""
     return cupy().RawKernel(code, name, options=("--std=c++14",))
 
 
 def for_each(size: int) -> tuple[tuple[int], tuple[int]]:
-    """Blocks and threads for EACH_ELEMENT."""
+    """Return blocks and threads for EACH_ELEMENT."""
     return (min(-(-size // 256), MOST_BLOCKS),), (256,)
 
 
 def for_rows(rows: int, length: int) -> tuple[tuple[int], tuple[int]]:
-    """A block for each row; more threads for longer rows, in whole warps."""
+    """Return a block for each row; more threads for longer rows, in whole warps."""
     threads = WARP
     while threads < LARGEST_BLOCK and threads * 4 < length:
         threads *= 2
@@ -165,7 +165,7 @@ def each_row(kernel: Kernel, rows: Array, *arguments: Any) -> None:
 
 
 def one_block(array: Array) -> Array:
-    """The array itself if it is C-contiguous, else a copy that is."""
+    """Return the array itself if it is C-contiguous, else a copy that is."""
     return array if array.flags.c_contiguous else array.copy(order="C")
 
 
@@ -175,5 +175,5 @@ def rows_of(x: Array) -> Array:
 
 
 def empty_like(array: Array) -> Array:
-    """An array of the same shape and dtype, in one block of memory."""
+    """Return an array of the same shape and dtype, in one block of memory."""
     return array_module(array).empty(array.shape, array.dtype)

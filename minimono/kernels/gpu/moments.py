@@ -49,7 +49,7 @@ extern "C" __global__ void merge(
 def merge(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
 ) -> tuple[Array, Array]:
-    """Mean and m2 of a and b samples together; share is b / (a + b), weight a b / (a + b)."""
+    """Return mean and m2 of a and b samples: share is b / (a + b), weight a b / (a + b)."""
     xp = array_module(mean_a, mean_b)
     mean, m2 = xp.empty(mean_a.shape), xp.empty(mean_a.shape)
     each(merge_kernel, mean_a, m2_a, mean_b, m2_b, mean, m2, numbers=[share, weight])

@@ -69,7 +69,7 @@ MOST_SUMS = 1024  # blocks (our choice)
 
 
 def sum_of_squares(x: Array) -> Array:
-    """In float64, an array without axes."""
+    """Return the sum of the squares of x, in float64, an array without axes."""
     (blocks,), threads = for_each(x.size)
     sums = array_module(x).empty(min(blocks, MOST_SUMS))
     sum_of_squares_kernel(x.dtype, sums.shape, threads, one_block(x), sums, x.size)
@@ -77,7 +77,7 @@ def sum_of_squares(x: Array) -> Array:
 
 
 def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) -> list[Array]:
-    """The parameter and its running arrays after a step, in new arrays.
+    """Return the parameter and its running arrays after a step, in new arrays.
 
     arrays: the parameter, its gradient, its running arrays.
     """

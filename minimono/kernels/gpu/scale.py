@@ -113,7 +113,7 @@ ROWS_OF_PART, MOST_PARTS = 64, 64  # rows of a part at least, parts at most (our
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
-    """Mean and m2 of a batch, shape (B, *neurons) to two of shape neurons."""
+    """Return mean and m2 of a batch: (B, *neurons) to two of shape neurons."""
     found = score(z, None, None)
     return found["mean"], found["m2"]
 
@@ -129,7 +129,7 @@ def score(
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """What a batch (B, *neurons) holds, by name.
+    """Return what a batch (B, *neurons) holds, by name.
 
     "mean", "m2"; "low", "high" if `extremes`; "counts" if `threshold`: of shape neurons.
     "phi" or None. "top", "top_index" (B, k) if k: the k highest of each sample, falling, of equal
@@ -178,7 +178,7 @@ def _results(
 
 
 def scale(z: Array, mean: Array, denominator: Array) -> Array:
-    """phi of a batch, shape (B, *neurons), given mean and denominator, shape neurons, float64."""
+    """Return φ of a batch (B, *neurons), given mean and denominator, float64 of shape neurons."""
     flat = one_block(z).reshape(len(z), -1)  # (B, n)
     phi = array_module(z).empty(flat.shape, flat.dtype)
     columns = _column(mean), _column(denominator)
@@ -187,5 +187,5 @@ def scale(z: Array, mean: Array, denominator: Array) -> Array:
 
 
 def _column(values: Array) -> Array:
-    """One axis, in one block of memory."""
+    """Return the values along one axis, in one block of memory."""
     return one_block(values).reshape(-1)

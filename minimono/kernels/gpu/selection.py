@@ -93,7 +93,7 @@ extern "C" __global__ void flag(
 
 
 def highest(z: Array, mean: Array, denominator: Array, k: int) -> tuple[Array, Array]:
-    """The k highest φ of each sample, falling, and their places, (B, k); else nan and -1."""
+    """Return the k highest φ of each sample, falling, and their places; else nan and -1."""
     xp = array_module(z)
     top, index = xp.empty((len(z), k), z.dtype), xp.empty((len(z), k), np.int64)
     each_row(highest_kernel, z, mean, denominator, top, index, k)
@@ -101,7 +101,7 @@ def highest(z: Array, mean: Array, denominator: Array, k: int) -> tuple[Array, A
 
 
 def flags_of_highest(z: Array, mean: Array, denominator: Array, top: Array) -> Array:
-    """`select_top_k`, ties included, from each sample's k highest: booleans (B, n)."""
+    """Return `select_top_k`, ties included, from each sample's k highest: booleans (B, n)."""
     flags = array_module(z).empty(z.shape, bool)
     flag_kernel(
         z.dtype, *down_the_rows(*z.shape), z, mean, denominator, top, flags, *z.shape, top.shape[1]
@@ -110,5 +110,5 @@ def flags_of_highest(z: Array, mean: Array, denominator: Array, top: Array) -> A
 
 
 def down_the_rows(samples: int, neurons: int) -> tuple[tuple[int, int], tuple[int]]:
-    """Blocks and threads for kernels with a thread for each neuron, that go down the rows."""
+    """Return blocks and threads for kernels whose threads go down the rows of one neuron each."""
     return (-(-neurons // 256), min(samples, 1024)), (256,)
