@@ -9,7 +9,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "Tensor", "checkpoint", "data", "functional", "grad", "gradcheck", "models", "mono", "nn",
     "no_grad", "optim", "oracle", "primitive", "reference", "set_num_threads", "tensor",
-]  # fmt: skip
+]
 
 if TYPE_CHECKING:
     from minimono import data, gradcheck, mono, nn, oracle
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from minimono.engine.tape import grad, no_grad
     from minimono.engine.tensor import Tensor, tensor
     from minimono.kernels import reference
+    from minimono.machine import set_num_threads
     from minimono.nn import checkpoint, models, optim
-    from minimono.threads import set_num_threads
 else:  # the same, but each at its first use: pytest imports this package for its plugin's sake
     __getattr__, __dir__ = lazy.names(
         __name__,
@@ -33,6 +33,7 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "grad": "minimono.engine.tape:grad",
             "gradcheck": "minimono.gradcheck",
             "kernels": "minimono.kernels",
+            "machine": "minimono.machine",
             "models": "minimono.nn.models",
             "mono": "minimono.mono",
             "nn": "minimono.nn",
@@ -41,7 +42,7 @@ else:  # the same, but each at its first use: pytest imports this package for it
             "oracle": "minimono.oracle",
             "primitive": "minimono.engine.primitive:primitive",
             "reference": "minimono.kernels:reference",
-            "set_num_threads": "minimono.threads:set_num_threads",
+            "set_num_threads": "minimono.machine:set_num_threads",
             "tensor": "minimono.engine.tensor:tensor",
         },
     )

@@ -4,12 +4,9 @@ Every other file asks `array_module(x)` for the library that owns `x` and calls 
 both libraries have, so the same line runs on either device.
 """
 
-import ctypes
 import importlib
 import math
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
@@ -25,7 +22,7 @@ _cupy: ModuleType | None = None  # imported on first need: `import cupy` takes a
 
 
 def is_available() -> bool:
-    """Whether a GPU can be used. (CuPy imports without one, so importing it proves nothing.)"""
+    """Return whether a GPU can be used. CuPy can be imported without one, so it is asked."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:
@@ -34,13 +31,13 @@ def is_available() -> bool:
 
 
 def cupy() -> ModuleType:
-    """The CuPy module, or an error that says what is missing."""
+    """Return the CuPy module, or raise an error that says what is missing."""
     global _cupy
     if _cupy is None:
         module = required(
             "cupy", by='device "cuda"', install='"cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"',
             instead=', or use device "cpu"',
-        )  # fmt: skip
+        )
         if not module.cuda.is_available():
             raise RuntimeError(
                 'device "cuda": CuPy is installed but finds no usable GPU (driver missing or '
@@ -51,7 +48,7 @@ def cupy() -> ModuleType:
 
 
 def device_of(array: Array) -> Device:
-    """Where an array lives: "cpu" or "cuda".
+    """Return where an array lives: "cpu" or "cuda".
 
     >>> device_of(np.zeros(3))
     'cpu'
@@ -63,7 +60,7 @@ def device_of(array: Array) -> Device:
 
 
 def array_module(*arrays: Array) -> ModuleType:
-    """The library, `numpy` or `cupy`, that owns these arrays; Python numbers go with either.
+    """Return the library, `numpy` or `cupy`, that owns these arrays; Python numbers go with either.
 
     >>> array_module(np.zeros(3), 2.0).__name__
     'numpy'
@@ -84,7 +81,7 @@ def array_module(*arrays: Array) -> ModuleType:
 
 
 def to_device(array: Array, device: str | None) -> Array:
-    """The array on `device`; `None` leaves it where it is. Copies only if it has to move."""
+    """Return the array on `device`, copied only if it has to move; `None` leaves it where it is."""
     if device is None:
         return array
     if device == "cuda":
@@ -95,7 +92,7 @@ def to_device(array: Array, device: str | None) -> Array:
 
 
 def to_host(array: Array) -> Array:
-    """The array in the computer's own memory, as NumPy's."""
+    """Return the array in the computer's own memory, as NumPy's."""
     if device_of(array) == "cuda":
         return array.get()
     return np.asarray(array)
@@ -114,7 +111,7 @@ def locked(array: Array) -> Array:
 
 
 def as_array(data: Any) -> Array:
-    """Lists, numbers and arrays as an array; an array stays itself, on its device.
+    """Return lists, numbers and arrays as an array; an array stays itself, on its device.
 
     Raises TypeError for a masked array: its mask would be lost.
     """
@@ -126,7 +123,7 @@ def as_array(data: Any) -> Array:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is of real numbers that both devices and all kernels know."""
+    """Return whether a dtype is of real numbers that both devices and all kernels know."""
     return dtype.kind in "fiub" and dtype.itemsize <= 8
 
 
@@ -134,53 +131,11 @@ _erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)
 
 
 def erfc(x: Array) -> Array:
-    """The complementary error function, element by element: exact but for the last digit, slow.
+    """Return the complementary error function of each element, exact but for the last digit.
 
-    NumPy has none, so this calls the C library's through Python; GELU's kernel is the fast way.
+    NumPy has none, so this calls the C library's through Python, which is slow; GELU's kernel is
+    the fast way.
     """
     if device_of(x) == "cuda":
         return importlib.import_module("cupyx.scipy.special").erfc(x)
     return np.asarray(_erfc_of_one(x)).astype(np.result_type(x, 0.0))
-
-
-# ---- BLAS: how many threads multiply matrices --------------------------------------------------
-
-
-@cache
-def _openblas() -> ctypes.CDLL | None:
-    """The OpenBLAS that NumPy brings, if it brings one: already loaded, found again by its file."""
-    site = Path(np.__file__).parent
-    for folder in (site.parent / "numpy.libs", site / ".dylibs"):  # Linux and Windows; macOS
-        for file in folder.glob("libscipy_openblas64*"):
-            return ctypes.CDLL(str(file))
-    return None
-
-
-def blas_threads() -> int | None:
-    """How many threads NumPy's matrix products use; None if its BLAS is not one that we know."""
-    library = _openblas()
-    return None if library is None else int(library.scipy_openblas_get_num_threads64_())
-
-
-def blas_threads_by_default() -> int | None:
-    """How many `blas_threads` are if nobody says otherwise: one for each core."""
-    library = _openblas()
-    return None if library is None else int(library.scipy_openblas_get_num_procs64_())
-
-
-def set_blas_threads(count: int) -> None:
-    """Have NumPy's matrix products use `count` threads; nothing, if its BLAS is not known."""
-    library = _openblas()
-    if library is not None:
-        library.scipy_openblas_set_num_threads64_(count)
-
-
-def blas_described() -> str:
-    """NumPy's BLAS, and for which processor it chose its kernels: the speed hangs on it."""
-    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    name, library = f"{build.get('name')} {build.get('version')}", _openblas()
-    if library is None:
-        return name
-    core = library.scipy_openblas_get_corename64_
-    core.restype = ctypes.c_char_p
-    return f"{name}, kernels for {core().decode()}"

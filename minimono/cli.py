@@ -19,10 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_type_hints
 
-import numpy as np
-
 import minimono
-from minimono import backend, kernels, threads
+from minimono import backend, kernels, machine
 from minimono.experiment import (
     METHODS,
     QUICK,
@@ -323,17 +321,18 @@ def info() -> int:
         print(f"{name:12} {value}")
     print(f"{'GPU':12} {'usable' if backend.is_available() else 'none that CuPy can use'}")
     print(f"{'kernels':12} {_kernels()}")
-    print(f"{'threads':12} {threads.described()}")
+    for name, value in machine.described().items():
+        print(f"{name:12} {value}")
     return 0
 
 
 def _kernels() -> str:
     """Whether there are any, and where their machine code is kept."""
     try:
-        kernels.of("cpu")
+        kernels.of("cpu", "softmax")
     except RuntimeError as error:
         return f"none: {error}"
-    from minimono.kernels import compiling  # here, because it needs Numba
+    from minimono.kernels.cpu import compiling  # here, because it needs Numba
 
     if compiling.is_off():
         return "in plain Python (NUMBA_DISABLE_JIT is set)"
@@ -341,7 +340,6 @@ def _kernels() -> str:
 
 
 def _versions() -> dict[str, str]:
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     found = {"minimono": minimono.__version__, "Python": platform.python_version()}
     for package in ("numpy", "numba", "matplotlib", "tqdm"):
         try:
@@ -352,6 +350,5 @@ def _versions() -> dict[str, str]:
     for package in ("cupy-cuda12x", "cupy-cuda13x"):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    found["BLAS"] = f"{blas.get('name')} {blas.get('version')}"
     found["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return found

@@ -24,7 +24,7 @@ import pytest
 
 from minimono import kernels
 from minimono.backend import array_module, is_available
-from minimono.kernels import gpu_launch
+from minimono.kernels.gpu import launch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,12 +48,12 @@ def with_and_without_numba() -> Callable[[str, str], tuple[Any, Any]]:
         there = subprocess.run(
             [
                 sys.executable, "-W", "error", "-c",
-                f"{script}\nfrom minimono.kernels import {file}\n"
+                f"{script}\nfrom minimono.kernels.cpu import {file}\n"
                 f"assert not hasattr({file}.{name}, 'py_func')\nprint(repr(found))",
             ],
             env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
             timeout=60, check=True,
-        )  # fmt: skip
+        )
         return here["found"], eval(there.stdout)
 
     return run
@@ -65,13 +65,12 @@ SHIM = Path(__file__).parent / "gpu" / "emulator.h"
 GUARD = 64  # elements before and after every array, which a kernel must not touch
 
 
-def kernels_of(module: ModuleType) -> list[gpu_launch.Kernel]:
-    return [k for k in vars(module).values() if isinstance(k, gpu_launch.Kernel)]
+def kernels_of(module: ModuleType) -> list[launch.Kernel]:
+    return [k for k in vars(module).values() if isinstance(k, launch.Kernel)]
 
 
-FILES = sorted(Path(str(kernels.__file__)).parent.glob("gpu*.py"))
-# `gpu_launch` starts kernels and has none.
-MODULES = [import_module(f"minimono.kernels.{f.stem}") for f in FILES if f.stem != "gpu_launch"]
+FILES = sorted(Path(str(launch.__file__)).parent.glob("[!_]*.py"))
+MODULES = [import_module(f"minimono.kernels.gpu.{f.stem}") for f in FILES]
 
 
 def compiled_together(code: str, name: str) -> dict[str, str]:
@@ -204,10 +203,11 @@ def emulator(
 ) -> Emulator:
     """Kernels run here, on NumPy arrays; what `empty` gives must be written before it is read."""
     chosen = Emulator(compiled_here)
-    monkeypatch.setattr(gpu_launch, "compiled", chosen.compiled)
+    monkeypatch.setattr(launch, "compiled", chosen.compiled)
     for module in MODULES:
         # Not `np.empty` itself: Numba would remember the other function.
-        monkeypatch.setattr(module, "array_module", lambda *a: WithGarbage(array_module(*a)))
+        if hasattr(module, "array_module"):
+            monkeypatch.setattr(module, "array_module", lambda *a: WithGarbage(array_module(*a)))
     return chosen
 
 

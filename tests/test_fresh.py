@@ -69,7 +69,7 @@ USES = {
     "reference": """
         with mm.reference():
             assert (mm.functional.gelu(mm.tensor([0.0])) * 1.0).data == 0""",
-    "set_num_threads": "mm.set_num_threads(1); assert mm.kernels.threads() == 1",
+    "set_num_threads": "mm.set_num_threads(1); assert mm.machine.threads() == 1",
     "tensor": """
         x = mm.tensor([[1.0, 2.0]])
         assert (x == x).data.all() and not (x != x).data.any()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import minimono
-from minimono.kernels import compiling
+from minimono.kernels.cpu import compiling
 
 SETTINGS = ("MINIMONO_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
 
@@ -87,7 +87,7 @@ def test_code_is_kept_and_found_again(chosen: Path) -> None:
         lambda code: code[:500] + bytes([code[500] ^ 1]) + code[501:],
     ],
     ids=["empty", "head", "truncated", "longer", "garbage", "zeros", "one bit"],
-)  # fmt: skip
+)
 def test_damaged_code_is_compiled_again(
     chosen: Path, damage: Callable[[bytes], bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,15 +195,15 @@ def test_every_file_of_kernels_counts(
     chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its text, whatever time and size it has."""
-    shutil.copytree(Path(str(compiling.__file__)).parent, tmp_path / "kernels")
-    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "kernels/compiling.py"))
+    shutil.copytree(Path(str(compiling.__file__)).parent, tmp_path / "cpu")
+    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "cpu/compiling.py"))
 
     def folder() -> Path | None:
         compiling.folder.cache_clear()
         return compiling.folder()
 
     first = folder()
-    sources = sorted((tmp_path / "kernels").glob("*.py"))
+    sources = sorted((tmp_path / "cpu").glob("*.py"))
     assert len(sources) > 15
     for file in sources:
         text, times = file.read_bytes(), file.stat()
@@ -225,8 +225,8 @@ p = mm.tensor([1.0, 2.0], dtype="{dtype}", requires_grad=True)
 (p * p).sum().backward()
 mm.optim.SGD([p], lr=0.25).step()
 assert (p.data == [0.5, 1.0]).all()
-from minimono.kernels import compiling, cpu_optim
-stats = cpu_optim.sgd_kernel.stats
+from minimono.kernels.cpu import compiling, optim
+stats = optim.sgd_kernel.stats
 print(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()), compiling.folder())
 """
 
@@ -247,7 +247,7 @@ class Installed:
             [*before, sys.executable, "-W", "error", "-c", SGD.format(dtype=dtype)],
             cwd=self.folder, env={**inherited, **own, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        )
 
     def run(self, *before: str, **environment: str) -> tuple[int, int, str, str]:
         """A step of SGD: how often its kernel was compiled, and loaded; where; what it said."""
@@ -279,12 +279,12 @@ def nobody(installed: Installed) -> list[str]:
     return command
 
 
-def test_beside_the_kernels_and_a_changed_cpu_math_is_noticed(installed: Installed) -> None:
+def test_beside_the_kernels_and_a_changed_math_is_noticed(installed: Installed) -> None:
     compiled, loaded, folder, said = installed.run()
     assert (compiled, loaded, said) == (1, 0, "")
-    assert Path(folder).parent == installed.folder / "site/minimono/kernels/__pycache__"
+    assert Path(folder).parent == installed.folder / "site/minimono/kernels/cpu/__pycache__"
     assert installed.run() == (0, 1, folder, "")
-    with open(installed.folder / "site/minimono/kernels/cpu_math.py", "a") as file:
+    with open(installed.folder / "site/minimono/kernels/cpu/math.py", "a") as file:
         file.write("# changed\n")
     assert installed.run()[:2] == (1, 0)
 

@@ -8,7 +8,18 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.bench.tasks import BETA1, BETA2, EPS, RATE, Task, Transformer, Weights, weights
-from minimono.kernels import cpu, cpu_attention, cpu_optim
+from minimono.kernels.cpu import optim
+from minimono.kernels.cpu.activations import (
+    gelu_backward,
+    gelu_forward,
+    relu_backward,
+    relu_forward,
+)
+from minimono.kernels.cpu.attention import packed_attention_backward, packed_attention_forward
+from minimono.kernels.cpu.embedding import rows_by_number_backward
+from minimono.kernels.cpu.linear import linear_backward, linear_forward
+from minimono.kernels.cpu.losses import mean_cross_entropy_backward, mean_cross_entropy_forward
+from minimono.kernels.cpu.norms import layer_norm_backward, layer_norm_forward
 
 ALL = (True, True, True)  # every argument needs a cotangent
 
@@ -18,21 +29,21 @@ def mlp(W: Weights, x: Array, y: Array) -> tuple[Array, Weights]:
     names = ["hidden.0.linear", "hidden.1.linear", "out"]
     inputs = [x]
     for name in names:
-        x, _ = cpu.linear_forward(x, W[name + ".weight"], W[name + ".bias"])
+        x, _ = linear_forward(x, W[name + ".weight"], W[name + ".bias"])
         if name != "out":
-            x, _ = cpu.relu_forward(x)
+            x, _ = relu_forward(x)
         inputs.append(x)
     logits = inputs.pop()
-    loss, kept = cpu._mean_cross_entropy_forward(logits, y)
+    loss, kept = mean_cross_entropy_forward(logits, y)
     one = np.ones((), np.float32)
-    (g,) = cpu._mean_cross_entropy_backward((True,), one, loss, kept, logits, y)
+    (g,) = mean_cross_entropy_backward((True,), one, loss, kept, logits, y)
     for i in (2, 1, 0):
         name, x = names[i], inputs[i]
-        g, G[name + ".weight"], G[name + ".bias"] = cpu.linear_backward(
+        g, G[name + ".weight"], G[name + ".bias"] = linear_backward(
             (i > 0, True, True), g, logits, None, x, W[name + ".weight"], W[name + ".bias"]
         )
         if i > 0:
-            (g,) = cpu.relu_backward((True,), g, x, None, x)
+            (g,) = relu_backward((True,), g, x, None, x)
     return loss, G
 
 
@@ -42,10 +53,10 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
 
     def norm(name: str, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         w, b = W[name + ".weight"], W[name + ".bias"]
-        out, kept = cpu.layer_norm_forward(x, w, b)
+        out, kept = layer_norm_forward(x, w, b)
 
         def back(g: Array) -> Array:
-            gx, G[name + ".weight"], G[name + ".bias"] = cpu.layer_norm_backward(
+            gx, G[name + ".weight"], G[name + ".bias"] = layer_norm_backward(
                 ALL, g, out, kept, x, w, b
             )
             return gx
@@ -54,10 +65,10 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
 
     def linear(name: str, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         w, b = W[name + ".weight"], W[name + ".bias"]
-        out, kept = cpu.linear_forward(x, w, b)
+        out, kept = linear_forward(x, w, b)
 
         def back(g: Array) -> Array:
-            gx, G[name + ".weight"], G[name + ".bias"] = cpu.linear_backward(
+            gx, G[name + ".weight"], G[name + ".bias"] = linear_backward(
                 ALL, g, out, kept, x, w, b
             )
             return gx
@@ -66,10 +77,10 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
 
     def attention(x: Array) -> tuple[Array, Callable[[Array], Array]]:
         qkv = x.reshape(B, T, 3, heads, C // heads)  # (B, T, 3 C) -> (B, T, 3, H, D)
-        out, kept = cpu_attention._packed_attention_forward(qkv, None, True)
+        out, kept = packed_attention_forward(qkv, None, True)
 
         def back(g: Array) -> Array:
-            (gqkv,) = cpu_attention._packed_attention_backward(
+            (gqkv,) = packed_attention_backward(
                 ALL, g.reshape(out.shape), out, kept, qkv, None, True
             )
             return gqkv.reshape(x.shape)
@@ -77,8 +88,8 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
         return out.reshape(B, T, C), back
 
     def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
-        out, kept = cpu.gelu_forward(x, "tanh")
-        return out, lambda g: cpu.gelu_backward(ALL, g, out, kept, x, "tanh")[0]
+        out, kept = gelu_forward(x, "tanh")
+        return out, lambda g: gelu_backward(ALL, g, out, kept, x, "tanh")[0]
 
     branches = []  # of the residual stream
     x = W["token.weight"][ids]
@@ -98,15 +109,15 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
         x = x + change
         branches.append((back4, back3, back2, back1))
     normed, norm_back = norm("norm", x)
-    logits, kept = cpu.linear_forward(normed, W["token.weight"])
+    logits, kept = linear_forward(normed, W["token.weight"])
     rows = logits.reshape(B * T, -1)
-    loss, probability = cpu._mean_cross_entropy_forward(rows, y.reshape(-1))
+    loss, probability = mean_cross_entropy_forward(rows, y.reshape(-1))
 
     one = np.ones((), np.float32)
-    (g,) = cpu._mean_cross_entropy_backward(
+    (g,) = mean_cross_entropy_backward(
         (True,), one, loss, probability, rows, y.reshape(-1)
     )
-    g, gtoken, _ = cpu.linear_backward(ALL, g, logits, kept, normed, W["token.weight"])
+    g, gtoken, _ = linear_backward(ALL, g, logits, kept, normed, W["token.weight"])
     assert g is not None
     g = norm_back(g)
     for backs in reversed(branches):
@@ -114,7 +125,7 @@ def gpt(W: Weights, ids: Array, y: Array, layers: int, heads: int) -> tuple[Arra
         for back in backs:
             change = back(change)
         g = g + change
-    (gembedded,) = cpu._rows_by_number_backward((True,), g, x, None, W["token.weight"], ids)
+    (gembedded,) = rows_by_number_backward((True,), g, x, None, W["token.weight"], ids)
     G["token.weight"] = gtoken + gembedded
     G["position.weight"] = g.sum(axis=0)
     return loss, G
@@ -137,7 +148,7 @@ def training_step(task: Task) -> Callable[[], float]:
         numbers = (RATE, BETA1, BETA2, EPS, 0.0, 0.0, *corrections)
         for name, w in W.items():
             arrays = (w, G[name], *state[name])
-            W[name], *state[name] = cpu_optim.update(cpu_optim.adam_kernel, arrays, numbers)
+            W[name], *state[name] = optim.update(optim.adam_kernel, arrays, numbers)
         return float(loss)
 
     return step

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from minimono import backend
+from minimono import machine
 from minimono.bench.tasks import Task
 
 ONE, ALL, COPY = "product, one thread", "product, all threads", "copy"
@@ -26,7 +26,7 @@ def steps(task: Task) -> dict[str, Callable[[], float]]:
     target = np.empty_like(source)
 
     def product(threads: int) -> float:
-        backend.set_blas_threads(threads)
+        machine.set_blas_threads(threads)
         np.matmul(a, b, out=out)
         return 0.0
 
@@ -34,7 +34,7 @@ def steps(task: Task) -> dict[str, Callable[[], float]]:
         np.copyto(target, source)
         return 0.0
 
-    by_default = backend.blas_threads_by_default() or 1
+    by_default = machine.blas_threads_by_default() or 1
     found: dict[str, Callable[[], float]] = {ONE: partial(product, 1)}
     if by_default > 1:
         found[ALL] = partial(product, by_default)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minimono import kernels
+from minimono import machine
 from minimono.bench import ours
 from minimono.bench.rounds import interleaved, seconds
 from minimono.bench.tasks import TASKS, Perceptron, Task, Transformer
@@ -57,11 +57,11 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
     def with_one_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
         def run() -> Any:
-            kernels.set_threads(1)
+            machine.set_num_threads(1)
             try:
                 return function()
             finally:
-                kernels.set_threads(threads)
+                machine.set_num_threads(threads)
 
         return run
 
@@ -71,7 +71,7 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
     def score() -> Any:
         return score_batch(z, history)
 
-    threads, words = kernels.threads(), z.view(np.int64)
+    threads, words = machine.threads(), z.view(np.int64)
     contestants: dict[str, Callable[[], Any]] = {
         READ: lambda: read(words),
         READ_ALL: lambda: in_parts(lambda part: read(words[part]), rows, z.size),

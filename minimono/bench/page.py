@@ -173,7 +173,7 @@ THREADS = (
     "BLAS's threads wait, for work and for each other, by running in circles. Beside another pool, "
     "or on a machine that does other things, they wait longest for the one that is not running. "
     "So kernels cut large arrays and large products into parts for Python's own threads, which "
-    "wait asleep, and BLAS runs in the thread that calls it. The first import of the engine "
+    "wait asleep, and BLAS runs in the thread that calls it. The first kernel that runs "
     "arranges it so. It leaves BLAS alone, and uses one thread of its own, if "
     "`OPENBLAS_NUM_THREADS` or `OMP_NUM_THREADS` is set, or if BLAS was given another number "
     "before. `MINIMONO_NUM_THREADS=n`, or `minimono.set_num_threads(n)`, says how many threads "

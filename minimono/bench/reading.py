@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimono.backend import Array
-from minimono.kernels.compiling import compiled
+from minimono.kernels.cpu.compiling import compiled
 
 
 def _read(words: Array) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, threads
+from minimono import machine
 from minimono.bench.tasks import TASKS
 
 LEAST_SECONDS = 0.05  # of one turn: as many steps as fit, at least one
@@ -66,9 +66,9 @@ class Peer:
 
 def _serve(connection: Connection, file: str, function: str) -> None:
     make = getattr(import_module(f"minimono.bench.{file}"), function)
-    by_default = backend.blas_threads_by_default()
-    if file != "ours" and by_default and not any(os.environ.get(n) for n in threads.OF_BLAS):
-        backend.set_blas_threads(by_default)  # as without us: the import above has limited it
+    by_default = machine.blas_threads_by_default()
+    if file != "ours" and by_default and not any(os.environ.get(n) for n in machine.OF_BLAS):
+        machine.set_blas_threads(by_default)  # as without us
     steps: dict[str, Callable[[], float]] = {}
     while True:
         request = connection.recv()

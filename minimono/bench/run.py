@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import minimono
-from minimono import backend, threads
+from minimono import machine
 from minimono.bench import limits, load, measures, rounds
 from minimono.bench.ours import BY_HAND, IN_PARTS, MINIMONO, WITH_MEMEL
 from minimono.bench.tasks import TASKS, check
@@ -197,8 +197,8 @@ def _growth(results: Results, count: int, say: Say) -> None:
 
 def _machine() -> dict[str, str]:
     """What the figures depend on."""
-    found = {"processor": _processor(), "threads of minimono": threads.described()}
-    found["BLAS"] = measures.alone(backend.blas_described)
+    found = {"processor": _processor(), "threads of minimono": machine.described()["threads"]}
+    found["BLAS"] = measures.alone(machine.blas_described)
     found["Python"] = platform.python_version()
     found["minimono"] = minimono.__version__
     for package in ("numpy", "numba", "torch", "jax", "mygrad", "autograd"):

@@ -19,12 +19,11 @@ import numpy as np
 
 from minimono.backend import Array, array_module, to_device
 from minimono.engine.dtypes import arithmetic, exact, real
-from minimono.engine.fused import has_kernel
+from minimono.engine.fused import with_kernel
 from minimono.engine.primitive import primitive
 from minimono.engine.primitives import matmul, pad, where
 from minimono.engine.tensor import Tensor
-
-Pair = tuple[int, int]  # along Y, along X
+from minimono.kernels.both.convolution import Pair as Pair
 
 # ---- windows -----------------------------------------------------------------------------------
 
@@ -90,7 +89,7 @@ def conv2d(
 
 
 @real()
-@has_kernel("convolution")
+@with_kernel("convolution")
 def _convolved(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
 ) -> Tensor:
@@ -135,7 +134,7 @@ def conv_transpose2d(
 
 
 @real()
-@has_kernel("convolution")
+@with_kernel("convolution")
 def _laid_down(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
 ) -> Tensor:

@@ -1,6 +1,6 @@
 """The functions that networks are built from, written as their formulas: the reading versions.
 
-Those marked `@has_kernel()` have running versions of the same name in `kernels/cpu.py`, `gpu.py`.
+Those marked `@with_kernel("part")` have kernels in `kernels/cpu/part.py` and `kernels/gpu/`.
 Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
 """
 
@@ -16,7 +16,7 @@ from minimono.backend import Array
 from minimono.checks import Rng
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.dtypes import arithmetic, real
-from minimono.engine.fused import has_kernel
+from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import (
     erfc,
     exp,
@@ -40,7 +40,7 @@ __dir__ = lazy.only(__name__, __all__)
 
 
 @real()
-@has_kernel()
+@with_kernel("activations")
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), element by element; slope 0 at 0, as in PyTorch; nan stays nan.
 
@@ -51,7 +51,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 @real()
-@has_kernel()
+@with_kernel("activations")
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, negative_slope x elsewhere (Maas et al. 2013), as in PyTorch.
 
@@ -68,7 +68,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 @real()
-@has_kernel()
+@with_kernel("activations")
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
 
@@ -89,7 +89,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 
 
 @real()
-@has_kernel()
+@with_kernel("softmax")
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
 
@@ -136,14 +136,14 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
 
 
 @real(numbers=1)
-@has_kernel()
+@with_kernel("losses")
 def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
     rows = backend.array_module(logits.array).arange(logits.shape[0])
     return -log_softmax(logits)[rows, targets].mean()
 
 
 @real()
-@has_kernel()
+@with_kernel("norms")
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias, over the last axis.
 
@@ -188,7 +188,7 @@ def _unit(x: Tensor, eps: float) -> Tensor:
 
 
 @real()
-@has_kernel()
+@with_kernel("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
     if x.shape[-1] != weight.shape[1]:
@@ -213,7 +213,7 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
 
 
 @arithmetic(numbers=1)
-@has_kernel()
+@with_kernel("embedding")
 def _rows_by_number(weight: Tensor, ids: Array) -> Tensor:
     return weight[ids]
 
@@ -281,7 +281,7 @@ def self_attention(
 
 
 @real(numbers=1)
-@has_kernel("attention")
+@with_kernel("attention")
 def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
     visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
@@ -305,7 +305,7 @@ def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     return _dropped(x, Tensor(backend.to_device(keep, x.device)), 1.0 / (1.0 - p))
 
 
-@has_kernel()
+@with_kernel("dropout")
 def _dropped(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     return x * (keep.astype(x.dtype) * scale)
 

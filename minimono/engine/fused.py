@@ -101,7 +101,7 @@ class Fused(Generic[Parameters]):
 
 
 def with_kernel(
-    part: str = "", *, on: tuple[Device, ...] = ("cpu", "cuda"), mixed: bool = False
+    part: str, *, on: tuple[Device, ...] = ("cpu", "cuda"), mixed: bool = False
 ) -> Callable[[Callable[Parameters, Tensor]], Fused[Parameters]]:
     """Mark a formula on tensors whose kernels are in `kernels.of(device, part)`.
 

@@ -5,12 +5,9 @@ the formula, and is the truth. Its *running version* is a kernel in this folder,
 reading version by tests. `with reference():` switches every kernel off, so that a reader can step
 through the mathematics in a debugger.
 
-Files: `cpu.py` and, for what fills a file, `cpu_attention.py`, `cpu_convolution.py`, `cpu_gru.py`,
-`cpu_optim.py`: kernels of networks; `cpu_math.py` what they are made of; `cpu_scale.py`, with
-`cpu_moments.py` and `cpu_selection.py`: kernels of metrics (float64 accumulators); `parallel.py`
-threads; `memory.py` what becomes of freed arrays. `gpu...py` are the same in CUDA, `shared...py`
-what the kernels of both devices share.
-They are imported on first use, because Numba takes half a second.
+Folders: `cpu/` in Numba, `gpu/` the same in CUDA, `both/` what they share. A file is named after
+what it computes, and has the same name and the same functions in `cpu/` and `gpu/`. Files are
+imported on first use, because Numba takes half a second.
 """
 
 from collections.abc import Iterator
@@ -19,44 +16,37 @@ from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
+from minimono import machine
 from minimono.lazy import required
+
+Kept = Any  # what a forward pass keeps for its backward pass
+Needed = tuple[bool, ...]  # which arguments need a cotangent: a backward pass may skip the others
 
 _enabled: ContextVar[bool] = ContextVar("minimono_kernels_enabled", default=True)
 
-_threads = 1  # see minimono/threads.py
-
-
-def threads() -> int:
-    """How many threads a kernel of a network may use on large arrays; 1: only the caller's own."""
-    return _threads
-
-
-def set_threads(count: int) -> None:
-    """What `threads` says from now on."""
-    global _threads
-    _threads = count
-
 
 def enabled() -> bool:
-    """Whether running versions may be used (True unless inside `reference()`)."""
+    """Return whether running versions may be used (True unless inside `reference()`)."""
     return _enabled.get()
 
 
 @cache
-def of(device: str, part: str = "", *, by: str = "minimono") -> ModuleType:
-    """The running versions for "cpu" or "cuda": `cpu.py`, or of a part, say `gpu_scale.py`.
+def of(device: str, part: str, *, by: str = "minimono") -> ModuleType:
+    """Return the running versions of a part for "cpu" or "cuda": `cpu/scale.py`, `gpu/scale.py`.
 
     by: who asks, for the error where Numba is not installed.
 
     >>> of("cuda", "scale").__name__
-    'minimono.kernels.gpu_scale'
+    'minimono.kernels.gpu.scale'
     """
-    family = {"cpu": "cpu", "cuda": "gpu"}[device]
-    if family == "cpu":
+    machine.prepare()  # at the first use of any kernel
+    folder = {"cpu": "cpu", "cuda": "gpu"}[device]
+    if folder == "cpu":
         formula = ", or use the formula: with minimono.reference():"
         required("numba", by=f"{by}: its kernel", install="numba", instead=formula)
-    return import_module(f"minimono.kernels.{family}" + (f"_{part}" if part else ""))
+    return import_module(f"minimono.kernels.{folder}.{part}")
 
 
 @contextmanager

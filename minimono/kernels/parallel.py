@@ -1,4 +1,4 @@
-"""Cut a kernel's rows into parts, one for each of `kernels.threads()` Python threads.
+"""Cut a kernel's rows into parts, one for each of `machine.threads()` Python threads.
 
 Compiled kernels and BLAS let go of Python's lock, so Python's own threads run them side by side,
 and wait asleep: a pool that spins while it waits would take the cores from BLAS's threads.
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minimono import kernels, sums
+from minimono import machine, sums
 from minimono.backend import Array, device_of
 
 # Elements of a part. For less, waking a thread does not pay: on two busy cores parts of 2^16 made a
@@ -30,20 +30,22 @@ _is_inside: ContextVar[bool] = ContextVar("minimono_inside_a_part", default=Fals
 
 
 def parts_for(rows: int, elements: int) -> int:
-    """How many parts pay: as many as threads, but fewer if one would have less than `LEAST`
-    elements, and one only inside `side_by_side`."""
+    """Return how many parts pay: one for each thread, but none of less than `LEAST` elements.
+
+    A part is not cut again (`side_by_side`).
+    """
     if elements < 2 * LEAST or _is_inside.get():
         return 1
-    return max(1, min(kernels.threads(), rows, elements // LEAST))
+    return max(1, min(machine.threads(), rows, elements // LEAST))
 
 
 def in_parts(work: Callable[[slice], Result], rows: int, elements: int) -> list[Result]:
-    """The results of `work(part)` for the parts of 0..rows, in order."""
+    """Return the results of `work(part)` for the parts of 0..rows, in order."""
     return side_by_side(work, rows, parts_for(rows, elements))
 
 
 def side_by_side(work: Callable[[slice], Result], rows: int, parts: int) -> list[Result]:
-    """The same in so many parts, each in a thread of its own, the first in the caller's."""
+    """Do the same in so many parts, each in a thread of its own, the first in the caller's."""
     if parts == 1:
         return [work(slice(0, rows))]
 
@@ -64,7 +66,7 @@ def side_by_side(work: Callable[[slice], Result], rows: int, parts: int) -> list
 
 
 def product(a: Array, b: Array, plus: Array | None = None) -> Array:
-    """a @ b + plus for matrices of one dtype; a large one in parts, each in BLAS in its own thread.
+    """Return a @ b + plus for matrices of one dtype; a large product is cut into parts for threads.
 
     Parts are rows of the result, or columns if it has more of them, so that each thread reads the
     smaller matrix whole and its share of the larger. The last bits may depend on their number.

@@ -58,7 +58,8 @@ def with_kernel(
 @cache
 def kernel(device: Device, part: str, name: str, by: str = "") -> Callable[..., Any]:
     """The function `name` of a part's kernels; `by` is who asks, where that is not its name."""
-    return getattr(kernels.of(device, part, by=by or name), name)  # type: ignore[no-any-return]
+    public = name.lstrip("_")  # of a formula that only its own file uses
+    return getattr(kernels.of(device, part, by=by or name), public)  # type: ignore[no-any-return]
 
 
 def device_with_kernels(arguments: Iterable[Any]) -> Device | None:

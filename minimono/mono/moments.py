@@ -36,7 +36,7 @@ def batch_moments(z: Array) -> tuple[Array, Array]:
     return rough_mean + rest, ((deviation - rest) ** 2).sum(axis=0)
 
 
-@with_kernel("scale")
+@with_kernel("moments")
 def merge(
     mean_a: Array, m2_a: Array, mean_b: Array, m2_b: Array, share: float, weight: float
 ) -> tuple[Array, Array]:

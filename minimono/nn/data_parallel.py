@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minimono import kernels
+from minimono import machine
 from minimono.backend import Array, array_module
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
@@ -56,7 +56,7 @@ def backward_in_parts(
         return share * output.item(), gradients
 
     on_gpu = any(p.device == "cuda" for p in model.parameters())
-    found = side_by_side(work, samples, 1 if on_gpu else min(kernels.threads(), samples))
+    found = side_by_side(work, samples, 1 if on_gpu else min(machine.threads(), samples))
     sums: dict[int, tuple[Tensor, Array]] = {}
     for _, gradients in found:  # in the order of the parts: the same bits each time
         for leaf, gradient in gradients:

@@ -165,7 +165,7 @@ class SGD(Optimiser):
     >>> p.data
     array([0.8])
 
-    Reading version: `_update` below. Running versions: two kernels in `kernels/cpu_optim.py`.
+    Reading version: `_update` below. Running versions: two kernels in `kernels/cpu/optim.py`.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Adam(Optimiser):
         v = beta2 v + (1 - beta2) g^2        v^ = v / (1 - beta2^t)        p -= lr m^ / (sqrt v^ + eps)
 
     `weight_decay` adds weight_decay p to g, as in PyTorch. t counts the parameter's own updates.
-    Reading version: `_update` below. Running version: `adam_kernel` in `kernels/cpu_optim.py`.
+    Reading version: `_update` below. Running version: `adam_kernel` in `kernels/cpu/optim.py`.
     """  # noqa: E501
 
     decoupled = False  # whether weight decay is apart from the gradient

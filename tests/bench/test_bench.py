@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimono import backend, cli
+from minimono import cli, machine
 from minimono.bench import limits, load, measures, page, rounds, run
 from minimono.bench.run import EAGER, Results, nearness
 from minimono.bench.tasks import TASKS, Perceptron, Task, Transformer, check
@@ -259,7 +259,7 @@ def test_processes_run_without_another_processor_s_blas(monkeypatch: pytest.Monk
 
 def test_blas_says_for_which_processor_it_is() -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    described = backend.blas_described()
+    described = machine.blas_described()
     for library in threadpoolctl.threadpool_info():
         if "numpy" in library["filepath"] and library["internal_api"] == "openblas":
             assert described.endswith(f"kernels for {library['architecture']}")

@@ -135,7 +135,7 @@ def test_the_page_names_every_file() -> None:
         ("mono.moments", "from minimono.mono.inhibition import deactivate"),
         ("mono.inhibition", "from minimono.data.text import read_text"),
         ("backend", "from minimono import kernels"),
-        ("kernels.cpu", "from minimono.engine import functional"),
+        ("kernels.cpu.softmax", "from minimono.engine import functional"),
         ("gradcheck", "from minimono import nn"),
         ("mono.moments", "from minimono import mono"),
     ],

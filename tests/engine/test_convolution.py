@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minimono as mm
 from minimono import functional as F
-from minimono import kernels
+from minimono import machine
 from minimono.backend import to_host
 from minimono.engine.convolution import add_windows, windows
 from minimono.engine.fused import Fused
@@ -221,11 +221,11 @@ def test_kernels_of_any_layout_and_of_what_is_needed(
         held_to_reading(
             lambda x, w, s=stride: F.conv2d(x, w, stride=s, padding=1),
             [x, weight.swapaxes(0, 1)], "float64", needed,
-        )  # fmt: skip
+        )
         held_to_reading(
             lambda x, w, s=stride: F.conv_transpose2d(x, w, stride=s, padding=1),
             [x, weight], "float64", needed,
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("dtypes", ["Bfd", "Bff", "lff", "dld", "?ff", "lll", "fdf", "ddl"])
@@ -246,7 +246,7 @@ def test_whole_numbers_and_mixtures_give_the_same(dtypes: str, rng: np.random.Ge
 def test_kernels_in_threads_give_the_same(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 4)
     x, weight, bias = (rng.standard_normal(s) for s in ((2, 5, 6, 7), (4, 5, 3, 3), (4,)))
     held_to_reading(lambda *a: F.conv2d(*a, padding=1), [x, weight, bias], "float64", (True,) * 3)
@@ -264,7 +264,7 @@ def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
         "    out.sum().backward()\n"
         "    found.append(t.grad.tolist())\n"
     )
-    here, there = with_and_without_numba(script, "cpu_convolution.windows_kernel")
+    here, there = with_and_without_numba(script, "convolution.windows_kernel")
     assert there == here
 
 
@@ -292,12 +292,12 @@ def test_convolutions_are_differentiable_twice(
     check_grads(
         lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=padding).tanh(),
         x, weight, bias, order=2,
-    )  # fmt: skip
+    )
     upward = rng.standard_normal((2, 3, 5, 6))
     check_grads(
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=stride, padding=padding).tanh(),
         x, upward, bias, order=2,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, None, 0), (3, 1, 1), ((1, 2), 2, 0)])
@@ -418,7 +418,7 @@ UP = np.zeros((2, 3, 3, 3))
         (lambda: F.avg_pool2d(tensor(X), 2, stride=0), "avg_pool2d: stride is 0"),
         (lambda: F.avg_pool2d(tensor(X), 3, padding=2), "padding is .*at most half of the window"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
@@ -460,7 +460,7 @@ def test_convolutions_agree_with_pytorch(
         lambda *a: F.conv_transpose2d(*a, **options),
         lambda f, *a: f.conv_transpose2d(*a, **options),
         x, up, bias,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parity

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import backend, kernels
+from minimono import backend, machine
 from minimono.engine import functional as F
 from minimono.engine.tensor import tensor
 from minimono.gradcheck import check_grads
@@ -124,7 +124,7 @@ def test_arrays_of_two_devices_have_no_module(cuda: str) -> None:
 
 
 def test_on_a_gpu_a_batch_has_one_part(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
 
     def loss(model: mm.nn.Module, x: mm.Tensor, y: mm.Tensor) -> mm.Tensor:
         assert len(x) == 6

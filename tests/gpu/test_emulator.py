@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minimono.kernels.gpu_launch import Kernel
+from minimono.kernels.gpu.launch import Kernel
 
 HEAD = 'extern "C" __global__ void tried(const real *x, real *out) {\n'
 

@@ -5,15 +5,27 @@ from types import ModuleType
 
 import pytest
 
-from minimono.kernels import (
-    gpu,
-    gpu_attention,
-    gpu_convolution,
-    gpu_gru,
-    gpu_optim,
-    gpu_scale,
+from minimono.kernels.gpu import (
+    activations,
+    attention,
+    convolution,
+    dropout,
+    embedding,
+    gru,
+    losses,
+    moments,
+    norms,
+    optim,
+    scale,
+    selection,
+    softmax,
 )
-from minimono.kernels.gpu_launch import Kernel
+from minimono.kernels.gpu.launch import Kernel
+
+MODULES = (
+    activations, convolution, dropout, embedding, gru, losses, moments, norms, optim, scale,
+    selection, softmax,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +52,15 @@ def machine_code(nvrtc: ModuleType, code: str, name: str) -> tuple[bytes, str]:
 
 def variants() -> list[tuple[Kernel, str, dict[str, int]]]:
     found: list[tuple[Kernel, str, dict[str, int]]] = []
-    for module in (gpu, gpu_convolution, gpu_gru, gpu_optim, gpu_scale):
+    for module in MODULES:
         for kernel in vars(module).values():
             if isinstance(kernel, Kernel):
                 found += [(kernel, "f", {}), (kernel, "d", {})]
-    for kernel in vars(gpu_attention).values():
+    for kernel in vars(attention).values():
         if isinstance(kernel, Kernel):
             for dtype, size in (("f", 4), ("d", 8)):
                 for D in (5, 64, 128):
-                    constants = {"D": D, "TILE": gpu_attention.tile_for(D, size)}
+                    constants = {"D": D, "TILE": attention.tile_for(D, size)}
                     found.append((kernel, dtype, constants))
     return found
 

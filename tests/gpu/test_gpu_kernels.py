@@ -8,7 +8,19 @@ from minimono.engine import convolution
 from minimono.engine import functional as F
 from minimono.engine.tape import grad
 from minimono.engine.tensor import Tensor
-from minimono.kernels import gpu, gpu_attention, gpu_convolution, gpu_gru, gpu_optim
+from minimono.kernels.gpu import (
+    activations,
+    attention,
+    dropout,
+    embedding,
+    gru,
+    linear,
+    losses,
+    norms,
+    optim,
+    softmax,
+)
+from minimono.kernels.gpu import convolution as windows
 from minimono.nn.convolution import _memory_and_update, _new_state
 from minimono.nn.optim import SGD, Adam, AdamW
 
@@ -61,10 +73,11 @@ def test_gelu(device, dtype, approximate: str) -> None:
     x = np.linspace(-12.0, 12.0, 773).astype(dtype)
     rtol = tolerance(dtype)
     held_to_reading(
-        device, gpu.gelu_forward, gpu.gelu_backward, F.gelu, [x], approximate=approximate,
-        rtol=rtol,
-    )  # fmt: skip
-    out, _ = gpu.gelu_forward(device.array(np.array([-1e30, 1e30, np.nan], dtype)), approximate)
+        device, activations.gelu_forward, activations.gelu_backward, F.gelu, [x],
+        approximate=approximate, rtol=rtol,
+    )
+    far = device.array(np.array([-1e30, 1e30, np.nan], dtype))
+    out, _ = activations.gelu_forward(far, approximate)
     np.testing.assert_array_equal(device.host(out), np.array([-0.0, 1e30, np.nan], dtype))
 
 
@@ -72,9 +85,10 @@ def test_gelu(device, dtype, approximate: str) -> None:
 def test_relu(device, dtype) -> None:
     x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
     there = device.array(x).T
-    out, kept = gpu.relu_forward(there)
+    out, kept = activations.relu_forward(there)
     np.testing.assert_array_equal(device.host(out), np.maximum(x.T, 0))
-    (gx,) = gpu.relu_backward((True,), device.array(np.ones((3, 2), dtype)), out, kept, there)
+    ones = device.array(np.ones((3, 2), dtype))
+    (gx,) = activations.relu_backward((True,), ones, out, kept, there)
     np.testing.assert_array_equal(device.host(gx).T, [[0, 0, 1], [1, 0, 1]])
 
 
@@ -82,10 +96,10 @@ def test_relu(device, dtype) -> None:
 def test_leaky_relu(device, dtype) -> None:
     x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
     there, slope = device.array(x).T, dtype(0.2)
-    out, kept = gpu.leaky_relu_forward(there, 0.2)
+    out, kept = activations.leaky_relu_forward(there, 0.2)
     np.testing.assert_array_equal(device.host(out), np.where(x > 0, x, slope * x).T)
     ones = device.array(np.ones((3, 2), dtype))
-    (gx,) = gpu.leaky_relu_backward((True,), ones, out, kept, there, 0.2)
+    (gx,) = activations.leaky_relu_backward((True,), ones, out, kept, there, 0.2)
     np.testing.assert_array_equal(device.host(gx).T, np.where(x > 0, dtype(1), slope))
 
 
@@ -93,9 +107,9 @@ def test_leaky_relu(device, dtype) -> None:
 @pytest.mark.parametrize(("shape", "axis"), [((3, 1), -1), ((2, 3, 37), 1), ((5, 700), -1)])
 def test_softmax(device, dtype, shape, axis: int) -> None:
     held_to_reading(
-        device, gpu.softmax_forward, gpu.softmax_backward, F.softmax, [rows(shape, dtype)],
+        device, softmax.softmax_forward, softmax.softmax_backward, F.softmax, [rows(shape, dtype)],
         axis=axis, rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -104,9 +118,9 @@ def test_cross_entropy(device, dtype, shape) -> None:
     targets = np.random.default_rng(2).integers(0, shape[1], shape[0])
     logits = 5.0 * rows(shape, dtype)
     held_to_reading(
-        device, gpu._mean_cross_entropy_forward, gpu._mean_cross_entropy_backward,
+        device, losses.mean_cross_entropy_forward, losses.mean_cross_entropy_backward,
         F._mean_cross_entropy, [logits], targets, rtol=2 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,14 +128,14 @@ def test_cross_entropy(device, dtype, shape) -> None:
 def test_layer_norm(device, dtype, shape) -> None:
     arrays = [rows(shape, dtype), rows(shape[-1:], dtype, 1), rows(shape[-1:], dtype, 2)]
     held_to_reading(
-        device, gpu.layer_norm_forward, gpu.layer_norm_backward, F.layer_norm, arrays,
+        device, norms.layer_norm_forward, norms.layer_norm_backward, F.layer_norm, arrays,
         rtol=2 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 def test_layer_norm_names_a_wrong_shape() -> None:
     with pytest.raises(ValueError, match=r"weight has shape \(3,\), x has 4 channels"):
-        gpu.layer_norm_forward(np.ones((2, 4)), np.ones(3), np.ones(4))
+        norms.layer_norm_forward(np.ones((2, 4)), np.ones(3), np.ones(4))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -134,10 +148,10 @@ def test_attention(device, dtype, shape, is_causal: bool, masked: bool) -> None:
         visible = np.random.default_rng(3).random((B, T)) < 0.5
         visible[:, 0] = True
     held_to_reading(
-        device, gpu_attention._packed_attention_forward,
-        gpu_attention._packed_attention_backward, F._packed_attention,
+        device, attention.packed_attention_forward, attention.packed_attention_backward,
+        F._packed_attention,
         [rows((B, T, 3, H, D), dtype)], visible, is_causal, rtol=20 * tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -147,22 +161,22 @@ def test_attention_where_whole_tiles_are_hidden(device, dtype) -> None:
     visible = np.zeros((2, 70), bool)
     visible[0, 66:] = True
     there = device.array(qkv)
-    out, _ = gpu_attention._packed_attention_forward(there, device.array(visible), False)
+    out, _ = attention.packed_attention_forward(there, device.array(visible), False)
     with reference():
         expected = F._packed_attention(Tensor(qkv[:1]), visible[:1], False).data
     np.testing.assert_allclose(device.host(out)[:1], expected, rtol=10 * tolerance(dtype))
     assert np.isnan(device.host(out)[1]).all()
-    for a in gpu_attention._packed_attention_forward(1e4 * there, None, True):
+    for a in attention.packed_attention_forward(1e4 * there, None, True):
         assert np.isfinite(device.host(a)).all()  # no overflow
 
 
 def test_attention_tiles_fit() -> None:
-    assert gpu_attention.tile_for(64, 4) == 32
-    assert gpu_attention.tile_for(128, 4) == 16
-    widest = gpu_attention.SHARED // (4 * 8 * 4) - 6
-    assert gpu_attention.tile_for(widest, 4) == 8
+    assert attention.tile_for(64, 4) == 32
+    assert attention.tile_for(128, 4) == 16
+    widest = attention.SHARED // (4 * 8 * 4) - 6
+    assert attention.tile_for(widest, 4) == 8
     with pytest.raises(ValueError, match=f"takes at most {widest} of 32 bits"):
-        gpu_attention.tile_for(widest + 1, 4)
+        attention.tile_for(widest + 1, 4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -170,17 +184,17 @@ def test_embedding(device, dtype) -> None:
     weight = rows((9, 70), dtype)
     ids = np.array([[3, 0, 3, 8], [3, 0, 1, 3]])
     held_to_reading(
-        device, gpu._rows_by_number_forward, gpu._rows_by_number_backward, F._rows_by_number,
-        [weight], ids, rtol=tolerance(dtype),
-    )  # fmt: skip
+        device, embedding.rows_by_number_forward, embedding.rows_by_number_backward,
+        F._rows_by_number, [weight], ids, rtol=tolerance(dtype),
+    )
 
 
 def test_scatter_add_keeps_what_is_there(device) -> None:
     target = device.array(np.ones((4, 2)))
     ids, values = np.array([2, 2, 0]), np.arange(6.0).reshape(3, 2)
-    gpu.scatter_add_rows(target, device.array(ids), device.array(values))
+    embedding.scatter_add_rows(target, device.array(ids), device.array(values))
     assert device.host(target).tolist() == [[5, 6], [1, 1], [3, 5], [1, 1]]
-    gpu.scatter_add_rows(target, device.array(ids[:0]), device.array(values[:0]))
+    embedding.scatter_add_rows(target, device.array(ids[:0]), device.array(values[:0]))
     assert device.host(target).tolist() == [[5, 6], [1, 1], [3, 5], [1, 1]]
 
 
@@ -192,7 +206,7 @@ def test_scatter_add_of_any_index(device, index) -> None:
     np.add.at(expected, index, values)
     there = device.array(index) if isinstance(index, np.ndarray) else index
     for target in targets:
-        gpu.scatter_add(target, there, device.array(values))
+        embedding.scatter_add(target, there, device.array(values))
         np.testing.assert_allclose(device.host(target), expected, rtol=1e-14)
 
 
@@ -201,9 +215,9 @@ def test_dropout(device, dtype) -> None:
     x = rows((3, 50), dtype)
     keep = np.random.default_rng(4).random(x.shape) < 0.7
     held_to_reading(
-        device, gpu._dropped_forward, gpu._dropped_backward, F._dropped, [x], keep, 1.0 / 0.7,
+        device, dropout.dropped_forward, dropout.dropped_backward, F._dropped, [x], keep, 1.0 / 0.7,
         rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 CONVOLUTIONS = [  # x, weight, stride, padding
@@ -220,21 +234,21 @@ def test_convolution(device, dtype, shape, size, stride, padding) -> None:
     arrays = [rows(shape, dtype), rows(size, dtype, 1), rows(size[:1], dtype, 2)]
     rtol = 2 * tolerance(dtype)
     held_to_reading(
-        device, gpu_convolution._convolved_forward, gpu_convolution._convolved_backward,
+        device, windows.convolved_forward, windows.convolved_backward,
         convolution._convolved, arrays, stride, padding, rtol=rtol,
-    )  # fmt: skip
+    )
     small = convolution.conv2d(*map(Tensor, arrays), stride=stride, padding=padding).data
     held_to_reading(
-        device, gpu_convolution._laid_down_forward, gpu_convolution._laid_down_backward,
+        device, windows.laid_down_forward, windows.laid_down_backward,
         convolution._laid_down, [small, arrays[1], rows(size[1:2], dtype, 3)], stride, padding,
         rtol=rtol,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (3, 6, 5, 7), (0, 3, 2, 2)])
 def test_gates_of_a_recurrent_cell(device, dtype, shape) -> None:
-    forward, backward = gpu_gru._memory_and_update_forward, gpu_gru._memory_and_update_backward
+    forward, backward = gru.memory_and_update_forward, gru.memory_and_update_backward
     terms = [rows(shape, dtype), rows(shape, dtype, 1)]
     rtol = tolerance(dtype)
     held_to_reading(device, forward, backward, _memory_and_update, terms, 0.2, rtol=rtol)
@@ -245,14 +259,14 @@ def test_gates_of_a_recurrent_cell(device, dtype, shape) -> None:
             (False, *needed), g, out, kept, None, h, slope
         )[1:],
         lambda h, slope: _memory_and_update(None, h, slope), terms[1:], 0.2, rtol=rtol,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gates_far_out(device, dtype) -> None:
     terms = np.zeros((1, 3, 1, 5), dtype)
     terms[0, 1, 0] = [-np.inf, -1e30, 1e30, np.inf, np.nan]
-    out, _ = gpu_gru._memory_and_update_forward(None, device.array(terms), 0.2)
+    out, _ = gru.memory_and_update_forward(None, device.array(terms), 0.2)
     np.testing.assert_array_equal(device.host(out)[1, 0, 0, 0], [0, 0, 1, 1, np.nan])
 
 
@@ -260,9 +274,9 @@ def test_gates_far_out(device, dtype) -> None:
 def test_new_state_of_a_recurrent_cell(device, dtype) -> None:
     arrays = [rows((3, 2, 5, 7), dtype, seed) for seed in range(3)]
     held_to_reading(
-        device, gpu_gru._new_state_forward, gpu_gru._new_state_backward, _new_state, arrays,
+        device, gru.new_state_forward, gru.new_state_backward, _new_state, arrays,
         rtol=tolerance(dtype),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -278,7 +292,7 @@ def test_adam(device, dtype, kind) -> None:
             optimiser.step()
         numbers = [0.1, 0.9, 0.999, 1e-8, decay, l2, 1 - 0.9**t, 1 - 0.999**t]
         arrays = [ours, device.array(p.grad), m, v]
-        ours, m, v = gpu_optim.update(gpu_optim.adam_kernel, arrays, numbers)
+        ours, m, v = optim.update(optim.adam_kernel, arrays, numbers)
         close(device.host(ours), p.data, tolerance(dtype))
 
 
@@ -295,9 +309,9 @@ def test_sgd(device, dtype, momentum: float) -> None:
         g = device.array(p.grad)
         if momentum:
             arrays, numbers = [ours, g, b], [0.1, 0.3, momentum]
-            ours, b = gpu_optim.update(gpu_optim.sgd_momentum_kernel, arrays, numbers)
+            ours, b = optim.update(optim.sgd_momentum_kernel, arrays, numbers)
         else:
-            (ours,) = gpu_optim.update(gpu_optim.sgd_kernel, [ours, g], [0.1, 0.3])
+            (ours,) = optim.update(optim.sgd_kernel, [ours, g], [0.1, 0.3])
         close(device.host(ours), p.data, tolerance(dtype))
 
 
@@ -308,19 +322,19 @@ def close(one, other, tolerance: float) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [0, 1, 3000])
 def test_sum_of_squares(device, monkeypatch, dtype, size: int) -> None:
-    monkeypatch.setattr(gpu_optim, "MOST_SUMS", 5)
+    monkeypatch.setattr(optim, "MOST_SUMS", 5)
     x = rows((size, 2), dtype)
     found = []
     for seed in SEEDS:
         device.reorder(seed)
-        found.append(device.host(gpu_optim.sum_of_squares(device.array(x))))
+        found.append(device.host(optim.sum_of_squares(device.array(x))))
     np.testing.assert_allclose(found[0], (x.astype(float) ** 2).sum(), rtol=1e-13)
     assert found[0].tobytes() == found[1].tobytes()
 
 
 def test_linear_is_the_libraries_product() -> None:
     x, weight, bias = rows((2, 3, 5), "d"), rows((4, 5), "d"), rows((4,), "d")
-    out, _ = gpu.linear_forward(x, weight, bias)
+    out, _ = linear.linear_forward(x, weight, bias)
     np.testing.assert_allclose(out, x @ weight.T + bias, rtol=1e-12)
 
 
@@ -333,8 +347,8 @@ def test_layer_norm_of_rows_of_any_size(device, dtype, size: float) -> None:
     weight, bias = np.ones(4, dtype), np.zeros(4, dtype)
     g = (np.array([[0.3, -1.0, 0.5, 0.7]] * 2) * min(size, 1e30)).astype(dtype)
     there = [device.array(a) for a in (x, weight, bias)]
-    out, kept = gpu.layer_norm_forward(*there, 0.0)
-    gradients = gpu.layer_norm_backward((True,) * 3, device.array(g), out, kept, *there, 0.0)
+    out, kept = norms.layer_norm_forward(*there, 0.0)
+    gradients = norms.layer_norm_backward((True,) * 3, device.array(g), out, kept, *there, 0.0)
     leaves = [Tensor(a, requires_grad=True) for a in (x, weight, bias)]
     with reference():
         expected = F.layer_norm(*leaves, eps=0.0)
@@ -357,9 +371,9 @@ def test_attention_keeps_what_large_scores_leave(device) -> None:
     with reference():
         F.self_attention(leaf).backward(cotangent)
     there = device.array(qkv.astype(np.float32))
-    out, kept = gpu_attention._packed_attention_forward(there, None, False)
+    out, kept = attention.packed_attention_forward(there, None, False)
     g = device.array(cotangent.astype(np.float32))
-    (found,) = gpu_attention._packed_attention_backward((True,), g, out, kept, there, None, False)
+    (found,) = attention.packed_attention_backward((True,), g, out, kept, there, None, False)
     found, right = device.host(found), leaf.grad
     np.testing.assert_allclose(found[:, :, 1:], right[:, :, 1:], atol=5e-6)
     np.testing.assert_allclose(found[:, :, 0, :, 1:], right[:, :, 0, :, 1:], atol=5e-6)
@@ -367,5 +381,6 @@ def test_attention_keeps_what_large_scores_leave(device) -> None:
 
 def test_scatter_add_of_many_to_one_place(device) -> None:
     target, n = device.array(np.zeros((1, 2))), 100_000
-    gpu.scatter_add_rows(target, device.array(np.zeros(n, int)), device.array(np.full((n, 2), 0.1)))
+    ids, values = np.zeros(n, int), np.full((n, 2), 0.1)
+    embedding.scatter_add_rows(target, device.array(ids), device.array(values))
     np.testing.assert_allclose(device.host(target), 0.1 * n, rtol=1e-15)

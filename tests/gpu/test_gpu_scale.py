@@ -5,14 +5,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from minimono.kernels import gpu_scale, reference
+from minimono.kernels import reference
+from minimono.kernels.gpu import scale
 from minimono.mono import Moments, monosemantic_scale, select_top_k
 
 SHAPES = [(1, 1), (2, 33), (65, 40), (70, 3, 5, 2), (3, 1100)]
 
 
 def score(device, z, mean, denominator, **options):
-    found = gpu_scale.score(*(device.array(a) for a in (z, mean, denominator)), **options)
+    found = scale.score(*(device.array(a) for a in (z, mean, denominator)), **options)
     return {name: None if a is None else device.host(a) for name, a in found.items()}
 
 
@@ -32,7 +33,7 @@ def a_batch(shape, dtype, seed=0):
 @pytest.mark.parametrize("shape", [*SHAPES, (300, 5)])  # the last: more rows in every part
 def test_one_pass(device, monkeypatch, shape, dtype) -> None:
     if shape[0] == 300:
-        monkeypatch.setattr(gpu_scale, "MOST_PARTS", 3)
+        monkeypatch.setattr(scale, "MOST_PARTS", 3)
     z, mean, variance, denominator = a_batch(shape, dtype)
     k = min(3, z[0].size)
     options = {"k": k, "threshold": 2.5, "extremes": True, "keep_phi": True, "flag": True}
@@ -53,9 +54,9 @@ def test_one_pass(device, monkeypatch, shape, dtype) -> None:
     np.testing.assert_array_equal(found["top"], top)
     np.testing.assert_array_equal(found["top_index"], np.where(np.isnan(top), -1, order))
     np.testing.assert_array_equal(found["flags"], select_top_k(phi, k))
-    again = gpu_scale.scale(*(device.array(a) for a in (z, mean, denominator)))
+    again = scale.scale(*(device.array(a) for a in (z, mean, denominator)))
     np.testing.assert_array_equal(device.host(again), phi)
-    alone = gpu_scale.batch_moments(device.array(z))
+    alone = scale.batch_moments(device.array(z))
     for name, one in zip(("mean", "m2"), alone, strict=True):
         assert device.host(one).tobytes() == found[name].tobytes()  # whatever else is asked
     for seed in (2, 3):
@@ -72,7 +73,7 @@ def test_moments_against_exact_arithmetic(device) -> None:
     z[0, 1] = -1e6
     z[:, 2] = 0.1
     z[:, 3] *= 10.0 ** rng.integers(-8, 8, 150)
-    mean, m2 = map(device.host, gpu_scale.batch_moments(device.array(z)))
+    mean, m2 = map(device.host, scale.batch_moments(device.array(z)))
     for j in range(4):
         exact = [Fraction(v) for v in z[:, j].tolist()]
         centre = sum(exact) / len(exact)
@@ -133,6 +134,6 @@ def test_merge(device) -> None:
     with reference():
         expected = one.merge(other)
     arrays = [device.array(a) for a in (one.mean, one.m2, other.mean, other.m2)]
-    mean, m2 = gpu_scale.merge(*arrays, 9 / 13, 36 / 13)
+    mean, m2 = scale.merge(*arrays, 9 / 13, 36 / 13)
     np.testing.assert_allclose(device.host(mean), expected.mean, rtol=1e-15)
     np.testing.assert_allclose(device.host(m2), expected.m2, rtol=1e-15)

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from minimono import backend
-from minimono.kernels import gpu, gpu_attention, gpu_optim, gpu_scale
-from minimono.kernels.gpu_launch import Kernel
+from minimono.kernels.gpu import (
+    activations,
+    attention,
+    embedding,
+    linear,
+    losses,
+    norms,
+    optim,
+    scale,
+    softmax,
+)
+from minimono.kernels.gpu.launch import Kernel
 
 pytestmark = pytest.mark.gpu
 
@@ -48,28 +58,28 @@ def test_networks() -> None:
 
     def step() -> None:
         for forward, backward, arguments in (
-            (gpu.linear_forward, gpu.linear_backward, (x, x, None)),
-            (gpu.relu_forward, gpu.relu_backward, (x,)),
-            (gpu.gelu_forward, gpu.gelu_backward, (x,)),
-            (gpu.softmax_forward, gpu.softmax_backward, (x,)),
-            (gpu.layer_norm_forward, gpu.layer_norm_backward, (x, row, row)),
-            (gpu._rows_by_number_forward, gpu._rows_by_number_backward, (x, targets)),
+            (linear.linear_forward, linear.linear_backward, (x, x, None)),
+            (activations.relu_forward, activations.relu_backward, (x,)),
+            (activations.gelu_forward, activations.gelu_backward, (x,)),
+            (softmax.softmax_forward, softmax.softmax_backward, (x,)),
+            (norms.layer_norm_forward, norms.layer_norm_backward, (x, row, row)),
+            (embedding.rows_by_number_forward, embedding.rows_by_number_backward, (x, targets)),
             (
-                gpu._mean_cross_entropy_forward,
-                gpu._mean_cross_entropy_backward,
+                losses.mean_cross_entropy_forward,
+                losses.mean_cross_entropy_backward,
                 (x, targets),
             ),
             (
-                gpu_attention._packed_attention_forward,
-                gpu_attention._packed_attention_backward,
+                attention.packed_attention_forward,
+                attention.packed_attention_backward,
                 (qkv, None, True),
             ),
         ):
             out, kept = forward(*arguments)
             backward(needed, out, out, kept, *arguments)
-        gpu_optim.update(gpu_optim.adam_kernel, [row, row, row, row], (0.5,) * 8)
-        gpu_optim.sum_of_squares(x)
-        gpu.scatter_add(x, targets[:33], x[:33])
+        optim.update(optim.adam_kernel, [row, row, row, row], (0.5,) * 8)
+        optim.sum_of_squares(x)
+        embedding.scatter_add(x, targets[:33], x[:33])
 
     assert not waits(step)
 
@@ -80,8 +90,8 @@ def test_metrics() -> None:
 
     def score() -> None:
         asked = {"k": 3, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
-        gpu_scale.score(z, mean, mean, **asked)
-        gpu_scale.scale(z, mean, mean)
-        gpu_scale.merge(mean, mean, *gpu_scale.batch_moments(z), 4 / 7, 12 / 7)
+        scale.score(z, mean, mean, **asked)
+        scale.scale(z, mean, mean)
+        scale.merge(mean, mean, *scale.batch_moments(z), 4 / 7, 12 / 7)
 
     assert not waits(score)

@@ -11,7 +11,7 @@ import pytest
 import minimono as mm
 from minimono import mono
 from minimono.backend import device_of, to_device, to_host
-from minimono.mono.moments import Moments, batch_moments, merge
+from minimono.mono.moments import Moments, batch_moments
 from minimono.mono.scale import scale, score
 
 _spec = importlib.util.spec_from_file_location(
@@ -221,12 +221,13 @@ def test_moments_on_the_device_are_checked_when_asked(cuda: str) -> None:
 
 
 def test_each_device_has_its_kernels(cuda: str) -> None:
-    from minimono.kernels import cpu_scale, gpu_scale
+    from minimono.kernels.cpu import scale as on_cpu
+    from minimono.kernels.gpu import scale as on_gpu
 
     there = to_device(Z, "cuda")
-    for function in (batch_moments, merge, scale, score):
-        assert function.on(Z) is getattr(cpu_scale, function.name)
-        assert function.on(there) is getattr(gpu_scale, function.name)
+    for function in (batch_moments, scale, score):
+        assert function.on(Z) is getattr(on_cpu, function.name)
+        assert function.on(there) is getattr(on_gpu, function.name)
         assert function.on(Z, there) is function.on(Z + 1j)  # neither has one: the formula runs
         with mm.reference():
             assert function.on(Z) is function.on(there) is function.on(Z + 1j)

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimono import kernels
-from minimono.kernels import cpu_moments, cpu_scale, cpu_selection, parallel
+from minimono import kernels, machine
+from minimono.kernels import parallel
+from minimono.kernels.cpu import instructions
+from minimono.kernels.cpu import moments as cpu_moments
+from minimono.kernels.cpu import scale as cpu_scale
+from minimono.kernels.cpu import selection as cpu_selection
 from minimono.mono import (
     Above,
     Moments,
@@ -257,7 +261,7 @@ def test_digits_do_not_depend_on_threads(
         return found
 
     alone = everything()
-    monkeypatch.setattr(kernels, "_threads", threads)
+    monkeypatch.setattr(machine, "threads", lambda: threads)
     monkeypatch.setattr(parallel, "LEAST", 1)
     for one, other in zip(alone, everything(), strict=True):
         assert one.tobytes() == other.tobytes()
@@ -323,16 +327,16 @@ def test_compiled_choices_are_the_python_beside_them() -> None:
     roots = np.stack([rng.normal(size=z.shape[1]), rng.uniform(size=z.shape[1])]).astype(z.dtype)
     roots[1, ::5] = np.nan
     results = []
-    for suffix in ("", "_py"):
+    for version in (lambda kernel: kernel, lambda kernel: kernel.py_func):
         low, high = np.full(9, np.inf, z.dtype), np.full(9, -np.inf, z.dtype)
-        getattr(cpu_moments, "extend" + suffix)(z, 1, 1, cpu_moments.ROWS, 3, 12, low, high)
-        getattr(cpu_moments, "extend" + suffix)(z, 0, 1, 1, 3, 12, low, high)
+        version(cpu_moments.extend)(z, 1, 1, cpu_moments.ROWS, 3, 12, low, high)
+        version(cpu_moments.extend)(z, 0, 1, 1, 3, 12, low, high)
         lanes = np.full(cpu_selection.LANES, -1, z.dtype)
-        getattr(cpu_selection, "screen_row" + suffix)(z[0], roots, 0, lanes)
+        version(cpu_selection.screen_row)(z[0], roots, 0, lanes)
         results.append((low, high, lanes))
     for compiled, written in zip(*results, strict=True):
         np.testing.assert_array_equal(compiled, written)
-    assert cpu_moments.multiply_add(0.1, 3.0, 0.7) == 0.1 * 3.0 + 0.7
+    assert instructions.multiply_add(0.1, 3.0, 0.7) == 0.1 * 3.0 + 0.7
 
 
 def test_the_bound_of_the_highest_lanes_is_below_k_of_them() -> None:
@@ -345,7 +349,7 @@ def test_the_bound_of_the_highest_lanes_is_below_k_of_them() -> None:
         for k in (1, 2, 10, width):
             best, fold = np.empty(k, np.float32), np.empty(2 * width, np.float32)
             bound = cpu_selection.kth_highest(lanes, best, fold)
-            assert bound == cpu_selection.kth_highest_py(lanes, best, fold)
+            assert bound == cpu_selection.kth_highest.py_func(lanes, best, fold)
             assert (finite >= bound).sum() >= k or bound == -1.0
             assert k > 1 or bound == finite[0]
 

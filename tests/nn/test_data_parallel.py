@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import kernels
+from minimono import kernels, machine
 from minimono.engine import functional as F
 from minimono.kernels import parallel
 from minimono.nn import Module, backward_in_parts, taps
@@ -16,7 +16,7 @@ from minimono.nn.training import train
 
 @pytest.fixture(params=[1, 2, 3, 5])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(kernels, "_threads", request.param)
+    monkeypatch.setattr(machine, "threads", lambda: request.param)
     monkeypatch.setattr(parallel, "LEAST", 1)  # kernels would cut up everything, if they were asked
     return int(request.param)
 

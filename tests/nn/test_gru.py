@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import kernels
+from minimono import machine
 from minimono.engine.fused import Fused
 from minimono.engine.tape import grad, tape_of
 from minimono.engine.tensor import Tensor, tensor
@@ -73,7 +73,7 @@ def test_kernels_agree_on_any_layout() -> None:
 
 
 def test_kernels_in_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     monkeypatch.setattr(parallel, "LEAST", 4)
     agree(gates, terms_for((5, 2, 3, 3), 2), "float64")
     agree(_new_state, [random(seed, 5, 2, 3, 3) for seed in range(3)], "float64")
@@ -131,7 +131,7 @@ def test_large_terms_neither_overflow_nor_warn(dtype: str) -> None:
     np.testing.assert_allclose(h.grad[0, :2, 0, :8], 0.0, atol=1e-40)
 
 
-# Relative errors, in units of eps. float32 uses a polynomial: 2.5e-7, as cpu_gru.py says.
+# Relative errors, in units of eps. float32 uses a polynomial: 2.5e-7, as cpu/gru.py says.
 GATE_BOUNDS = {"float64": 1.6, "float32": 2.5e-7 / float(np.finfo(np.float32).eps)}
 
 
@@ -210,5 +210,5 @@ def test_kernels_run_without_numba(with_and_without_numba: Any) -> None:
         "_new_state(update, memory, memory * 2.0).sum().backward()\n"
         "found = terms.grad.tolist()\n"
     )
-    here, there = with_and_without_numba(script, "cpu_gru.gates_kernel")
+    here, there = with_and_without_numba(script, "gru.gates_kernel")
     np.testing.assert_allclose(there, here, rtol=1e-14)

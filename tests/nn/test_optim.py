@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minimono as mm
-from minimono import kernels as switches
+from minimono import machine
 from minimono.kernels import parallel
 from minimono.nn import optim
 from minimono.nn.optim import SGD, Adam, AdamW, clip_grad_norm, cosine_schedule, gradient_norm
@@ -113,7 +113,7 @@ def test_in_parts_kernels_give_the_same_bits(
     whole, parts = kind(start(dtype), **settings), kind(start(dtype), **settings)
     run(whole, 3)
     monkeypatch.setattr(parallel, "LEAST", 2)
-    monkeypatch.setattr(switches, "_threads", 3)
+    monkeypatch.setattr(machine, "threads", lambda: 3)
     run(parts, 3)
     for p, q in zip(whole.parameters, parts.parameters, strict=True):
         assert p.data.tobytes() == q.data.tobytes()

@@ -1,0 +1,187 @@
+"""The loops of convolution on the CPU, in Numba: cut windows out of an image, and add them up.
+
+Windows at a stride s are windows at stride 1 of s s thinned images, each of every s-th row and
+column, from another one on (`_thinned`). There a place (i, j) in the windows sees the image moved:
+out[y, x] = image[y + down, x + right], zeros outside. If out is as wide as the image, as for most
+convolutions, that is one long piece of memory, but for columns that come round from the next line.
+
+How this becomes convolutions: `both/convolution.py`.
+"""
+
+import numpy as np
+
+from minimono.backend import Array
+from minimono.kernels.both.convolution import Convolution, Pair
+from minimono.kernels.cpu.compiling import compiled, inlined
+from minimono.kernels.parallel import in_parts
+
+GROUP = 1 << 17  # elements of windows at a time (our choice): 512 KiB of float32, a usual L2 cache
+
+# ---- pieces of memory --------------------------------------------------------------------------
+# Places are unsigned: a signed one may be negative and count from the end, as in Python, and a loop
+# that has to ask does not become vector instructions.
+
+place = np.uintp
+
+
+@inlined
+def _clear(target: Array, start: int, step: int, count: int) -> None:
+    """target[start + step n] = 0."""
+    at, by = place(start), place(step)
+    for n in range(place(count)):
+        target[at + by * n] = 0.0
+
+
+@inlined
+def _common(size: int, by: int, count: int) -> Pair:
+    """Return the n of 0..count with 0 <= n + by < size: the first, and the last + 1."""
+    first = min(count, max(0, -by))
+    return first, max(first, min(count, size - by))
+
+
+@inlined
+def _copy_moved(
+    source: Array, origin: int, size: int, by: int, target: Array, start: int, count: int
+) -> None:
+    """target[start + n] = source[origin + n + by] for n < count, or 0 outside of 0..size."""
+    first, last = _common(size, by, count)
+    _clear(target, start, 1, first)
+    if first < last:  # else `there` may be negative
+        at, there = place(start + first), place(origin + first + by)
+        for n in range(place(last - first)):
+            target[at + n] = source[there + n]
+    _clear(target, start + last, 1, count - last)
+
+
+@inlined
+def _add_moved(
+    source: Array, start: int, count: int, by: int, target: Array, origin: int, size: int
+) -> None:
+    """target[origin + n + by] += source[start + n] for n < count, but not outside of 0..size."""
+    first, last = _common(size, by, count)
+    if first < last:
+        at, there = place(start + first), place(origin + first + by)
+        for n in range(place(last - first)):
+            target[there + n] += source[at + n]
+
+
+@inlined
+def _clear_what_came_round(
+    moved: Array, start: int, rows: int, columns: int, right: int
+) -> None:
+    for x in range(min(columns, -right)):
+        _clear(moved, start + x, columns, rows)
+    for x in range(max(0, columns - right), columns):
+        _clear(moved, start + x, columns, rows)
+
+
+# ---- all places in all windows -----------------------------------------------------------------
+
+
+@compiled
+def windows_kernel(
+    images: Array, first: int, last: int, edge_y: int, edge_x: int, patches: Array
+) -> None:
+    """images (s, s, G, C, Y, X) -> patches (C, I, J, G, y, x); channels `first` to `last`."""
+    _, I, J, G, rows, columns = patches.shape  # noqa: E741
+    step_y, step_x, _, C, Y, X = images.shape
+    source, target = images.reshape(-1), patches.reshape(-1)
+    for c in range(first, last):
+        for i in range(I):
+            down, from_y = divmod(i - edge_y, step_y)
+            for j in range(J):
+                right, from_x = divmod(j - edge_x, step_x)
+                for b in range(G):
+                    origin = (((from_y * step_x + from_x) * G + b) * C + c) * Y * X
+                    start = (((c * I + i) * J + j) * G + b) * rows * columns
+                    if columns == X:
+                        by = down * X + right
+                        _copy_moved(source, origin, Y * X, by, target, start, rows * columns)
+                        _clear_what_came_round(target, start, rows, columns, right)
+                        continue
+                    for y in range(rows):
+                        size = X if 0 <= y + down < Y else 0
+                        line, to = origin + (y + down) * X, start + y * columns
+                        _copy_moved(source, line, size, right, target, to, columns)
+
+
+@compiled
+def add_windows_kernel(
+    patches: Array, first: int, last: int, edge_y: int, edge_x: int, images: Array
+) -> None:
+    """images += patches, in the places of `_windows`; clears what of `patches` lies outside."""
+    _, I, J, G, rows, columns = patches.shape  # noqa: E741
+    step_y, step_x, _, C, Y, X = images.shape
+    source, target = patches.reshape(-1), images.reshape(-1)
+    for c in range(first, last):
+        for i in range(I):
+            down, from_y = divmod(i - edge_y, step_y)
+            for j in range(J):
+                right, from_x = divmod(j - edge_x, step_x)
+                for b in range(G):
+                    origin = (((from_y * step_x + from_x) * G + b) * C + c) * Y * X
+                    start = (((c * I + i) * J + j) * G + b) * rows * columns
+                    if columns == X:
+                        by = down * X + right
+                        _clear_what_came_round(source, start, rows, columns, right)
+                        _add_moved(source, start, rows * columns, by, target, origin, Y * X)
+                        continue
+                    for y in range(max(0, -down), min(rows, Y - down)):
+                        line, at = origin + (y + down) * X, start + y * columns
+                        _add_moved(source, at, columns, right, target, line, X)
+
+
+def windows(x: Array, size: Pair, stride: Pair, padding: Pair, grid: Pair) -> Array:
+    G, C = x.shape[:2]
+    images = _thinned(x, stride)
+    patches = np.empty((C, *size, G, *grid), x.dtype)
+
+    def run(part: slice) -> None:
+        windows_kernel(images, part.start, part.stop, *padding, patches)
+
+    in_parts(run, C, patches.size)
+    # (C, *size, G, y, x) -> (C K, G y x)
+    return patches.reshape(C * size[0] * size[1], G * grid[0] * grid[1])
+
+
+def add_windows(
+    patches: Array, shape: tuple[int, ...], size: Pair, stride: Pair, padding: Pair, grid: Pair
+) -> Array:
+    G, C, Y, X = shape
+    patches = patches.reshape(C, *size, G, *grid)  # (C K, G y x) -> (C, *size, G, y, x)
+    images = np.zeros((*stride, G, C, -(-Y // stride[0]), -(-X // stride[1])), patches.dtype)
+
+    def run(part: slice) -> None:
+        add_windows_kernel(patches, part.start, part.stop, *padding, images)
+
+    in_parts(run, C, patches.size)
+    return _together(images, shape)
+
+
+def _thinned(x: Array, stride: Pair) -> Array:
+    """(G, C, Y, X) -> (s, s, G, C, Y / s, X / s), rounded up, with zeros at the ends."""
+    if stride == (1, 1):
+        return np.ascontiguousarray(x)[None, None]
+    G, C, Y, X = x.shape
+    images = np.zeros((*stride, G, C, -(-Y // stride[0]), -(-X // stride[1])), x.dtype)
+    for i, j in np.ndindex(*stride):
+        part = x[:, :, i :: stride[0], j :: stride[1]]
+        images[i, j, :, :, : part.shape[2], : part.shape[3]] = part
+    return images
+
+
+def _together(images: Array, shape: tuple[int, ...]) -> Array:
+    """(s, s, G, C, Y / s, X / s) -> (G, C, Y, X): the way back from `_thinned`."""
+    stride = images.shape[:2]
+    if stride == (1, 1):
+        return images[0, 0]
+    x = np.empty(shape, images.dtype)
+    for i, j in np.ndindex(*stride):
+        part = x[:, :, i :: stride[0], j :: stride[1]]
+        part[...] = images[i, j, :, :, : part.shape[2], : part.shape[3]]
+    return x
+
+
+_loops = Convolution(windows, add_windows, GROUP)
+convolved_forward, convolved_backward = _loops.convolved_forward, _loops.convolved_backward
+laid_down_forward, laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward
