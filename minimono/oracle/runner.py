@@ -342,7 +342,7 @@ def _as_called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that the suite calls: of a maker of modules, whole trajectories."""
     if name != "MEmeL":
         return function
-    from minimono.oracle.suites.module import as_trajectory
+    from minimono.oracle.modules import as_trajectory
 
     return as_trajectory(function)
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from minimono.oracle.case import Case, Value
+
+NONE: Mapping[str, Any] = MappingProxyType({})  # no knobs
 
 # The suites and what they call, so that none has to be imported to find the right one.
 SUITES: dict[str, tuple[str, ...]] = {

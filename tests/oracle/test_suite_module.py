@@ -10,7 +10,8 @@ import pytest
 import minimono as mm
 from minimono import kernels
 from minimono.oracle import diagnosis, runner
-from minimono.oracle.suites.module import MISTAKES, SUITE, as_trajectory, mistaken, trajectory
+from minimono.oracle.modules import as_trajectory, trajectory
+from minimono.oracle.suites.module import MISTAKES, SUITE, plain_memel
 
 CASES = list(SUITE.cases())
 
