@@ -55,9 +55,13 @@ def add_commands(commands: Any) -> None:
     )
     check_parser.add_argument("--json", metavar="FILE", help="also write the report to a file")
 
-    describe_parser = oracle.add_parser("describe", help="what a suite calls, and its conventions")
+    describe_parser = oracle.add_parser(
+        "describe", help="what a suite calls, and its conventions; which mistakes a case catches"
+    )
     describe_parser.set_defaults(command=describe)
-    describe_parser.add_argument("suite", nargs="?", metavar="SUITE", help="without it: a list")
+    describe_parser.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="or a case, as scale/given/1; without it: a list"
+    )
 
     dump_parser = oracle.add_parser("dump", help="write the cases as JSON files")
     dump_parser.set_defaults(command=dump)
@@ -99,6 +103,7 @@ def describe(suite: str | None) -> int:
         for name in suites.SUITES:
             print(f"{name:14} {suites.get(name).text}")
         print("\nminimono oracle describe SUITE   says how each of its functions is called")
+        print("minimono oracle describe CASE    shows one, as scale/given/1, and what it catches")
     return PASSED
 
 

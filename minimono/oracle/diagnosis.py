@@ -28,12 +28,12 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
     """
     # At the ends of the range a mistake's own formula fails too, so nothing is told by it.
     replied = [(c, replies) for c, replies in answers if replies is not None and not c.extreme]
-    failed = [(c, r) for c, r in replied if not _agrees_with_truth(c, r)]
-    passed = [c for c, r in replied if _agrees_with_truth(c, r)]
+    failed = [(c, r) for c, r in replied if not agrees_with_truth(c, r)]
+    passed = [c for c, r in replied if agrees_with_truth(c, r)]
     if not failed:
         return {}
     mistakes = {
-        name: {c.id: _reply_of(mistake, suite, c) for c, _ in replied}
+        name: {c.id: reply_of(mistake, suite, c) for c, _ in replied}
         for name, mistake in suite.mistakes.get(call, {}).items()
     }
     several = len(suite.call(call).outputs) > 1
@@ -44,7 +44,7 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
             name
             for name, cases in found.items()
             if len(cases) == len(failed)
-            and all(_agrees_with_truth(c, mistakes[name][c.id], first_only) for c in passed)
+            and all(agrees_with_truth(c, mistakes[name][c.id], first_only) for c in passed)
         ]
         explained = explained or found
         if whole:
@@ -76,7 +76,7 @@ def _explain(
     explained: dict[str, dict[str, float]] = {}
     for name, replies in mistakes.items():
         for case, got in failed:
-            if first_only and _agrees_with_truth(case, got, first_only):
+            if first_only and agrees_with_truth(case, got, first_only):
                 continue
             shared = agreement(case, got, replies[case.id], first_only)
             if shared is not None:
@@ -136,7 +136,7 @@ def agreement(
     return digits
 
 
-def _reply_of(mistake: Callable[..., Any], suite: Suite, case: Case) -> list[Reply] | None:
+def reply_of(mistake: Callable[..., Any], suite: Suite, case: Case) -> list[Reply] | None:
     """What a mistaken implementation returns in this case; None if it cannot take it."""
     call = suite.call(case.call)
     positional, named = call.bind({name: _copy(value) for name, value in case.arguments.items()})
@@ -162,7 +162,7 @@ def _truths(case: Case, first_only: bool = False) -> list[Expected]:
     return [e for item in expected for e in ([item] if isinstance(item, Expected) else item)]
 
 
-def _agrees_with_truth(
+def agrees_with_truth(
     case: Case, replies: list[Reply] | None, first_only: bool = False
 ) -> bool:
     if replies is None:

@@ -76,9 +76,10 @@ class Mistakes(Mapping[str, Callable[..., Any]]):
         self, right: Callable[..., Any], rows: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.right, self.rows = right, rows
+        self._mistaken = {name: partial(right, **knobs) for name, knobs in rows.items()}
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        return partial(self.right, **self.rows[name])
+        return self._mistaken[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
@@ -126,7 +127,14 @@ def suite_of(call: str) -> str:
 
 
 def describe(name: str) -> str:
-    """What a suite calls, with which shapes and conventions, for people."""
+    """What a suite calls, with which shapes and conventions, for people.
+
+    The name may be that of a case, as scale/given/1: then its numbers, and the mistakes it catches.
+    """
+    if "/" in name:
+        from minimono.oracle import catches
+
+        return catches.describe(name)
     suite = get(name)
     lines = [f"{suite.name}: {suite.text}", ""]
     for call in suite.calls:

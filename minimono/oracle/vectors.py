@@ -23,8 +23,7 @@ def load(suite: str, folder: Path | str | None = None) -> list[Case]:
     Raises ValueError for a file that is not the one the folder's manifest names.
     """
     suites.get(suite)
-    folder = FOLDER if folder is None else Path(folder)
-    document = json.loads(_verified(folder, f"{suite}.json"))
+    document = json.loads(verified(folder, f"{suite}.json"))
     return [
         from_json(entry, group["conventions"])
         for group in document["groups"]
@@ -59,24 +58,30 @@ def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
         for c in suite.calls
     ]
     head = {"version": VERSION, "suite": suite.name, "text": suite.text, "calls": calls}
-    lines = [_compact(head)[:-1] + ',"groups":[']
+    lines = [compact(head)[:-1] + ',"groups":[']
     for number, (name, members) in enumerate(groups.items()):
         conventions = {**suite.conventions, **members[0].conventions}
         group = {"name": name, "conventions": conventions}
-        lines.append(("," if number else "") + _compact(group)[:-1] + ',"cases":[')
-        lines += [_compact(to_json(c)) + ("," if c is not members[-1] else "") for c in members]
+        lines.append(("," if number else "") + compact(group)[:-1] + ',"cases":[')
+        lines += [compact(to_json(c)) + ("," if c is not members[-1] else "") for c in members]
         lines.append("]}")
     return "\n".join([*lines, "]}"]) + "\n"
 
 
 def write(folder: Path | str = FOLDER) -> list[Path]:
-    """Make all vectors anew, with their exact truth (needs mpmath), and the manifest."""
+    """Make all vectors anew, with their exact truth (needs mpmath), what each case catches, and
+    the manifest.
+    """
+    from minimono.oracle import catches
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {SCHEMA: (FOLDER / SCHEMA).read_text(encoding="utf-8")}
     for name in suites.SUITES:
         suite = suites.get(name)
-        contents[f"{name}.json"] = document(suite, suite.cases())
+        cases = list(suite.cases())
+        contents[f"{name}.json"] = document(suite, cases)
+        contents[f"{name}.catches.json"] = catches.document(suite, cases)
     sums = (f"{_sha256(text.encode())}  {name}\n" for name, text in sorted(contents.items()))
     contents[MANIFEST] = "".join(sums)
     for name, text in contents.items():
@@ -84,8 +89,9 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _verified(folder: Path, name: str) -> bytes:
+def verified(folder: Path | str | None, name: str) -> bytes:
     """A file's contents, if they are those of the manifest."""
+    folder = FOLDER if folder is None else Path(folder)
     try:
         manifest = (folder / MANIFEST).read_text(encoding="utf-8")
         contents = (folder / name).read_bytes()
@@ -106,5 +112,5 @@ def _sha256(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

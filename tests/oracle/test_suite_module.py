@@ -55,7 +55,7 @@ _replies = {}
 @pytest.fixture
 def remembered(monkeypatch):
     """A mistake's reply to a case is worked out once, not once for each mistake under test."""
-    work_out = diagnosis._reply_of
+    work_out = diagnosis.reply_of
 
     def reply_of(mistake, suite, case):
         key = id(mistake), case.id
@@ -63,7 +63,7 @@ def remembered(monkeypatch):
             _replies[key] = work_out(mistake, suite, case)
         return _replies[key]
 
-    monkeypatch.setattr(diagnosis, "_reply_of", reply_of)
+    monkeypatch.setattr(diagnosis, "reply_of", reply_of)
 
 
 @pytest.mark.usefixtures("remembered")
@@ -79,7 +79,7 @@ def test_each_mistake_is_named(name):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_what_the_mistakes_are_made_from_is_sound(dtype):
     """MEmeL in plain NumPy, in the dtype of the data: all of float32 passes too."""
-    found = report(mistaken, dtype)
+    found = report(plain_memel, dtype)
     assert not found.failures, str(found)
 
 
