@@ -1,4 +1,4 @@
-"""Suite `layers`: its truth against differences and plain NumPy; its own; its mistakes."""
+"""Suite `layers`: its truth against differences and plain NumPy."""
 
 import math
 
@@ -10,7 +10,6 @@ from minimono.oracle.suites import layers_truth as truths
 from minimono.oracle.suites.layers import SUITE
 from minimono.oracle.truth import mpmath, precise, rounded
 
-NAMED = [(call, name) for call, wrong in SUITE.mistakes.items() for name in wrong]
 TRUTHS = {
     "gelu": truths.true_gelu,
     "layer_norm": truths.true_layer_norm,
@@ -31,22 +30,6 @@ def report(cases, call, function, dtype="float64", extreme=False):
     ]
     outcomes = [runner.run(function, c, dtype=dtype) for c in chosen]
     return runner.finish(runner.Report(), outcomes, dtype=dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("call", SUITE.own)
-def test_own(cases, call, dtype):
-    found = report(cases, call, SUITE.own[call], dtype, extreme=True)
-    assert found.passed
-    assert not found.failures, str(found)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a mistake may overflow
-@pytest.mark.parametrize(("call", "name"), NAMED)
-def test_each_mistake_is_named(cases, call, name):
-    failures = report(cases, call, SUITE.mistakes[call][name]).failures
-    assert failures
-    assert {f.diagnosis for f in failures} == {f'"{name}" to 15 digits'}
 
 
 # ---- the truth -----------------------------------------------------------------------------------
