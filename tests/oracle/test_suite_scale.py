@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minimono.oracle import runner
-from minimono.oracle.suites.scale import SUITE, mistaken_stream, stream
+from minimono.oracle.suites.scale import SUITE, plain_stream, stream
 
 CASES = list(SUITE.cases())
 
@@ -99,13 +99,13 @@ def test_the_formula_in_plain_numpy_passes(dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_stream_by_merging_passes(dtype):
     """Chan's merge in the dtype of the data, without options: what mistakes are made from."""
-    found = report("score_batches", mistaken_stream, dtype)
+    found = report("score_batches", plain_stream, dtype)
     assert not found.failures, str(found)
 
 
 def test_float32_inside_is_named():
     def narrow(batches, **options):
-        scores = mistaken_stream([b.astype(np.float32) for b in batches], **options)
+        scores = plain_stream([b.astype(np.float32) for b in batches], **options)
         return [phi.astype(float) for phi in scores]
 
     found = report("score_batches", narrow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -14,11 +14,15 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import NONE, Call, Mistakes, Suite
-from minimono.oracle.suites.selection import TOP, ceiling, plain_top_k, top
+from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suites.l2e_mistakes import FEATURE_SCALE, PENALTY, RATE, memberships
+from minimono.oracle.suites.moments import mean_and_variance
+from minimono.oracle.suites.scale import phi_given
+from minimono.oracle.suites.selection import top
 from minimono.oracle.truth import conditioned_by, exact, float32, mpmath, precise, rounded
 
 NAN = math.nan
+ALL, EACH = "global", "per_input"  # the scopes of a threshold
 
 
 # ---- the truth ---------------------------------------------------------------------------------
@@ -38,22 +42,15 @@ def penalty_of(z: Array, mean: Array, *, mask: Array, reduction: str) -> tuple[A
 
 def conditional_scale(z: Array, has: Array) -> tuple[Array, Array, Array]:
     """φ_l and φ_l⁻ in Fractions, None where undefined, and l*.   z: (B, n).   has: (B, L)."""
-    B, neurons = z.shape
-    mean = z.sum(axis=0) / B
-    variance = ((z - mean) ** 2).sum(axis=0) / (B - 1)
-    sides = np.full((2, has.shape[1], neurons), None, dtype=object)
-    feature = np.full(neurons, -1)
-    for j in range(neurons):
-        if variance[j] == 0:
-            continue
-        phi = (z[:, j] - mean[j]) ** 2 / variance[j]
-        for number, members in enumerate(has.T):
-            for side, chosen in zip(sides, (members, ~members), strict=True):
-                if chosen.any():
-                    side[number, j] = phi[chosen].sum() / int(chosen.sum())
-        inside = [-1 if v is None else v for v in sides[0, :, j]]
-        feature[j] = inside.index(max(inside))
-    return sides[0], sides[1], feature
+    mean, variance = mean_and_variance(z)
+    phi = phi_given(z, mean, variance, 0.0)
+    sides = np.full((2, has.shape[1], len(mean)), None, dtype=object)
+    for number, j in np.ndindex(sides.shape[1:]):
+        for side, chosen in zip(sides, (has[:, number], ~has[:, number]), strict=True):
+            if chosen.any() and variance[j] != 0:
+                side[number, j] = phi[chosen, j].sum() / int(chosen.sum())
+    feature = np.where(np.equal(sides[0], None), -1, sides[0]).argmax(axis=0)
+    return sides[0], sides[1], np.where(variance == 0, -1, feature)
 
 
 def killing_rate(
@@ -67,13 +64,6 @@ def killing_rate(
         own = feature[index[1:]]
         owned.append(own < has.shape[1] and has[index[0], own])
     return float(Fraction(owned.count(False), len(owned))) if owned else NAN
-
-
-def memberships(features: Array) -> Array:
-    """Booleans (B, L), from those or from one number per input."""
-    if features.ndim == 2:
-        return features
-    return features[:, None] == np.arange(features.max() + 1)
 
 
 # ---- cases -------------------------------------------------------------------------------------
@@ -208,31 +198,28 @@ def _false_killing() -> Iterator[Case]:
     places = np.array([[0, 1, 2], [2, 1, 0]])
     own = memberships(by)[:, of]
     entries: list[tuple[str, Array, Array, Array, int | None, str | None, str]] = [
-        ("one threshold for all scores", phi, has, neurons, 7, None, "global"),
-        ("a threshold for each input", phi, has, neurons, 2, None, "per_input"),
-        ("one feature each, given as a number", phi, numbers, neurons, 4, None, "global"),
-        ("one feature each, a threshold for each input", phi, numbers, neurons, 1, None,
-         "per_input"),
-        ("the top tenth of all", phi, has, neurons, None, "0.1", "global"),
-        ("the top fifth of each input: 1 of 5", phi, has, neurons, None, "0.2", "per_input"),
-        ("a quarter of 5 is rounded up: 2 of each input", phi, has, neurons, None, "0.25",
-         "per_input"),
-        ("ties with the threshold are all selected: 4 scores equal 3", tied, by, of, 2, None,
-         "global"),
-        ("ties in each input", tied, by, of, 1, None, "per_input"),
-        ("nan is never selected and no threshold", holes, has, neurons, 5, None, "global"),
-        ("nan, a threshold for each input", holes, has, neurons, 2, None, "per_input"),
+        ("one threshold for all scores", phi, has, neurons, 7, None, ALL),
+        ("a threshold for each input", phi, has, neurons, 2, None, EACH),
+        ("one feature each, given as a number", phi, numbers, neurons, 4, None, ALL),
+        ("one feature each, a threshold for each input", phi, numbers, neurons, 1, None, EACH),
+        ("the top tenth of all", phi, has, neurons, None, "0.1", ALL),
+        ("the top fifth of each input: 1 of 5", phi, has, neurons, None, "0.2", EACH),
+        ("a quarter of 5 is rounded up: 2 of each input", phi, has, neurons, None, "0.25", EACH),
+        ("ties with the threshold are all selected: 4 scores equal 3", tied, by, of, 2, None, ALL),
+        ("ties in each input", tied, by, of, 1, None, EACH),
+        ("nan is never selected and no threshold", holes, has, neurons, 5, None, ALL),
+        ("nan, a threshold for each input", holes, has, neurons, 2, None, EACH),
         ("a constant neuron: nan scores, no feature (-1)", homeless, by, np.array([-1, 0, 1]), 3,
-         None, "global"),
+         None, ALL),
         ("every selected input has the neuron's feature: 0", np.where(own, 5.0, tied / 4), by, of,
-         3, None, "global"),
-        ("no selected input has it: 1", np.where(own, 0.125, 1 + tied), by, of, 3, None, "global"),
-        ("nothing is selected: nan, not 0", np.full((2, 3), NAN), by[:2], of, 1, None, "global"),
+         3, None, ALL),
+        ("no selected input has it: 1", np.where(own, 0.125, 1 + tied), by, of, 3, None, ALL),
+        ("nothing is selected: nan, not 0", np.full((2, 3), NAN), by[:2], of, 1, None, ALL),
         ("a sequence (B, T, C): a feature for each (position, channel)", wide, has[:4], places, 6,
-         None, "global"),
+         None, ALL),
         ("a feature that no input here has: always falsely killed", phi, numbers,
-         np.array([0, 3, 2, 3, 1]), 9, None, "global"),
-        ("k is all there is", phi, has, neurons, 30, None, "global"),
+         np.array([0, 3, 2, 3, 1]), 9, None, ALL),
+        ("k is all there is", phi, has, neurons, 30, None, ALL),
     ]
     for number, entry in enumerate(entries, start=1):
         notes, phi, features, feature, k, fraction, scope = entry
@@ -255,210 +242,6 @@ def log_distance_penalty(
     penalty = mono.log_distance_penalty(variable, mask, mean, reduction=reduction)
     penalty.backward()
     return penalty.data, variable.grad
-
-
-# ---- known mistakes: right functions in plain NumPy, and knobs -----------------------------------
-
-Change = Callable[[Array], Array]
-
-
-def plain_penalty(
-    z: Array, mask: Array, mean: Array,
-    *,
-    reduction: str,
-    term: Change = lambda d: np.log(d * d),
-    slope: Change = lambda d: 2 / d,
-    flags: Change = lambda mask: mask,
-    centre: Callable[[Array, Array], Array] = lambda z, mean: mean,
-    through_mean: bool = False,  # the gradient flows through the mean
-    multiplies: bool = False,  # by the mask, where it should choose
-    over: str = "selected",  # what a mean is over
-    reduce: str | None = None,  # in place of `reduction`
-    reduce_slope: str | None = None,
-) -> tuple[Array, Array]:
-    mask, distance = flags(mask), z - centre(z, mean)
-    if multiplies:
-        values, slopes = mask * term(distance), mask * slope(distance)
-    else:
-        distance = np.where(mask, distance, 1.0)
-        values, slopes = np.where(mask, term(distance), 0.0), np.where(mask, slope(distance), 0.0)
-    if through_mean:
-        slopes = slopes - slopes.mean(axis=0)
-    terms = {
-        "selected": max(mask.sum(), 1), "selected, if none": mask.sum(), "inputs": len(mask),
-        "activations": mask.size,
-    }[over]
-    reduce = reduce or reduction
-    return (
-        values.sum() / (terms if reduce == "mean" else 1),
-        slopes / (terms if (reduce_slope or reduce) == "mean" else 1),
-    )
-
-
-def plain_feature_scale(
-    z: Array, features: Array,
-    *,
-    ddof: int = 1,
-    power: float = 1.0,  # of the variance
-    square: Callable[[Array, Array], Array] = lambda own, centre: (own - centre) ** 2,
-    about: str = "mean",  # or "zero", or "own mean": of the feature's inputs
-    spread: str = "of all",  # or "own"
-    average: Callable[[Array, int], Array] = lambda phi, B: phi.mean(axis=0),
-    outside_of: Change = np.invert,
-    rank: Callable[[Array, Array], Array] = lambda inside, outside: inside,
-    last: bool = False,  # of ties
-    swapped: bool = False,
-    nothing: float = NAN,  # the scale of no inputs
-    constant: int = -1,  # the feature of a constant neuron
-) -> tuple[Array, Array, Array]:
-    rows, has = z.reshape(len(z), -1), memberships(features)
-
-    def variance(of: Array, ddof: int = 1) -> Array:
-        below = ((of - of.mean(axis=0)) ** 2).sum(axis=0) / max(len(of) - ddof, 1)
-        return np.where(below > 0, below, np.nan)
-
-    below = variance(rows, ddof)
-
-    def side(chosen: Array) -> Array:
-        own = rows[chosen]
-        if not len(own):
-            return np.where(np.isnan(below), np.nan, nothing)
-        centre = {"mean": rows, "zero": 0 * rows, "own mean": own}[about].mean(axis=0)
-        divisor = below if spread == "of all" else variance(own)
-        return average(square(own, centre) / divisor**power, len(rows))
-
-    inside, outside = (np.stack([side(c) for c in sets.T]) for sets in (has, outside_of(has)))
-    ranked = np.nan_to_num(rank(inside, outside), nan=-np.inf)
-    best = len(ranked) - 1 - ranked[::-1].argmax(axis=0) if last else ranked.argmax(axis=0)
-    feature = np.where(np.isnan(below), constant, best).reshape(z.shape[1:])
-    sides = [part.reshape(-1, *z.shape[1:]) for part in (inside, outside)]
-    return sides[swapped], sides[not swapped], feature
-
-
-def plain_rate(
-    phi: Array, features_of_input: Array, feature_of_neuron: Array,
-    *,
-    k: int | None, fraction: float | None, scope: str,
-    share: Callable[[Array, Array], Any] = lambda s, own: (s & ~own).sum() / s.sum(),
-    owned: Callable[[Array, Array], Array] = lambda has, feature: has[:, feature],
-    scopes: tuple[str, str] = ("batch", "sample"),  # for "global" and "per_input"
-    count: Callable[[float, int], int] = ceiling,
-    select: Mapping[str, Any] = NONE,  # knobs of `plain_top_k`
-) -> Array:
-    """Return the `share` of the selected (s), given where an input has its neuron's feature."""
-    has = memberships(features_of_input)
-    absent = np.zeros((len(has), int(feature_of_neuron.max()) + 2), dtype=bool)
-    own = owned(np.concatenate([has, absent], axis=1), feature_of_neuron)  # the last is for -1
-    per = scopes[scope == "per_input"]
-    if fraction is not None:
-        k = count(fraction, phi.size if per == "batch" else phi[0].size)
-    selected = plain_top_k(phi, **{"k": k, "per": per, "ties": "all", **select})
-    return np.float64(share(selected, own))
-
-
-def mean_known(shares: Array) -> Any:
-    return shares[~np.isnan(shares)].mean()
-
-
-PENALTY = Mistakes(plain_penalty, {
-    "the square is missing: log |z - mean|, half the penalty":
-        {"term": lambda d: np.log(abs(d)), "slope": lambda d: 1 / d},
-    "the gradient is halved: 1/(z - mean)": {"slope": lambda d: 1 / d},
-    "the gradient has lost its sign: 2/|z - mean|": {"slope": lambda d: 2 / abs(d)},
-    "the sign of the penalty is reversed":
-        {"term": lambda d: -np.log(d * d), "slope": lambda d: -2 / d},
-    "the gradient is reversed, the penalty is not": {"slope": lambda d: -2 / d},
-    "the gradient is 0": {"slope": lambda d: 0 * d},
-    "the logarithm is missing: the squared distance":
-        {"term": lambda d: d * d, "slope": lambda d: 2 * d},
-    "log (1 + (z - mean)^2)":
-        {"term": lambda d: np.log1p(d * d), "slope": lambda d: 2 * d / (1 + d * d)},
-    "a small epsilon is added inside the logarithm (1e-8)":
-        {"term": lambda d: np.log(d * d + 1e-8), "slope": lambda d: 2 * d / (d * d + 1e-8)},
-    "a small epsilon is added inside the logarithm (1e-6)":
-        {"term": lambda d: np.log(d * d + 1e-6), "slope": lambda d: 2 * d / (d * d + 1e-6)},
-    "the logarithm to base 10":
-        {"term": lambda d: np.log10(d * d), "slope": lambda d: 2 / d / np.log(10)},
-    "the logarithm to base 2":
-        {"term": lambda d: np.log2(d * d), "slope": lambda d: 2 / d / np.log(2)},
-    "the mask multiplies the logarithm: 0 times the logarithm of 0 is nan": {"multiplies": True},
-    "taken about zero instead of the mean": {"centre": lambda z, mean: 0 * mean},
-    "the batch's mean instead of the given one": {"centre": lambda z, mean: z.mean(axis=0)},
-    "the batch's mean, with the gradient flowing through it":
-        {"centre": lambda z, mean: z.mean(axis=0), "through_mean": True},
-    "the gradient flows through the mean": {"through_mean": True},
-    "the mask is ignored: everything is penalised": {"flags": np.ones_like},
-    "the mask is inverted": {"flags": np.invert},
-    "the mean is over all activations, not over the selected": {"over": "activations"},
-    "the mean is over inputs, not over the selected": {"over": "inputs"},
-    "reduction is ignored: always the sum": {"reduce": "sum"},
-    "reduction is ignored: always the mean": {"reduce": "mean"},
-    "the gradient is that of the sum where the mean is meant": {"reduce_slope": "sum"},
-    "nan where nothing is selected: the mean over nothing": {"over": "selected, if none"},
-})
-
-FEATURE_SCALE = Mistakes(plain_feature_scale, {
-    "variance divided by n instead of n-1": {"ddof": 0},
-    "standard deviation where the variance is meant": {"power": 0.5},
-    "taken about zero instead of the mean": {"about": "zero"},
-    "the mean of the feature's inputs instead of the mean of all": {"about": "own mean"},
-    "the variance of the feature's inputs instead of the variance of all": {"spread": "own"},
-    "the squared distance of the means, not the mean of the squares":
-        {"square": lambda own, centre: (own.mean(axis=0, keepdims=True) - centre) ** 2},
-    "the sum over a feature's inputs, not their mean": {"average": lambda phi, B: phi.sum(axis=0)},
-    "divided by the number of all inputs, not of the feature's":
-        {"average": lambda phi, B: phi.sum(axis=0) / B},
-    "divided by the feature's inputs less one":
-        {"average": lambda phi, B: phi.sum(axis=0) / (len(phi) - 1)},
-    "the largest scale of a feature's inputs, not their mean":
-        {"average": lambda phi, B: phi.max(axis=0)},
-    "the median scale of a feature's inputs, not their mean":
-        {"average": lambda phi, B: np.median(phi, axis=0)},
-    "the square is missing: the mean |z - mean| / S":
-        {"square": lambda own, centre: abs(own - centre), "power": 0.5},
-    "inside and outside change places": {"swapped": True},
-    "outside is over all inputs, not over those without the feature": {"outside_of": np.ones_like},
-    "the feature with the lowest scale": {"rank": lambda i, o: -i},
-    "the feature with the lowest scale outside": {"rank": lambda i, o: -o},
-    "the feature with the largest ratio of inside to outside": {"rank": np.divide},
-    "the feature with the largest difference of inside and outside": {"rank": np.subtract},
-    "the highest number wins a tie": {"last": True},
-    "0 instead of nan for a feature without inputs": {"nothing": 0.0},
-    "a constant neuron is given feature 0": {"constant": 0},
-})
-
-RATE = Mistakes(plain_rate, {
-    "the scope is swapped": {"scopes": ("sample", "batch")},
-    "the scope is ignored: one threshold for all": {"scopes": ("batch", "batch")},
-    "the scope is ignored: a threshold for each input": {"scopes": ("sample", "sample")},
-    "divided by all scores, not by the selected":
-        {"share": lambda s, own: (s & ~own).sum() / s.size},
-    "divided by the inputs without the feature (a false positive rate)":
-        {"share": lambda s, own: (s & ~own).sum() / (~own).sum()},
-    "the complement: the share that is rightly selected":
-        {"share": lambda s, own: (s & own).sum() / s.sum()},
-    "the share of unselected among those with the feature (a miss rate)":
-        {"share": lambda s, own: (~s & own).sum() / own.sum()},
-    "a count, not a share": {"share": lambda s, own: (s & ~own).sum()},
-    "in percent": {"share": lambda s, own: 100 * (s & ~own).sum() / s.sum()},
-    "the threshold is strict: scores that equal it are left out": {"select": {"at_kth": "not"}},
-    "one score too many: the threshold is the one after the k-th": {"select": {"more": 1}},
-    "of ties only the first are selected": {"select": {"tied": "first"}},
-    "the lowest scores are selected": {"select": {"score": np.negative}},
-    "nan is selected as if it were the highest": {"select": TOP["nan counts as the highest"]},
-    "everything is selected": {"share": lambda s, own: (~own).sum() / own.size},
-    "each input's own rate, averaged over inputs": {"share": lambda s, own: mean_known(
-        np.array([(a & ~b).sum() / a.sum() for a, b in zip(s, own, strict=True)]))},
-    "each neuron's own rate, averaged over neurons":
-        {"share": lambda s, own: mean_known((s & ~own).sum(axis=0) / s.sum(axis=0))},
-    "the fraction is rounded down": {"count": lambda f, n: max(math.floor(f * n), 1)},
-    "0 instead of nan where nothing is selected":
-        {"share": lambda s, own: np.nan_to_num((s & ~own).sum() / s.sum())},
-    "a feature that no input here has counts as present":
-        {"owned": lambda has, feature: has[:, feature] | ~has[:, feature].any(axis=0)},
-    "only an input's first feature counts": {"owned": lambda has, feature: (
-        np.cumsum(has, axis=1) * has == 1)[:, feature]},
-})
 
 
 SUITE = Suite(
