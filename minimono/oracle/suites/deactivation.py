@@ -9,14 +9,17 @@ import numpy as np
 
 from minimono import mono
 from minimono.backend import Array
-from minimono.engine.tensor import Tensor
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Mistakes, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
+from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.truth import float32
 
 
 def cases() -> Iterator[Case]:
-    rng = np.random.default_rng(27182818)
+    return grouped(SUITE, [("all", "deactivate", 27182818, _entries)])
+
+
+def _entries(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, tuple[int, ...], float, float]] = [
         ("reversed deactivation", (3, 4), 1.0, 1.0),
         ("naive (a): no gradient", (3, 4), 0.0, 1.0),
@@ -53,24 +56,14 @@ def cases() -> Iterator[Case]:
         ("strength -2: twice the gradient, not reversed", z, by_hand, mean, -2.0, upstream),
         ("one sample", z[:1], by_hand[:1], mean, 2.0, upstream[:1]),
     ]
-    for number, (notes, z, mask, mean, strength, upstream) in enumerate(entries, start=1):
-        yield Case(
-            f"deactivation/all/{number}", "deactivate",
-            {"z": z, "mask": mask, "mean": mean, "strength": strength, "upstream": upstream},
-            {"value": Expected(np.where(mask, mean, z)),
-             "gradient": Expected(np.where(mask, -strength * upstream, upstream) + 0.0,
-                                  linear=np.where(mask, abs(strength * upstream), 0.0))},
+    for notes, z, mask, mean, strength, upstream in entries:
+        back = strength * upstream
+        yield (
             notes,
+            {"z": z, "mask": mask, "mean": mean, "strength": strength, "upstream": upstream},
+            [Expected(np.where(mask, mean, z)),
+             Expected(np.where(mask, -back, upstream) + 0.0, np.where(mask, abs(back), 0.0))],
         )
-
-
-def deactivate(
-    z: Array, mask: Array, mean: Array, strength: float, upstream: Array
-) -> tuple[Array, Array]:
-    variable = Tensor(z, requires_grad=True)
-    value = mono.deactivate(variable, mask, mean, strength=strength)
-    (value * Tensor(upstream)).sum().backward()
-    return value.data, variable.grad
 
 
 # ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
@@ -145,6 +138,8 @@ SUITE = Suite(
         ),
     ),
     cases=cases,
-    own={"deactivate": deactivate},
+    own={"deactivate": value_and_gradients(
+        lambda z, mask, mean, d: mono.deactivate(z, mask, mean, strength=d), upstream=True
+    )},
     mistakes={"deactivate": MISTAKES},
 )

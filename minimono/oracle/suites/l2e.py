@@ -12,11 +12,11 @@ import numpy as np
 
 from minimono import mono
 from minimono.backend import Array
-from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suite import Call, Entries, Suite, grouped
 from minimono.oracle.suites.l2e_mistakes import FEATURE_SCALE, PENALTY, RATE, memberships
 from minimono.oracle.suites.moments import mean_and_variance
+from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.suites.scale import phi_given
 from minimono.oracle.suites.selection import top
 from minimono.oracle.truth import conditioned_by, exact, float32, mpmath, precise, rounded
@@ -49,7 +49,8 @@ def conditional_scale(z: Array, has: Array) -> tuple[Array, Array, Array]:
         for side, chosen in zip(sides, (has[:, number], ~has[:, number]), strict=True):
             if chosen.any() and variance[j] != 0:
                 side[number, j] = phi[chosen, j].sum() / int(chosen.sum())
-    feature = np.where(np.equal(sides[0], None), -1, sides[0]).argmax(axis=0)
+    known = [[-1 if v is None else v for v in row] for row in sides[0]]
+    feature = np.array(known, dtype=object).argmax(axis=0)
     return sides[0], sides[1], np.where(variance == 0, -1, feature)
 
 
@@ -70,13 +71,14 @@ def killing_rate(
 
 
 def cases() -> Iterator[Case]:
-    yield from _penalty()
-    yield from _feature_scale()
-    yield from _false_killing()
+    return grouped(SUITE, [
+        ("penalty", "log_distance_penalty", 57721566, _penalty),
+        ("feature-scale", "feature_scale", 69314718, _feature_scale),
+        ("false-killing", "false_killing_rate", 91596559, _false_killing),
+    ])
 
 
-def _penalty() -> Iterator[Case]:
-    rng = np.random.default_rng(57721566)
+def _penalty(rng: np.random.Generator) -> Entries:
     entries: list[tuple[str, Array, Array, Array, str]] = []
     for notes, shape, offset, reduction in [
         ("the sum over the selected", (3, 4), 0.0, "sum"),
@@ -116,22 +118,17 @@ def _penalty() -> Iterator[Case]:
         ("the square under- or overflows, the logarithm does not", ends, np.ones((2, 2), bool),
          np.zeros(2), "sum"),
     ]
-    for number, (notes, z, mask, mean, reduction) in enumerate(entries, start=1):
-        penalty, gradient = conditioned_by(
-            precise, partial(penalty_of, mask=mask, reduction=reduction), z, mean
-        )
+    for notes, z, mask, mean, reduction in entries:
+        truth = partial(penalty_of, mask=mask, reduction=reduction)
         distance, size = abs(z - mean)[mask], np.maximum(abs(z), abs(0 * z + mean))[mask]
-        yield Case(
-            f"l2e/penalty/{number}", "log_distance_penalty",
-            {"z": z, "mask": mask, "mean": mean, "reduction": reduction},
-            {"penalty": penalty, "gradient": gradient}, notes,
-            condition=float(max(1.0, *(size / distance))) if mask.any() else 1.0,
-            extreme=z is ends,
+        yield (
+            notes, {"z": z, "mask": mask, "mean": mean, "reduction": reduction},
+            conditioned_by(precise, truth, z, mean),
+            {"condition": float(max([1.0, *(size / distance)])), "extreme": z is ends},
         )
 
 
-def _feature_scale() -> Iterator[Case]:
-    rng = np.random.default_rng(69314718)
+def _feature_scale(rng: np.random.Generator) -> Entries:
     several = rng.random((12, 4)) < 0.4
     several[0], several[1] = True, False
     nobody_all = several.copy()
@@ -164,7 +161,7 @@ def _feature_scale() -> Iterator[Case]:
         ("to try by hand: neuron 0 has variance 1 and ties between features 0 and 1, of which the "
          "lower number is taken; neuron 1 is constant: nan and feature -1", hand, pairs),
     ]
-    for number, (notes, z, features) in enumerate(entries, start=1):
+    for notes, z, features in entries:
         flat, has = z.reshape(len(z), -1), memberships(features)
         spread = flat.std(axis=0, ddof=1)
         kappa = abs(flat).max(axis=0) / np.where(spread > 0, spread, np.inf)
@@ -177,16 +174,12 @@ def _feature_scale() -> Iterator[Case]:
                       np.broadcast_to(reach**2, value.shape))
             shape = (has.shape[1], *z.shape[1:])
             scales.append(Expected(value.reshape(shape), *(b.reshape(shape) for b in bounds)))
-        yield Case(
-            f"l2e/feature-scale/{number}", "feature_scale", {"z": z, "features": features},
-            {"inside": scales[0], "outside": scales[1],
-             "feature": Expected(feature.reshape(z.shape[1:]))},
-            notes, condition=float(max(1.0, kappa.max())),
-        )
+        outputs = [*scales, Expected(feature.reshape(z.shape[1:]))]
+        condition = float(max(1.0, kappa.max()))
+        yield notes, {"z": z, "features": features}, outputs, {"condition": condition}
 
 
-def _false_killing() -> Iterator[Case]:
-    rng = np.random.default_rng(91596559)
+def _false_killing(rng: np.random.Generator) -> Entries:
     phi = float32(rng.chisquare(1, size=(6, 5)) * np.array([1, 5, 2, 9, 4, 3])[:, None])
     has = rng.random((6, 3)) < 0.5
     numbers, neurons = np.array([0, 1, 2, 2, 1, 0]), np.array([0, 1, 2, 0, 1])
@@ -221,27 +214,14 @@ def _false_killing() -> Iterator[Case]:
          np.array([0, 3, 2, 3, 1]), 9, None, ALL),
         ("k is all there is", phi, has, neurons, 30, None, ALL),
     ]
-    for number, entry in enumerate(entries, start=1):
-        notes, phi, features, feature, k, fraction, scope = entry
+    for notes, phi, features, feature, k, fraction, scope in entries:
         rate = np.array(killing_rate(phi, memberships(features), feature, k, fraction, scope))
-        yield Case(
-            f"l2e/false-killing/{number}", "false_killing_rate",
+        yield (
+            notes,
             {"phi": phi, "features_of_input": features, "feature_of_neuron": feature, "k": k,
              "fraction": None if fraction is None else float(fraction), "scope": scope},
-            {"rate": Expected(rate, linear=2 * np.nan_to_num(rate))}, notes,
+            [Expected(rate, linear=2 * np.nan_to_num(rate))],
         )
-
-
-# ---- minimono's own ----------------------------------------------------------------------------
-
-
-def log_distance_penalty(
-    z: Array, mask: Array, mean: Array, *, reduction: Any
-) -> tuple[Array, Array]:
-    variable = Tensor(z, requires_grad=True)
-    penalty = mono.log_distance_penalty(variable, mask, mean, reduction=reduction)
-    penalty.backward()
-    return penalty.data, variable.grad
 
 
 SUITE = Suite(
@@ -283,7 +263,7 @@ SUITE = Suite(
     ),
     cases=cases,
     own={
-        "log_distance_penalty": log_distance_penalty,
+        "log_distance_penalty": value_and_gradients(mono.log_distance_penalty),
         "feature_scale": mono.feature_scale,
         "false_killing_rate": mono.false_killing_rate,
     },

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.modules import trajectory
-from minimono.oracle.suite import NONE, Call, Mistakes, Suite
+from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.suites.deactivation import GRADIENTS, plain_deactivate
 from minimono.oracle.suites.running_moments import NEVER, ExactMoments, Running
 from minimono.oracle.suites.scale import phi_given, plain_scale
@@ -51,9 +52,9 @@ def flagged(phi: Array, error: Array, k: int, ties: bool) -> Array:
 
 
 def expected_trajectory(
-    batches: list[Array], upstream: list[Array], training: list[bool], settings: Settings,
-    ties: bool = False,
-) -> dict[str, list[Expected]]:
+    batches: Sequence[Array], upstream: list[Array], training: list[bool], settings: Settings,
+    *, ties: bool,
+) -> list[list[Expected]]:
     convention, compensation = settings["convention"], settings["compensation"]
     moments = ExactMoments(convention, settings["forget_after"])
     largest = abs(np.concatenate(batches)).max(axis=0)
@@ -86,11 +87,12 @@ def expected_trajectory(
                 )
         values.append(value)
         gradients.append(gradient)
-    return {"values": values, "gradients": gradients}
+    return [values, gradients]
 
 
 # ---- cases ---------------------------------------------------------------------------------------
 
+CONVENTIONS = "paper", "authors"
 DEFAULTS: Settings = {
     "k": 1, "strength": 1.0, "convention": "paper", "forget_after": 10, "start_after": 1,
     "compensation": 0.0,
@@ -98,139 +100,116 @@ DEFAULTS: Settings = {
 
 
 def cases() -> Iterator[Case]:
-    for convention in ("paper", "authors"):
-        number = 0
-        for notes, plan in _plans():
-            if plan.pop("only", convention) != convention:
-                continue
-            number += 1
-            settings = DEFAULTS | {"convention": convention} | plan.pop("settings", {})
-            batches, upstream, training, expected = _trajectory_case(settings, **plan)
-            yield Case(
-                f"module/{convention}/{number}", "MEmeL",
-                {"batches": batches, "upstream": upstream, "training": training, **settings},
-                expected, notes,
-            )
+    return grouped(SUITE, [(c, "MEmeL", 0, partial(_trajectories, c)) for c in CONVENTIONS])
 
 
-def _plans() -> list[tuple[str, dict[str, Any]]]:
-    """Notes, and the arguments of `_trajectory_case`; `only`: in this convention only."""
+def _trajectories(convention: str, _: np.random.Generator) -> Entries:
+    for notes, conventions, batches, options in _plans():
+        if convention in conventions:
+            settings = {key: options.pop(key, value) for key, value in DEFAULTS.items()}
+            settings["convention"] = convention
+            yield notes, *_trajectory(settings, batches, **options)
+
+
+def _plans() -> list[tuple[str, tuple[str, ...], Sequence[Any], dict[str, Any]]]:
+    """Notes, conventions, batches or their sizes, settings and other arguments of `_trajectory`."""
+    PAPER, AUTHORS = ("paper",), ("authors",)
+    BOTH = PAPER + AUTHORS
+    uneven = {"neurons": (4,), "spread": [1.0, 0.25, 0.0625, 4.0]}
     alike = np.array([[-1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
+    middle = np.array([[0.0, 0.0, 0.0], [2.0, 1.0, -4.0], [-2.0, -1.0, 4.0]])
     constant = np.array([[0.0, 2.0, 1.0], [1.0, 2.0, -1.0], [-1.0, 2.0, 0.0]])
     out = np.array([[0.5, 2.0, 4.0], [0.0, 3.0, 0.25], [2.0, 2.0, 0.0]])
+    stays = [constant, constant, constant[::-1]]
     still = np.array([[1.0, -2.0], [1.0, -2.0]])
-    uneven = [1.0, 0.25, 0.0625, 4.0]
     return [
-        ("starts at the third call", {"sizes": [3] * 4, "settings": {"start_after": 2}}),
+        ("starts at the third call", BOTH, [3] * 4, {"start_after": 2}),
         ("starts at the second call, the first that has something to compare with",
-         {"sizes": [3] * 3, "settings": {"start_after": 0}}),
-        ("start_after=1 is the same", {"only": "paper", "sizes": [3] * 3}),
+         BOTH, [3] * 3, {"start_after": 0}),
+        ("start_after=1 is the same", PAPER, [3] * 3, {}),
         ("start_after=10: inhibits from the eleventh call on",
-         {"sizes": [2] * 12, "neurons": (2,), "only": "authors",
-          "settings": {"start_after": 10}}),
-        ("forgetting", {"sizes": [3] * 6, "settings": {"forget_after": 2}}),
+         AUTHORS, [2] * 12, {"neurons": (2,), "start_after": 10}),
+        ("forgetting", BOTH, [3] * 6, {"forget_after": 2}),
         ("forget_after=1, batches of two",
          # With these numbers a variance divided by n would flag other values.
-         {"sizes": [2] * 6, "neurons": (4,), "first_seed": 18, "settings": {"forget_after": 1}}),
+         BOTH, [2] * 6, {"neurons": (4,), "first_seed": 18, "forget_after": 1}),
         ("batches of different sizes, forgetting",
-         {"sizes": [5, 3, 2, 6, 1], "settings": {"forget_after": 2, "start_after": 2}}),
-        ("single samples after the first batch",
-         {"only": "paper", "sizes": [3, 1, 1, 1, 1]}),
-        ("naive (a): gradient 0",
-         {"only": "paper", "sizes": [3] * 3, "settings": {"strength": 0.0}}),
-        ("naive (b): gradient 1",
-         {"only": "authors", "sizes": [3] * 3, "settings": {"strength": -1.0}}),
-        ("strength 5", {"sizes": [3] * 3, "settings": {"strength": 5.0}}),
-        ("strength 0.5", {"only": "authors", "sizes": [3] * 3, "settings": {"strength": 0.5}}),
-        ("k=2", {"only": "paper", "sizes": [3] * 3, "settings": {"k": 2}}),
-        ("k=3 of a sequence",
-         {"only": "authors", "sizes": [3] * 3, "neurons": (2, 3), "settings": {"k": 3}}),
-        ("k is the whole layer", {"sizes": [3] * 3, "neurons": (2,), "settings": {"k": 2}}),
+         BOTH, [5, 3, 2, 6, 1], {"forget_after": 2, "start_after": 2}),
+        ("single samples after the first batch", PAPER, [3, 1, 1, 1, 1], {}),
+        ("naive (a): gradient 0", PAPER, [3] * 3, {"strength": 0.0}),
+        ("naive (b): gradient 1", AUTHORS, [3] * 3, {"strength": -1.0}),
+        ("strength 5", BOTH, [3] * 3, {"strength": 5.0}),
+        ("strength 0.5", AUTHORS, [3] * 3, {"strength": 0.5}),
+        ("k=2", PAPER, [3] * 3, {"k": 2}),
+        ("k=3 of a sequence", AUTHORS, [3] * 3, {"neurons": (2, 3), "k": 3}),
+        ("k is the whole layer", BOTH, [3] * 3, {"neurons": (2,), "k": 2}),
         ("compensation 0.25, neurons of very different variance",
-         {"sizes": [4] * 3, "neurons": (4,), "spread": uneven,
-          "settings": {"compensation": 0.25}}),
+         BOTH, [4] * 3, {**uneven, "compensation": 0.25}),
         ("compensation 0.01, as in the authors' code",
-         {"sizes": [4] * 3, "neurons": (4,), "spread": uneven,
-          "settings": {"compensation": 0.01}}),
-        ("neurons of very different variance, no compensation",
-         {"only": "paper", "sizes": [3] * 3, "neurons": (4,), "spread": uneven}),
+         BOTH, [4] * 3, {**uneven, "compensation": 0.01}),
+        ("neurons of very different variance, no compensation", PAPER, [3] * 3, {**uneven}),
         ("calls in eval() pass everything and are not remembered",
-         {"sizes": [3] * 6, "training": [True, False, True, True, False, True],
-          "settings": {"start_after": 2}}),
+         BOTH, [3] * 6, {"training": [True, False, True, True, False, True], "start_after": 2}),
         ("the first calls are in eval(): nothing is known after them",
-         {"only": "paper", "sizes": [3] * 6, "training": [False, False, True, True, True, False]}),
-        ("in eval() only", {"only": "paper", "sizes": [1, 3], "training": [False, False]}),
+         PAPER, [3] * 6, {"training": [False, False, True, True, True, False]}),
+        ("in eval() only", PAPER, [1, 3], {"training": [False, False]}),
         ("calls in eval() are not among the start_after",
-         {"only": "authors", "sizes": [3] * 5, "training": [True, False, False, True, True],
-          "settings": {"start_after": 2}}),
-        ("a sequence (B, T, C): one of T x C per sample", {"sizes": [3] * 3, "neurons": (2, 3)}),
-        ("a feature map (B, C, Y, X)", {"sizes": [2] * 3, "neurons": (2, 2, 2)}),
-        ("one neuron: every activation is flagged",
-         {"only": "paper", "sizes": [3] * 3, "neurons": (1,)}),
-        ("offset 100 times the spread", {"only": "authors", "sizes": [5] * 3, "offset": 100.0}),
+         AUTHORS, [3] * 5, {"training": [True, False, False, True, True], "start_after": 2}),
+        ("a sequence (B, T, C): one of T x C per sample", BOTH, [3] * 3, {"neurons": (2, 3)}),
+        ("a feature map (B, C, Y, X)", BOTH, [2] * 3, {"neurons": (2, 2, 2)}),
+        ("one neuron: every activation is flagged", PAPER, [3] * 3, {"neurons": (1,)}),
+        ("offset 100 times the spread", AUTHORS, [5] * 3, {"offset": 100.0}),
         ("offset a million times the spread, in float64",
-         {"sizes": [5] * 3, "offset": 1e6, "settings": {"forget_after": 2}}),
+         BOTH, [5] * 3, {"offset": 1e6, "forget_after": 2}),
         ("two neurons alike, so equally far out: both are flagged",
-         {"batches": [alike, alike, np.array([[4.0, 4.0, 0.0], [0.0, 0.0, 2.0]])],
-          "settings": {"start_after": 2}}),
+         BOTH, [alike, alike, np.array([[4.0, 4.0, 0.0], [0.0, 0.0, 2.0]])], {"start_after": 2}),
         ("k=2, the second and third highest alike: three are flagged",
-         {"batches": [alike, alike, np.array([[4.0, 4.0, 8.0], [3.0, 3.0, 0.5]])],
-          "settings": {"k": 2, "start_after": 2}}),
+         BOTH, [alike, alike, np.array([[4.0, 4.0, 8.0], [3.0, 3.0, 0.5]])],
+         {"k": 2, "start_after": 2}),
         ("a sample at all means: all scores are 0, all alike, all flagged",
-         {"batches": [alike, alike, np.array([[0.0, 0.0, 0.0], [2.0, 1.0, -4.0],
-                                              [-2.0, -1.0, 4.0]])],
-          "settings": {"start_after": 2}}),
-        ("a neuron that was constant: never flagged in \"paper\", though it moves at last; "
-         "in \"authors\" compensation gives it a scale",
-         {"batches": [constant, constant, out], "settings": {"compensation": 0.25}}),
-        ("a neuron that was constant, without compensation",
-         {"only": "paper", "batches": [constant, constant, out]}),
-        ("k is the whole layer, with a neuron that stays constant: \"authors\" flags it too",
-         {"batches": [constant, constant, constant[::-1]],
-          "settings": {"k": 3, "compensation": 0.25}}),
+         BOTH, [alike, alike, middle], {"start_after": 2}),
+        ('a neuron that was constant: never flagged in "paper", though it moves at last; '
+         'in "authors" compensation gives it a scale',
+         BOTH, [constant, constant, out], {"compensation": 0.25}),
+        ("a neuron that was constant, without compensation", PAPER, [constant, constant, out], {}),
+        ('k is the whole layer, with a neuron that stays constant: "authors" flags it too',
+         BOTH, stays, {"k": 3, "compensation": 0.25}),
         ("the same without compensation: neither flags the constant neuron",
-         {"only": "authors", "batches": [constant, constant, constant[::-1]],
-          "settings": {"k": 3}}),
+         AUTHORS, stays, {"k": 3}),
         ("all neurons constant: nothing is flagged",
-         {"only": "authors", "batches": [still, still, still],
-          "settings": {"k": 2, "compensation": 0.25}}),
+         AUTHORS, [still] * 3, {"k": 2, "compensation": 0.25}),
     ]
 
 
-def _trajectory_case(
-    settings: Settings,
-    sizes: list[int] | None = None,
-    neurons: tuple[int, ...] = (3,),
-    offset: float = 0.0,
-    first_seed: int = 0,
-    spread: list[float] | None = None,
+def _trajectory(
+    settings: Settings, given: Sequence[Any], *, neurons: tuple[int, ...] = (3,),
+    offset: float = 0.0, spread: Sequence[float] = (1.0,), first_seed: int = 0,
     training: list[bool] | None = None,
-    batches: list[Array] | None = None,
-) -> tuple[list[Array], list[Array], list[bool], dict[str, list[Expected]]]:
-    """Inputs and what must come out; random numbers are drawn again until nothing is close.
+) -> tuple[dict[str, Any], list[list[Expected]]]:
+    """Arguments and what must come out; random numbers are drawn again until nothing is close.
 
-    Activations are multiples of 1/64 (times their spread), upstreams whole numbers, so that they
-    are easily read.
+    given: batches, or their sizes. Activations are multiples of 1/64 (times their spread),
+    upstreams whole numbers, so that they are easily read.
     """
+    training = training or [True] * len(given)
+    drawn = isinstance(given[0], int)
     for seed in range(first_seed, 1000):
         rng = np.random.default_rng([314, seed])
-
-        def drawn(b: int, rng: np.random.Generator = rng) -> Array:
-            z = np.round(64 * rng.normal(size=(b, *neurons))) / 64
-            return np.asarray(offset + z * np.array(1.0 if spread is None else spread))
-
-        chosen = batches or [drawn(b) for b in sizes or []]
-        upstream = [
-            rng.choice([-1.0, 1.0], z.shape) * rng.integers(2, 10, size=z.shape) for z in chosen
+        batches = given if not drawn else [
+            offset + np.round(64 * rng.normal(size=(b, *neurons))) / 64 * np.array(spread)
+            for b in given
         ]
-        modes = training or [True] * len(chosen)
+        upstream = [
+            rng.choice([-1.0, 1.0], z.shape) * rng.integers(2, 10, size=z.shape) for z in batches
+        ]
+        arguments = {"batches": batches, "upstream": upstream, "training": training, **settings}
         try:
-            expected = expected_trajectory(chosen, upstream, modes, settings, batches is not None)
+            return arguments, expected_trajectory(
+                batches, upstream, training, settings, ties=not drawn
+            )
         except ValueError:
-            if batches is not None:
+            if not drawn:
                 raise
-            continue
-        return chosen, upstream, modes, expected
     raise AssertionError("no numbers that are far enough apart")
 
 

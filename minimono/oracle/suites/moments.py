@@ -10,7 +10,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Mistakes, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.suites.running_moments import AXES, NEVER, ExactMoments, Running
 from minimono.oracle.truth import conditioned, exact, float32, rounded
 
@@ -33,18 +33,20 @@ def forgetful(batches: Sequence[Array], forget_after: int) -> tuple[Array, Array
 
 def expected_statistics(
     mean: Array, variance: Array, seen: Array
-) -> tuple[dict[str, Expected], float]:
-    """The outputs, with errors as large as c roundings of the largest value make them."""
+) -> tuple[list[Expected], dict[str, float]]:
+    """The outputs, with errors as large as c roundings of the largest value make them, and how
+    far rounding is amplified.
+    """
     largest, value = abs(seen).max(axis=0), rounded(variance)
     spread = np.sqrt(value)
     reach = BOUND * largest
-    expected = {
-        "mean": Expected(rounded(mean), linear=reach),
-        "variance": Expected(value, linear=2 * reach * spread + 8 * value, quadratic=reach**2),
-    }
+    expected = [
+        Expected(rounded(mean), linear=reach),
+        Expected(value, linear=2 * reach * spread + 8 * value, quadratic=reach**2),
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons: all digits are lost
         condition = np.nan_to_num(largest / spread, nan=1.0, posinf=2.0**52)
-    return expected, max(float(condition.max()), 1.0)
+    return expected, {"condition": max(float(condition.max()), 1.0)}
 
 
 # ---- cases ---------------------------------------------------------------------------------------
@@ -95,9 +97,11 @@ FORGETTING: list[tuple[str, list[int], tuple[int, ...], int, float]] = [
 
 
 def cases() -> Iterator[Case]:
-    yield from _updates()
-    yield from _merges()
-    yield from _forgetting()
+    return grouped(SUITE, [
+        ("update", "moments", 5772156, _updates),
+        ("merge", "merge", 6931471, _merges),
+        ("forget", "forget", 8414709, _forgetting),
+    ])
 
 
 def drawn(
@@ -111,8 +115,7 @@ def drawn(
     ]
 
 
-def _updates() -> Iterator[Case]:
-    rng = np.random.default_rng(5772156)
+def _updates(rng: np.random.Generator) -> Entries:
     streams = [
         (notes, drawn(rng, sizes, neurons, offset, growth=1.0))
         for notes, sizes, neurons, offset in UPDATES
@@ -147,18 +150,14 @@ def _updates() -> Iterator[Case]:
         ("as NIST NumAcc4, shorter: b = 10,000,000, in two batches", np.split(ten_millions, [40])),
         *((notes, [values]) for notes, values in ends.items()),
     ]
-    for number, (notes, batches) in enumerate(streams, start=1):
+    for notes, batches in streams:
         seen = np.concatenate(batches)
-        expected, condition = expected_statistics(*mean_and_variance(exact(seen)), seen)
-        yield Case(
-            f"moments/update/{number}", "moments", {"batches": batches}, expected, notes,
-            condition, extreme=notes in ends,
-        )
+        expected, more = expected_statistics(*mean_and_variance(exact(seen)), seen)
+        yield notes, {"batches": batches}, expected, {**more, "extreme": notes in ends}
 
 
-def _merges() -> Iterator[Case]:
-    rng = np.random.default_rng(6931471)
-    for number, (notes, a, b, offset) in enumerate(MERGES, start=1):
+def _merges(rng: np.random.Generator) -> Entries:
+    for notes, a, b, offset in MERGES:
         mean_a, mean_b = float32(offset + rng.normal(size=3)), float32(offset + rng.normal(size=3))
         if notes.startswith("equal means"):
             mean_b = mean_a.copy()
@@ -171,17 +170,13 @@ def _merges() -> Iterator[Case]:
         ) -> list[Array]:
             return [(a * ma + b * mb) / (a + b), sa + sb + (ma - mb) ** 2 * a * b / (a + b)]
 
-        mean, m2 = conditioned(merged, mean_a, m2_a, mean_b, m2_b)
-        yield Case(
-            f"moments/merge/{number}", "merge",
-            {"count_a": a, "mean_a": mean_a, "m2_a": m2_a,
-             "count_b": b, "mean_b": mean_b, "m2_b": m2_b},
-            {"count": Expected(np.array(a + b)), "mean": mean, "m2": m2}, notes,
-        )
+        arguments = {"count_a": a, "mean_a": mean_a, "m2_a": m2_a,
+                     "count_b": b, "mean_b": mean_b, "m2_b": m2_b}
+        both = conditioned(merged, mean_a, m2_a, mean_b, m2_b)
+        yield notes, arguments, [Expected(np.array(a + b)), *both]
 
 
-def _forgetting() -> Iterator[Case]:
-    rng = np.random.default_rng(8414709)
+def _forgetting(rng: np.random.Generator) -> Entries:
     streams = [
         (notes, drawn(rng, sizes, neurons, offset, growth=0.5), forget_after)
         for notes, sizes, neurons, forget_after, offset in FORGETTING
@@ -191,13 +186,10 @@ def _forgetting() -> Iterator[Case]:
         ("by hand: a mean of 1, then 5; the second neuron is constant", [past, jump, jump], 1),
         ("one batch only", [past], 1),
     ]
-    for number, (notes, batches, forget_after) in enumerate(streams, start=1):
+    for notes, batches, forget_after in streams:
         truth = forgetful([exact(b) for b in batches], forget_after)
-        expected, condition = expected_statistics(*truth, np.concatenate(batches))
-        yield Case(
-            f"moments/forget/{number}", "forget",
-            {"batches": batches, "forget_after": forget_after}, expected, notes, condition,
-        )
+        found = expected_statistics(*truth, np.concatenate(batches))
+        yield notes, {"batches": batches, "forget_after": forget_after}, *found
 
 
 # ---- minimono's own ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import NONE, Call, Mistakes, Suite
+from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.suites.running_moments import NEVER, ExactMoments, Running
 from minimono.oracle.truth import exact, float32, rounded
 
@@ -47,12 +47,13 @@ def stream(
 
 
 def cases() -> Iterator[Case]:
-    yield from _given()
-    yield from _streams()
+    return grouped(SUITE, [
+        ("given", "monosemantic_scale", 20261124, _given),
+        ("stream", "score_batches", 31415926, _streams),
+    ])
 
 
-def _given() -> Iterator[Case]:
-    rng = np.random.default_rng(20261124)
+def _given(rng: np.random.Generator) -> Entries:
     # notes, shape, compensation, offset
     layouts: list[tuple[str, tuple[int, ...], float, float]] = [
         ("two samples of three neurons", (2, 3), 0.0, 0.0),
@@ -86,14 +87,13 @@ def _given() -> Iterator[Case]:
         ("z around 1e160: phi is finite, but the square overflows",
          np.array([[3e160, 2e160]]), np.array([0.0, 1e160]), np.array([9e306, 1e307]), 0.0),
     ]
-    for number, (notes, z, mean, variance, compensation) in enumerate(entries, start=1):
+    for notes, z, mean, variance, compensation in entries:
         truth = rounded(phi_given(exact(z), exact(mean), exact(variance), compensation))
         roundings = 4 + (variance.size / 2 if compensation else 0)  # of the sum over neurons
-        yield Case(
-            f"scale/given/{number}", "monosemantic_scale",
-            {"z": z, "mean": mean, "variance": variance, "compensation": compensation},
-            {"phi": Expected(truth, linear=roundings * np.nan_to_num(truth))},
-            notes, extreme=notes.startswith("z around"),
+        yield (
+            notes, {"z": z, "mean": mean, "variance": variance, "compensation": compensation},
+            [Expected(truth, linear=roundings * np.nan_to_num(truth))],
+            {"extreme": notes.startswith("z around")},
         )
 
 
@@ -122,21 +122,16 @@ STREAMS: list[tuple[str, str, int, float, list[int], tuple[int, ...], float]] = 
 ]
 
 
-def _streams() -> Iterator[Case]:
-    rng = np.random.default_rng(31415926)
-    for number, plan in enumerate(STREAMS, start=1):
-        notes, convention, forget_after, compensation, sizes, neurons, offset = plan
+def _streams(rng: np.random.Generator) -> Entries:
+    for notes, convention, forget_after, compensation, sizes, neurons, offset in STREAMS:
         batches = [
             float32(offset + rng.normal(size=(b, *neurons)) * (1 + i / 4))
             for i, b in enumerate(sizes)
         ]
-        expected, condition = _expected_stream(batches, convention, forget_after, compensation)
-        yield Case(
-            f"scale/stream/{number}", "score_batches",
-            {"batches": batches, "convention": convention, "forget_after": forget_after,
-             "compensation": compensation},
-            {"phi": expected}, notes, condition,
-        )
+        settings = {"convention": convention, "forget_after": forget_after,
+                    "compensation": compensation}
+        phi, condition = _expected_stream(batches, convention, forget_after, compensation)
+        yield notes, {"batches": batches, **settings}, [phi], {"condition": condition}
 
 
 def _expected_stream(

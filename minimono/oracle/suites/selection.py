@@ -12,7 +12,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Mistakes, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.truth import float32
 
 NAN, INF = math.nan, math.inf
@@ -31,9 +31,11 @@ def top(phi: Array, k: int, per: str, ties: str) -> Array:
 
 
 def cases() -> Iterator[Case]:
-    yield from _top_k()
-    yield from _top_fraction()
-    yield from _above()
+    return grouped(SUITE, [
+        ("top-k", "select_top_k", 0, _top_k),
+        ("top-fraction", "select_top_fraction", 141421356, _top_fraction),
+        ("above", "select_above", 0, _above),
+    ])
 
 
 def _scores() -> dict[str, Array]:
@@ -52,7 +54,7 @@ def _scores() -> dict[str, Array]:
     }
 
 
-def _top_k() -> Iterator[Case]:
+def _top_k(_: np.random.Generator) -> Entries:
     settings = [
         (1, "sample", "all"), (2, "sample", "all"), (1, "batch", "all"), (3, "batch", "all"),
         (2, "sample", "first"), (3, "batch", "first"),
@@ -82,16 +84,12 @@ def _top_k() -> Iterator[Case]:
          np.array([[1.0, 1 + 2.0**-23, 1 - 2.0**-24, 1.0]]), 1, "sample", "all"),
         ("every score is nan", np.full((2, 2), NAN), 1, "batch", "first"),
     ]
-    for number, (notes, phi, k, per, ties) in enumerate(entries, start=1):
-        yield Case(
-            f"selection/top-k/{number}", "select_top_k",
-            {"phi": phi, "k": k, "per": per, "ties": ties},
-            {"mask": Expected(top(phi, k, per, ties))}, notes,
-        )
+    for notes, phi, k, per, ties in entries:
+        arguments = {"phi": phi, "k": k, "per": per, "ties": ties}
+        yield notes, arguments, [Expected(top(phi, k, per, ties))]
 
 
-def _top_fraction() -> Iterator[Case]:
-    rng = np.random.default_rng(141421356)
+def _top_fraction(rng: np.random.Generator) -> Entries:
     plans = [
         ("a quarter of 8", (2, 8), "0.25", "sample", "all"),
         ("a fifth of 6 is rounded up: 2", (3, 6), "0.2", "sample", "all"),
@@ -123,17 +121,14 @@ def _top_fraction() -> Iterator[Case]:
         ("a third of each sample, both zeros", _scores()["both zeros, which are equal"], "0.33",
          "sample", "all"),
     ]
-    for number, (notes, phi, fraction, per, ties) in enumerate(entries, start=1):
+    for notes, phi, fraction, per, ties in entries:
         size = phi.size if per == "batch" else phi[0].size
         k = math.ceil(Fraction(fraction) * size)
-        yield Case(
-            f"selection/top-fraction/{number}", "select_top_fraction",
-            {"phi": phi, "fraction": float(fraction), "per": per, "ties": ties},
-            {"mask": Expected(top(phi, k, per, ties))}, notes,
-        )
+        arguments = {"phi": phi, "fraction": float(fraction), "per": per, "ties": ties}
+        yield notes, arguments, [Expected(top(phi, k, per, ties))]
 
 
-def _above() -> Iterator[Case]:
+def _above(_: np.random.Generator) -> Entries:
     scores = _scores()
     entries = [
         ("distinct", 1.0), ("tied", 3.0), ("with nan", 2.0), ("with infinity", 0.0),
@@ -141,14 +136,12 @@ def _above() -> Iterator[Case]:
         ("both zeros, which are equal", 0.0), ("a feature map (B, C, Y, X)", 1e6),
         ("with nan", -INF),
     ]
-    for number, (what, threshold) in enumerate(entries, start=1):
+    for what, threshold in entries:
         phi = scores[what]
         flags = [not math.isnan(v) and v >= threshold for v in phi.reshape(-1)]
-        yield Case(
-            f"selection/above/{number}", "select_above", {"phi": phi, "threshold": threshold},
-            {"mask": Expected(np.array(flags).reshape(phi.shape))},
-            f"{what}: at least {threshold:g}; a score that equals the threshold is flagged",
-        )
+        notes = f"{what}: at least {threshold:g}; a score that equals the threshold is flagged"
+        mask = Expected(np.array(flags).reshape(phi.shape))
+        yield notes, {"phi": phi, "threshold": threshold}, [mask]
 
 
 # ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
