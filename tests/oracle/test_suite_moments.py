@@ -8,7 +8,7 @@ import pytest
 
 from minimono import mono
 from minimono.oracle import runner
-from minimono.oracle.suites.moments import SUITE, forgetful, mean_and_variance
+from minimono.oracle.suites.moments import SUITE, plain_forget, plain_moments
 
 CASES = list(SUITE.cases())
 
@@ -47,7 +47,7 @@ def test_truth_of_forgetting_as_it_is_printed():
     """Algorithm 1 with n_f instead of m, for batches of one size."""
     rng = np.random.default_rng(1)
     batches = [[Fraction(int(v)) for v in rng.integers(-9, 9, 4)] for _ in range(6)]
-    mean, variance = forgetful([np.array(b, dtype=object) for b in batches], 2)
+    mean, variance = plain_forget([np.array(b, dtype=object) for b in batches], forget_after=2)
     n, b = 2, Fraction(4)
     first, second = batches[:2]
     m = statistics.mean(first + second)
@@ -76,7 +76,7 @@ def test_nist_numacc_in_full():
 
 
 def test_mean_and_variance_by_hand():
-    mean, variance = mean_and_variance(np.array([1, 2, 2, 4, 6], dtype=object) * Fraction(1))
+    mean, variance = plain_moments([np.array([1, 2, 2, 4, 6], dtype=object) * Fraction(1)])
     assert (mean, variance) == (3, 4)
 
 

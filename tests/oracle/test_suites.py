@@ -1,4 +1,4 @@
-"""What holds in every suite: each known mistake is caught and named, and the files say by which cases."""
+"""In every suite: each known mistake is caught and named, and the files say by which cases."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -15,6 +15,23 @@ from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.truth import float32
 
 
+def plain_deactivate(
+    z: Array, mask: Array, mean: Array, strength: float, upstream: Array,
+    *,
+    value: Callable[[Array, Array, float], Array] = lambda z, mean, d: mean,
+    gradient: Callable[[Array, float], Array] = lambda g, d: -d * g,
+    elsewhere: Callable[[Array, float], Array] = lambda g, d: g,
+    flags: Callable[[Array], Array] = lambda mask: mask,
+    choose: Callable[[Array, Array, Array], Array] = np.where,  # of the values
+) -> tuple[Array, Array]:
+    """Return the value and the gradient; strength is d and upstream is g in the knobs."""
+    mask = flags(mask)
+    return (
+        choose(mask, value(z, mean, strength), z),
+        np.where(mask, gradient(upstream, strength), elsewhere(upstream, strength)),
+    )
+
+
 def cases() -> Iterator[Case]:
     return grouped(SUITE, [("all", "deactivate", 27182818, _entries)])
 
@@ -56,34 +73,14 @@ def _entries(rng: np.random.Generator) -> Entries:
         ("strength -2: twice the gradient, not reversed", z, by_hand, mean, -2.0, upstream),
         ("one sample", z[:1], by_hand[:1], mean, 2.0, upstream[:1]),
     ]
-    for notes, z, mask, mean, strength, upstream in entries:
-        back = strength * upstream
-        yield (
-            notes,
-            {"z": z, "mask": mask, "mean": mean, "strength": strength, "upstream": upstream},
-            [Expected(np.where(mask, mean, z)),
-             Expected(np.where(mask, -back, upstream) + 0.0, np.where(mask, abs(back), 0.0))],
-        )
+    for notes, *given in entries:
+        arguments = dict(zip(SUITE.call("deactivate").arguments, given, strict=True))
+        value, gradient = plain_deactivate(**arguments)
+        rounded = np.where(arguments["mask"], abs(gradient), 0.0)
+        yield notes, arguments, [Expected(value), Expected(gradient + 0.0, rounded)]
 
 
-# ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
-
-
-def plain_deactivate(
-    z: Array, mask: Array, mean: Array, strength: float, upstream: Array,
-    *,
-    value: Callable[[Array, Array, float], Array] = lambda z, mean, d: mean,
-    gradient: Callable[[Array, float], Array] = lambda g, d: -d * g,
-    elsewhere: Callable[[Array, float], Array] = lambda g, d: g,
-    flags: Callable[[Array], Array] = lambda mask: mask,
-    choose: Callable[[Array, Array, Array], Array] = np.where,  # of the values
-) -> tuple[Array, Array]:
-    mask = flags(mask)
-    return (
-        choose(mask, value(z, mean, strength), z),
-        np.where(mask, gradient(upstream, strength), elsewhere(upstream, strength)),
-    )
-
+# ---- known mistakes ------------------------------------------------------------------------------
 
 GRADIENTS: dict[str, dict[str, Any]] = {  # of suite `module` too
     "the gradient of a flagged value is 0": {"gradient": lambda g, d: 0 * g},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -14,11 +13,15 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Entries, Suite, grouped
-from minimono.oracle.suites.l2e_mistakes import FEATURE_SCALE, PENALTY, RATE, memberships
-from minimono.oracle.suites.moments import mean_and_variance
+from minimono.oracle.suites.l2e_mistakes import (
+    FEATURE_SCALE,
+    PENALTY,
+    RATE,
+    memberships,
+    plain_feature_scale,
+    plain_rate,
+)
 from minimono.oracle.suites.own import value_and_gradients
-from minimono.oracle.suites.scale import phi_given
-from minimono.oracle.suites.selection import top
 from minimono.oracle.truth import conditioned_by, exact, float32, mpmath, precise, rounded
 
 NAN = math.nan
@@ -38,33 +41,6 @@ def penalty_of(z: Array, mean: Array, *, mask: Array, reduction: str) -> tuple[A
         total += mp.log(distance**2) / terms
         gradient[index] = 2 / distance / terms
     return total, gradient
-
-
-def conditional_scale(z: Array, has: Array) -> tuple[Array, Array, Array]:
-    """φ_l and φ_l⁻ in Fractions, None where undefined, and l*.   z: (B, n).   has: (B, L)."""
-    mean, variance = mean_and_variance(z)
-    phi = phi_given(z, mean, variance, 0.0)
-    sides = np.full((2, has.shape[1], len(mean)), None, dtype=object)
-    for number, j in np.ndindex(sides.shape[1:]):
-        for side, chosen in zip(sides, (has[:, number], ~has[:, number]), strict=True):
-            if chosen.any() and variance[j] != 0:
-                side[number, j] = phi[chosen, j].sum() / int(chosen.sum())
-    known = [[-1 if v is None else v for v in row] for row in sides[0]]
-    feature = np.array(known, dtype=object).argmax(axis=0)
-    return sides[0], sides[1], np.where(variance == 0, -1, feature)
-
-
-def killing_rate(
-    phi: Array, has: Array, feature: Array, k: int | None, fraction: str | None, scope: str
-) -> float:
-    """The share of the selected, counted one by one, whose input lacks the neuron's feature."""
-    per, size = ("batch", phi.size) if scope == "global" else ("sample", phi[0].size)
-    most = math.ceil(Fraction(fraction or 0) * size) if k is None else k
-    owned = []
-    for index in map(tuple, np.argwhere(top(phi, most, per, "all"))):
-        own = feature[index[1:]]
-        owned.append(own < has.shape[1] and has[index[0], own])
-    return float(Fraction(owned.count(False), len(owned))) if owned else NAN
 
 
 # ---- cases -------------------------------------------------------------------------------------
@@ -165,7 +141,7 @@ def _feature_scale(rng: np.random.Generator) -> Entries:
         flat, has = z.reshape(len(z), -1), memberships(features)
         spread = flat.std(axis=0, ddof=1)
         kappa = abs(flat).max(axis=0) / np.where(spread > 0, spread, np.inf)
-        inside, outside, feature = conditional_scale(exact(flat), has)
+        inside, outside, feature = plain_feature_scale(exact(flat), has)
         scales = []
         for side in (inside, outside):
             value = rounded(side)  # (L, n)
@@ -190,14 +166,14 @@ def _false_killing(rng: np.random.Generator) -> Entries:
     wide = float32(rng.chisquare(1, size=(4, 2, 3)))
     places = np.array([[0, 1, 2], [2, 1, 0]])
     own = memberships(by)[:, of]
-    entries: list[tuple[str, Array, Array, Array, int | None, str | None, str]] = [
+    entries: list[tuple[str, Array, Array, Array, int | None, float | None, str]] = [
         ("one threshold for all scores", phi, has, neurons, 7, None, ALL),
         ("a threshold for each input", phi, has, neurons, 2, None, EACH),
         ("one feature each, given as a number", phi, numbers, neurons, 4, None, ALL),
         ("one feature each, a threshold for each input", phi, numbers, neurons, 1, None, EACH),
-        ("the top tenth of all", phi, has, neurons, None, "0.1", ALL),
-        ("the top fifth of each input: 1 of 5", phi, has, neurons, None, "0.2", EACH),
-        ("a quarter of 5 is rounded up: 2 of each input", phi, has, neurons, None, "0.25", EACH),
+        ("the top tenth of all", phi, has, neurons, None, 0.1, ALL),
+        ("the top fifth of each input: 1 of 5", phi, has, neurons, None, 0.2, EACH),
+        ("a quarter of 5 is rounded up: 2 of each input", phi, has, neurons, None, 0.25, EACH),
         ("ties with the threshold are all selected: 4 scores equal 3", tied, by, of, 2, None, ALL),
         ("ties in each input", tied, by, of, 1, None, EACH),
         ("nan is never selected and no threshold", holes, has, neurons, 5, None, ALL),
@@ -215,13 +191,12 @@ def _false_killing(rng: np.random.Generator) -> Entries:
         ("k is all there is", phi, has, neurons, 30, None, ALL),
     ]
     for notes, phi, features, feature, k, fraction, scope in entries:
-        rate = np.array(killing_rate(phi, memberships(features), feature, k, fraction, scope))
-        yield (
-            notes,
-            {"phi": phi, "features_of_input": features, "feature_of_neuron": feature, "k": k,
-             "fraction": None if fraction is None else float(fraction), "scope": scope},
-            [Expected(rate, linear=2 * np.nan_to_num(rate))],
-        )
+        given = {"phi": phi, "features_of_input": features, "feature_of_neuron": feature}
+        rule: dict[str, Any] = {"k": k, "fraction": fraction, "scope": scope}
+        with np.errstate(invalid="ignore"):  # nothing is selected: 0 / 0
+            rate = plain_rate(**given, **rule)
+        rate = np.where(np.isnan(rate), NAN, rate)
+        yield notes, given | rule, [Expected(rate, linear=2 * np.nan_to_num(rate))]
 
 
 SUITE = Suite(

@@ -16,7 +16,7 @@ Change = Callable[[Array], Array]
 
 
 def memberships(features: Array) -> Array:
-    """Booleans (B, L), from those or from one number per input."""
+    """Return booleans (B, L), from those or from one number per input."""
     if features.ndim == 2:
         return features
     return features[:, None] == np.arange(features.max() + 1)
@@ -36,6 +36,7 @@ def plain_penalty(
     reduce: str | None = None,  # in place of `reduction`
     reduce_slope: str | None = None,
 ) -> tuple[Array, Array]:
+    """Return the sum or mean of log (z - mean)² over the selected, and its gradient."""
     mask, distance = flags(mask), z - centre(z, mean)
     if multiplies:
         values, slopes = mask * term(distance), mask * slope(distance)
@@ -59,7 +60,7 @@ def plain_feature_scale(
     z: Array, features: Array,
     *,
     ddof: int = 1,
-    power: float = 1.0,  # of the variance
+    power: float = 1,  # of the variance
     square: Callable[[Array, Array], Array] = lambda own, centre: (own - centre) ** 2,
     about: str = "mean",  # or "zero", or "own mean": of the feature's inputs
     spread: str = "of all",  # or "own"
@@ -72,27 +73,29 @@ def plain_feature_scale(
     nothing: float = math.nan,  # the scale of no inputs
     constant: int = -1,  # the feature of a constant neuron
 ) -> tuple[Array, Array, Array]:
+    """Return φ_l, φ_l⁻ and l*; in Fractions too."""
     rows, has = z.reshape(len(z), -1), memberships(features)
 
     def variance(of: Array, ddof: int = 1) -> Array:
         below = ((of - of.mean(axis=0)) ** 2).sum(axis=0) / max(len(of) - ddof, 1)
-        return np.where(below > 0, below, np.nan)
+        return np.where(below > 0, below, math.nan)
 
     below = variance(rows, ddof)
+    known = below == below  # not nan
 
     def side(chosen: Array) -> Array:
         own = rows[chosen]
         if not len(own):
-            return np.where(np.isnan(below), np.nan, nothing)
+            return np.where(known, nothing, math.nan)
         centre = {"mean": rows, "zero": 0 * rows, "own mean": own}[about].mean(axis=0)
-        divisor = below if spread == "of all" else variance(own)
-        phi = square(own, centre) / divisor**power
+        phi = square(own, centre) / (below if spread == "of all" else variance(own)) ** power
         return average(phi, axis=0) / terms(len(own), len(rows))
 
     inside, outside = (np.stack([side(c) for c in sets.T]) for sets in (has, outside_of(has)))
-    ranked = np.nan_to_num(rank(inside, outside), nan=-np.inf)
+    scores = rank(inside, outside)
+    ranked = np.where(scores == scores, scores, -math.inf)
     best = len(ranked) - 1 - ranked[::-1].argmax(axis=0) if last else ranked.argmax(axis=0)
-    feature = np.where(np.isnan(below), constant, best).reshape(z.shape[1:])
+    feature = np.where(known, best, constant).reshape(z.shape[1:])
     sides = [part.reshape(-1, *z.shape[1:]) for part in (inside, outside)]
     return sides[swapped], sides[not swapped], feature
 

@@ -15,8 +15,8 @@ from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.modules import trajectory
 from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.suites.deactivation import GRADIENTS, plain_deactivate
-from minimono.oracle.suites.running_moments import NEVER, ExactMoments, Running
-from minimono.oracle.suites.scale import phi_given, plain_scale
+from minimono.oracle.suites.running_moments import NEVER, Running
+from minimono.oracle.suites.scale import plain_scale
 from minimono.oracle.suites.selection import TOP, plain_top_k
 from minimono.oracle.truth import exact, float32, rounded
 
@@ -38,13 +38,11 @@ def flagged(phi: Array, error: Array, k: int, ties: bool) -> Array:
     flags = np.zeros((len(phi), phi[0].size), dtype=bool)
     errors = error.reshape(flags.shape)
     for row, reach, mask in zip(phi.reshape(flags.shape), errors, flags, strict=True):
-        known = sorted((v for v in row if v is not None), reverse=True)[:k]
-        mask[:] = [v is not None and v >= known[-1] for v in row]
-        lowest = [float(v) - e for v, e, m in zip(row, reach, mask, strict=True) if m]
-        highest = [
-            float(v) + e for v, e, m in zip(row, reach, mask, strict=True) if not (m or v is None)
-        ]
-        if highest and max(highest) >= min(lowest):
+        known = sorted((v for v in row if v == v), reverse=True)[:k]  # not nan
+        mask[:] = [v == v and v >= known[-1] for v in row]
+        scores = list(zip(row, reach, mask, strict=True))
+        lowest = min((float(v) - e for v, e, m in scores if m), default=np.inf)
+        if any(v == v and float(v) + e >= lowest for v, e, m in scores if not m):
             raise ValueError("too close to call: take other numbers")
         if mask.sum() > k and not ties:
             raise ValueError("a tie: take other numbers")
@@ -55,8 +53,8 @@ def expected_trajectory(
     batches: Sequence[Array], upstream: list[Array], training: list[bool], settings: Settings,
     *, ties: bool,
 ) -> list[list[Expected]]:
-    convention, compensation = settings["convention"], settings["compensation"]
-    moments = ExactMoments(convention, settings["forget_after"])
+    convention, compensation = settings["convention"], Fraction(settings["compensation"])
+    moments = Running(convention, settings["forget_after"])
     largest = abs(np.concatenate(batches)).max(axis=0)
     narrow = all(np.array_equal(float32(b), b) for b in batches)
     eps = FLOAT32 if narrow else FLOAT64
@@ -69,10 +67,10 @@ def expected_trajectory(
             if convention == "authors":
                 mean, variance = moments.mean, moments.variance
             if seen > 0 and seen >= settings["start_after"]:
-                phi = phi_given(exact(z), mean, variance, compensation)
+                phi = plain_scale(exact(z), mean, variance, compensation=compensation)
                 if convention == "paper":
-                    phi[:, variance == 0] = None
-                below = variance + Fraction(compensation) * variance.sum() / variance.size
+                    phi = np.where(variance == 0, np.nan, phi)
+                below = variance + compensation * variance.mean()
                 # how far off a sound phi can be: the tolerance of suite `scale`
                 size = np.nan_to_num(rounded(phi))
                 eta = BOUND * eps * largest / np.sqrt(np.maximum(rounded(below), TINY))
@@ -213,7 +211,7 @@ def _trajectory(
     raise AssertionError("no numbers that are far enough apart")
 
 
-# ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
+# ---- MEmeL in plain NumPy: right without knobs; with a knob turned, a mistake --------------------
 
 
 def plain_memel(
@@ -303,7 +301,7 @@ MISTAKES = Mistakes(plain_memel, {
     # the scale
     "standard deviation where the variance is meant": {"scale": {"denominator": np.sqrt}},
     "the distance is not divided by the variance": {"scale": {"denominator": np.sign}},
-    "the scale is taken about zero instead of the mean": {"scale": {"about": 0.0}},
+    "the scale is taken about zero instead of the mean": {"scale": {"about": 0}},
     "the sign is kept: only what lies above the mean is flagged":
         {"scale": {"numerator": lambda d: d, "denominator": np.sqrt}},
     "compensation is ignored": {"scale": {"below": lambda v, c: v}},

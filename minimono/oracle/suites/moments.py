@@ -11,42 +11,84 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
-from minimono.oracle.suites.running_moments import AXES, NEVER, ExactMoments, Running
+from minimono.oracle.suites.running_moments import AXES, NEVER, Running
 from minimono.oracle.truth import conditioned, exact, float32, rounded
 
-# ---- the truth, in Fractions ---------------------------------------------------------------------
+# ---- formulas in plain NumPy: of Fractions the truth; with a knob turned, a mistake --------------
 
 
-def mean_and_variance(values: Array) -> tuple[Array, Array]:
-    """The mean and variance of all samples (axis 0), ddof 1."""
-    mean = values.sum(axis=0) / len(values)
-    return mean, ((values - mean) ** 2).sum(axis=0) / (len(values) - 1)
+def plain_moments(
+    batches: list[Array],
+    *,
+    used: Callable[[list[Array]], list[Array]] = lambda batches: batches,
+    padding: bool = False,  # a row of zeros is counted
+    over: str = "samples",  # a key of AXES
+    about: str = "mean",  # what deviations are from; or "zero"
+    divisor: Callable[[int], int] = lambda n: n - 1,
+    power: float = 1,
+    mean_of: str = "samples",  # or "batches"
+    variance_of: str = "samples",  # "batches": averaged; "batches by size": weighed
+    unbiased: bool = False,  # the batches are merged by their unbiased variances
+) -> tuple[Array, Array]:
+    """Return the mean and variance of all samples of all batches together."""
+    batches = used(batches)
+    if unbiased:
+        return plain_forget(batches, forget_after=NEVER, unbiased=True)
+    z = np.concatenate(batches)
+    if padding:
+        z = np.concatenate([z, np.zeros_like(z[:1])])
+    axes = AXES[over](z.ndim)
+    mean = z.mean(axes, keepdims=True)
+    deviations = z - mean if about == "mean" else z
+    variance = (deviations**2).sum(axes, keepdims=True) / divisor(z.size // mean.size)
+    if mean_of == "batches":
+        mean = np.mean([b.mean(axis=0, keepdims=True) for b in batches], axis=0)
+    if variance_of == "batches":
+        variance = np.mean([b.var(axis=0, ddof=1, keepdims=True) for b in batches], axis=0)
+    elif variance_of == "batches by size":
+        total = sum(len(b) * b.var(axis=0, keepdims=True) for b in batches)
+        variance = np.asarray(total) / divisor(len(z))
+    if 0 not in axes:
+        return mean[..., 0], variance[..., 0]
+    shape = z.shape[1:]
+    return np.broadcast_to(mean[0], shape), np.broadcast_to(variance[0] ** power, shape)
 
 
-def forgetful(batches: Sequence[Array], forget_after: int) -> tuple[Array, Array]:
-    """Algorithm 1: once forget_after batches were seen, the past weighs as that many."""
-    moments = ExactMoments("paper", forget_after)
+def plain_merge(
+    count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array,
+    *,
+    weights: Callable[[int, int], tuple[int, int]] = lambda a, b: (a, b),  # of the means
+    within: Callable[[Array, int], Array] = lambda m2, n: m2,
+    between: Callable[[Array, int, int], Array] = lambda d, a, b: d**2 * a * b / (a + b),
+    distance: str = "of the means",  # or "from the new mean"
+    divides: bool = False,
+) -> tuple[int, Array, Array]:
+    """Return count, mean and m2 of two sets of samples together."""
+    a, b = weights(count_a, count_b)
+    mean = (a * mean_a + b * mean_b) / (a + b)
+    apart = mean_b - (mean_a if distance == "of the means" else mean)
+    m2 = within(m2_a, count_a) + within(m2_b, count_b) + between(apart, count_a, count_b)
+    count = count_a + count_b
+    return count, mean, m2 / (count - 1) if divides else m2
+
+
+def plain_forget(
+    batches: list[Array], *, forget_after: int, algorithm: str = "merge", **knobs: Any
+) -> tuple[Array, Array]:
+    """Return mean and variance by Algorithm 1; the knobs are those of `Running`."""
+    if algorithm == "window":
+        return plain_moments(batches[-forget_after - 1 :])
+    if algorithm == "running average":  # as batch normalisation does it
+        mean, variance = plain_moments(batches[:1])
+        for batch in batches[1:]:
+            own = batch.var(axis=0, ddof=1) if len(batch) > 1 else 0 * mean
+            mean = mean + (batch.mean(axis=0) - mean) / (forget_after + 1)
+            variance = variance + (own - variance) / (forget_after + 1)
+        return mean, variance
+    running = Running("paper", forget_after, **knobs)
     for batch in batches:
-        moments.update(batch)
-    return moments.mean, moments.variance
-
-
-def expected_statistics(
-    mean: Array, variance: Array, seen: Array
-) -> tuple[list[Expected], dict[str, float]]:
-    """The outputs, with errors as large as c roundings of the largest value make them, and how
-    far rounding is amplified.
-    """
-    largest, value = abs(seen).max(axis=0), rounded(variance)
-    spread = np.sqrt(value)
-    reach = BOUND * largest
-    expected = [
-        Expected(rounded(mean), linear=reach),
-        Expected(value, linear=2 * reach * spread + 8 * value, quadratic=reach**2),
-    ]
-    with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons: all digits are lost
-        condition = np.nan_to_num(largest / spread, nan=1.0, posinf=2.0**52)
-    return expected, {"condition": max(float(condition.max()), 1.0)}
+        running.update(batch)
+    return running.mean[0], running.variance[0]
 
 
 # ---- cases ---------------------------------------------------------------------------------------
@@ -115,6 +157,24 @@ def drawn(
     ]
 
 
+def expected_statistics(
+    mean: Array, variance: Array, seen: Array
+) -> tuple[list[Expected], dict[str, float]]:
+    """The outputs, with errors as large as c roundings of the largest value make them, and how
+    far rounding is amplified.
+    """
+    largest, value = abs(seen).max(axis=0), rounded(variance)
+    spread = np.sqrt(value)
+    reach = BOUND * largest
+    expected = [
+        Expected(rounded(mean), linear=reach),
+        Expected(value, linear=2 * reach * spread + 8 * value, quadratic=reach**2),
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):  # constant neurons: all digits are lost
+        condition = np.nan_to_num(largest / spread, nan=1.0, posinf=2.0**52)
+    return expected, {"condition": max(float(condition.max()), 1.0)}
+
+
 def _updates(rng: np.random.Generator) -> Entries:
     streams = [
         (notes, drawn(rng, sizes, neurons, offset, growth=1.0))
@@ -152,7 +212,7 @@ def _updates(rng: np.random.Generator) -> Entries:
     ]
     for notes, batches in streams:
         seen = np.concatenate(batches)
-        expected, more = expected_statistics(*mean_and_variance(exact(seen)), seen)
+        expected, more = expected_statistics(*plain_moments([exact(seen)]), seen)
         yield notes, {"batches": batches}, expected, {**more, "extreme": notes in ends}
 
 
@@ -164,14 +224,12 @@ def _merges(rng: np.random.Generator) -> Entries:
         m2_a, m2_b = (float32(rng.uniform(0.5, 2.0, 3) * (n - 1)) for n in (a, b))
         if a == b == 1:
             m2_a, m2_b = np.zeros(3), np.zeros(3)
-
-        def merged(
-            ma: Array, sa: Array, mb: Array, sb: Array, a: int = a, b: int = b
-        ) -> list[Array]:
-            return [(a * ma + b * mb) / (a + b), sa + sb + (ma - mb) ** 2 * a * b / (a + b)]
-
         arguments = {"count_a": a, "mean_a": mean_a, "m2_a": m2_a,
                      "count_b": b, "mean_b": mean_b, "m2_b": m2_b}
+
+        def merged(ma: Array, sa: Array, mb: Array, sb: Array, a: int = a, b: int = b) -> Any:
+            return plain_merge(a, ma, sa, b, mb, sb)[1:]
+
         both = conditioned(merged, mean_a, m2_a, mean_b, m2_b)
         yield notes, arguments, [Expected(np.array(a + b)), *both]
 
@@ -187,108 +245,12 @@ def _forgetting(rng: np.random.Generator) -> Entries:
         ("one batch only", [past], 1),
     ]
     for notes, batches, forget_after in streams:
-        truth = forgetful([exact(b) for b in batches], forget_after)
+        truth = plain_forget([exact(b) for b in batches], forget_after=forget_after)
         found = expected_statistics(*truth, np.concatenate(batches))
         yield notes, {"batches": batches, "forget_after": forget_after}, *found
 
 
-# ---- minimono's own ------------------------------------------------------------------------------
-
-
-def moments(batches: list[Array]) -> tuple[Array, Array]:
-    running = mono.Moments.empty(batches[0].shape[1:])
-    for batch in batches:
-        running = running.update(batch)
-    return running.mean, running.variance()
-
-
-def merge(
-    count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array
-) -> tuple[int, Array, Array]:
-    both = mono.Moments(count_a, mean_a, m2_a).merge(mono.Moments(count_b, mean_b, m2_b))
-    return both.count, both.mean, both.m2
-
-
-def forget(batches: list[Array], *, forget_after: int) -> tuple[Array, Array]:
-    tracker = mono.ScaleTracker(forget_after=forget_after)
-    for batch in batches:
-        tracker.score(batch)
-    return tracker.mean, tracker.variance
-
-
-# ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
-
-
-def plain_moments(
-    batches: list[Array],
-    *,
-    used: Callable[[list[Array]], list[Array]] = lambda batches: batches,
-    padding: bool = False,  # a row of zeros is counted
-    over: str = "samples",  # a key of AXES
-    about: str = "mean",  # what deviations are from; or "zero"
-    divisor: Callable[[int], int] = lambda n: n - 1,
-    power: float = 1.0,
-    mean_of: str = "samples",  # or "batches"
-    variance_of: str = "samples",  # "batches": averaged; "batches by size": weighed
-    unbiased: bool = False,  # the batches are merged by their unbiased variances
-) -> tuple[Array, Array]:
-    batches = used(batches)
-    if unbiased:
-        return plain_forget(batches, forget_after=NEVER, unbiased=True)
-    z = np.concatenate(batches)
-    if padding:
-        z = np.concatenate([z, np.zeros_like(z[:1])])
-    axes = AXES[over](z.ndim)
-    mean = z.mean(axes, keepdims=True)
-    deviations = z - mean if about == "mean" else z
-    variance = (deviations**2).sum(axes, keepdims=True) / divisor(z.size // mean.size)
-    if mean_of == "batches":
-        mean = np.mean([b.mean(axis=0, keepdims=True) for b in batches], axis=0)
-    if variance_of == "batches":
-        variance = np.mean([b.var(axis=0, ddof=1, keepdims=True) for b in batches], axis=0)
-    elif variance_of == "batches by size":
-        total = sum(len(b) * b.var(axis=0, keepdims=True) for b in batches)
-        variance = np.asarray(total) / divisor(len(z))
-    if 0 not in axes:
-        return mean[..., 0], variance[..., 0]
-    shape = z.shape[1:]
-    return np.broadcast_to(mean[0], shape), np.broadcast_to(variance[0] ** power, shape)
-
-
-def plain_merge(
-    count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array,
-    *,
-    share: Callable[[int, int], float] = lambda a, b: b / (a + b),  # of the second mean
-    within: Callable[[Array, int], Array] = lambda m2, n: m2,
-    between: Callable[[Array, int, int], Array] = lambda d, a, b: d**2 * a * b / (a + b),
-    distance: str = "of the means",  # or "from the new mean"
-    divides: bool = False,
-) -> tuple[int, Array, Array]:
-    mean = mean_a + (mean_b - mean_a) * share(count_a, count_b)
-    apart = mean_b - (mean_a if distance == "of the means" else mean)
-    m2 = within(m2_a, count_a) + within(m2_b, count_b) + between(apart, count_a, count_b)
-    count = count_a + count_b
-    return count, mean, m2 / (count - 1) if divides else m2
-
-
-def plain_forget(
-    batches: list[Array], *, forget_after: int, algorithm: str = "merge", **knobs: Any
-) -> tuple[Array, Array]:
-    """Algorithm 1 by `Running`, whose knobs these are; or a window, or a running average."""
-    if algorithm == "window":
-        return plain_moments(batches[-forget_after - 1 :])
-    if algorithm == "running average":  # as batch normalisation does it
-        mean, variance = plain_moments(batches[:1])
-        for batch in batches[1:]:
-            own = batch.var(axis=0, ddof=1) if len(batch) > 1 else 0 * mean
-            mean = mean + (batch.mean(axis=0) - mean) / (forget_after + 1)
-            variance = variance + (own - variance) / (forget_after + 1)
-        return mean, variance
-    running = Running("paper", forget_after, **knobs)
-    for batch in batches:
-        running.update(batch)
-    return running.mean[0], running.variance[0]
-
+# ---- known mistakes ------------------------------------------------------------------------------
 
 MOMENTS = Mistakes(plain_moments, {
     "variance divided by n instead of n-1": {"divisor": lambda n: n},
@@ -323,8 +285,8 @@ MERGE = Mistakes(plain_merge, {
     "m2 is taken for a variance: times n - 1": {"within": lambda m2, n: (n - 1) * m2},
     "the variance is returned, not m2": {"divides": True},
     "the distance is from the new mean, not between the two": {"distance": "from the new mean"},
-    "the means are averaged without their counts": {"share": lambda a, b: 0.5},
-    "the counts change places in the mean": {"share": lambda a, b: a / (a + b)},
+    "the means are averaged without their counts": {"weights": lambda a, b: (1, 1)},
+    "the counts change places in the mean": {"weights": lambda a, b: (b, a)},
 })
 
 FORGET = Mistakes(plain_forget, {
@@ -342,6 +304,30 @@ FORGET = Mistakes(plain_forget, {
     "a running average: of the means and of the variances": {"algorithm": "running average"},
     "the distance between the means is left out": {"shift": False},
 })
+
+
+# ---- minimono's own ------------------------------------------------------------------------------
+
+
+def moments(batches: list[Array]) -> tuple[Array, Array]:
+    running = mono.Moments.empty(batches[0].shape[1:])
+    for batch in batches:
+        running = running.update(batch)
+    return running.mean, running.variance()
+
+
+def merge(
+    count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array
+) -> tuple[int, Array, Array]:
+    both = mono.Moments(count_a, mean_a, m2_a).merge(mono.Moments(count_b, mean_b, m2_b))
+    return both.count, both.mean, both.m2
+
+
+def forget(batches: list[Array], *, forget_after: int) -> tuple[Array, Array]:
+    tracker = mono.ScaleTracker(forget_after=forget_after)
+    for batch in batches:
+        tracker.score(batch)
+    return tracker.mean, tracker.variance
 
 
 SUITE = Suite(

@@ -1,6 +1,7 @@
-"""Running mean and variance, once exact (the truth) and once with knobs (the mistakes).
+"""The running mean and variance of suites `moments`, `scale` and `module`: truth and mistakes.
 
-Used by the suites `moments` (forgetting), `scale` (streams) and `module` (MEmeL).
+Of Fractions it makes the truth, since no operation on them rounds; of floats, with a knob turned,
+what an implementation with that mistake returns.
 """
 
 from __future__ import annotations
@@ -11,36 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minimono.backend import Array
-
-
-class ExactMoments:
-    """The mean and variance of a stream of batches in Fractions, by either convention.
-
-    "paper": once forget_after batches were seen, the past weighs as that many batches of the size
-    of the current one. "authors": it always weighs as min(n, forget_after) batches.
-    """
-
-    def __init__(self, convention: str, forget_after: int):
-        self.convention, self.forget_after = convention, forget_after
-        self.seen, self.count, self.mean, self.variance = 0, 0, np.zeros(()), np.zeros(())
-
-    def update(self, batch: Array) -> None:
-        b = len(batch)
-        own_mean = batch.sum(axis=0) / b
-        m2 = ((batch - own_mean) ** 2).sum(axis=0)
-        self.seen += 1
-        if self.seen == 1:
-            self.count, self.mean, self.variance = b, own_mean, m2 / (b - 1)
-            return
-        if self.convention == "authors":
-            past = min(self.seen, self.forget_after) * b
-        else:
-            past = self.count if self.seen <= self.forget_after else self.forget_after * b
-        m2 = m2 + (past - 1) * self.variance + (self.mean - own_mean) ** 2 * past * b / (past + b)
-        self.mean = (past * self.mean + b * own_mean) / (past + b)
-        self.count = past + b
-        self.variance = m2 / (self.count - 1)
-
 
 NEVER = 10**9  # batches
 
@@ -56,8 +27,10 @@ AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
 
 @dataclass
 class Running:
-    """The same in floating point, in the dtype of the data: right, unless a knob is turned.
+    """The mean and variance of a stream of batches, right unless a knob is turned.
 
+    "paper": once forget_after batches were seen, the past weighs as that many batches of the size
+    of the current one. "authors": it weighs as min(n, forget_after) batches, n that of this one.
     Mean and m2, the sum of squared deviations, keep an axis of size 1 where they sum.
     """
 
@@ -77,7 +50,7 @@ class Running:
     unbiased: bool = False  # a batch's unbiased variance is taken for the biased one
     remembers: bool = True
     seen: int = field(default=0, init=False)  # batches
-    count: float = field(default=0.0, init=False)  # samples
+    count: int = field(default=0, init=False)  # samples
     mean: Array = field(default_factory=lambda: np.zeros(()), init=False)
     m2: Array = field(default_factory=lambda: np.zeros(()), init=False)
 
@@ -90,35 +63,30 @@ class Running:
         axes = AXES[self.over](batch.ndim)
         own_mean = rows.mean(axes, keepdims=True) if self.about == "mean" else 0 * rows[:1]
         own_m2 = ((rows - own_mean) ** 2).sum(axes, keepdims=True)
-        b, size = rows.size / own_m2.size, batch.size / own_m2.size
+        b, size = rows.size // own_m2.size, batch.size // own_m2.size
         if self.seen == 0 or not self.remembers:
             self.first, self.count, self.mean = size, b * self.first_counts, own_mean
             self.m2 = own_m2 * self.first_counts
         else:
             if self.unbiased and b > 1:
-                own_m2 = own_m2 * (b / (b - 1))
-            past = self._past(size)
-            if past != self.count:
-                if self.keeps == "variance":
-                    self.m2 = self.m2 * ((past - self.ddof) / (self.count - self.ddof))
-                self.count = past
-            both = self.count + b
-            self.m2 = self.m2 + own_m2
-            if self.shift:
-                self.m2 = self.m2 + (self.mean - own_mean) ** 2 * (self.count * b / both)
-            self.mean = (self.count * self.mean + b * own_mean) / both
-            self.count = both
+                own_m2 = own_m2 * b / (b - 1)
+            past, count = self._past(size), self.count
+            if past != count and self.keeps == "variance":
+                self.m2 = self.m2 * (past - self.ddof) / (count - self.ddof)
+            shift = (self.mean - own_mean) ** 2 * past * b / (past + b)
+            self.m2 = self.m2 + own_m2 + (shift if self.shift else 0)
+            self.mean = (past * self.mean + b * own_mean) / (past + b)
+            self.count = past + b
         self.seen += 1
 
-    def _past(self, b: float) -> float:
+    def _past(self, b: int) -> int:
         """The number of samples as which the past weighs, before a batch of b samples."""
         limit = self.forget_after + self.longer
         forgets = self.seen >= limit + self.late
-        weights = {
+        return {
             "paper": limit * b if forgets else self.count,
             "authors": min(self.seen + self.counted_from, limit) * b,
             "in batches of the first size": limit * self.first if forgets else self.count,
             "in samples": min(self.count, max(limit, 2)),
             "one batch": b,
-        }
-        return float(weights[self.weight or self.convention])
+        }[self.weight or self.convention]

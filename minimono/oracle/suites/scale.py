@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,35 +12,52 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
-from minimono.oracle.suites.running_moments import NEVER, ExactMoments, Running
+from minimono.oracle.suites.running_moments import NEVER, Running
 from minimono.oracle.truth import exact, float32, rounded
 
-# ---- the truth, in Fractions -------------------------------------------------------------------
+# ---- formulas in plain NumPy: of Fractions the truth; with a knob turned, a mistake --------------
+
+Change = Callable[[Array], Array]
 
 
-def phi_given(z: Array, mean: Array, variance: Array, compensation: float) -> Array:
-    """(z - mean)² / (variance + compensation · mean(variance)); None where that is 0."""
-    extra = exact(np.float64(compensation))[()] * (variance.sum() / variance.size)
-    denominator = np.asarray(variance + extra, dtype=object)  # NumPy unpacks arrays without axes
-    phi = np.full(z.shape, None, dtype=object)
-    for index in np.ndindex(z.shape):
-        if denominator[index[1:]] != 0:
-            phi[index] = (z[index] - mean[index[1:]]) ** 2 / denominator[index[1:]]
-    return phi
+def plain_scale(
+    z: Array, mean: Array, variance: Array,
+    *,
+    compensation: Any,  # a float, or a Fraction
+    about: int = 1,  # times the mean
+    numerator: Change = lambda distance: distance**2,
+    below: Callable[[Array, Any], Array] = lambda v, c: v + c * v.mean(),
+    denominator: Change = lambda below: below,
+    guarded: bool = True,  # nan where the denominator is 0
+    result: Change = lambda phi: phi,
+) -> Array:
+    """Return (z - mean)² / (variance + compensation · mean(variance)), nan where that is 0."""
+    divisor = below(variance, compensation)
+    if guarded:
+        divisor = np.where(divisor > 0, divisor, np.nan)
+    return result(numerator(z - about * mean) / denominator(divisor))
 
 
-def stream(
-    batches: Sequence[Array], convention: str, forget_after: int, compensation: float
-) -> list[Array | None]:
-    """phi of each batch but the first, in Fractions: Algorithm 1, or the authors' code."""
-    moments = ExactMoments(convention, forget_after)
-    scores: list[Array | None] = []
-    for batch in map(exact, batches):
-        before = moments.mean, moments.variance
-        first = moments.seen == 0
-        moments.update(batch)
-        used = before if convention == "paper" else (moments.mean, moments.variance)
-        scores.append(None if first else phi_given(batch, *used, compensation))
+def plain_stream(
+    batches: list[Array],
+    *,
+    convention: str, forget_after: int, compensation: float,
+    after: bool | None = None,  # a batch is in the moments before it is scored, or not
+    scale: Mapping[str, Any] = NONE,  # knobs of `plain_scale`
+    **moments: Any,  # knobs of `Running`
+) -> list[Array]:
+    """Return phi of each batch: by Algorithm 1, or by the authors' code; nan in the first."""
+    after = convention == "authors" if after is None else after
+    running = Running(convention, forget_after, **moments)
+    scores: list[Array] = []
+    for batch in batches:
+        first, before = running.seen == 0, (running.mean, running.variance)
+        running.update(batch)
+        used = (running.mean, running.variance) if after else before
+        scores.append(
+            np.full(batch.shape, np.nan) if first
+            else plain_scale(batch, *used, compensation=compensation, **scale)
+        )
     return scores
 
 
@@ -88,7 +106,9 @@ def _given(rng: np.random.Generator) -> Entries:
          np.array([[3e160, 2e160]]), np.array([0.0, 1e160]), np.array([9e306, 1e307]), 0.0),
     ]
     for notes, z, mean, variance, compensation in entries:
-        truth = rounded(phi_given(exact(z), exact(mean), exact(variance), compensation))
+        truth = rounded(plain_scale(
+            *map(exact, (z, mean, variance)), compensation=Fraction(compensation)
+        ))
         roundings = 4 + (variance.size / 2 if compensation else 0)  # of the sum over neurons
         yield (
             notes, {"z": z, "mean": mean, "variance": variance, "compensation": compensation},
@@ -130,84 +150,27 @@ def _streams(rng: np.random.Generator) -> Entries:
         ]
         settings = {"convention": convention, "forget_after": forget_after,
                     "compensation": compensation}
-        phi, condition = _expected_stream(batches, convention, forget_after, compensation)
+        phi, condition = _expected_stream(batches, settings)
         yield notes, {"batches": batches, **settings}, [phi], {"condition": condition}
 
 
 def _expected_stream(
-    batches: list[Array], convention: str, forget_after: int, compensation: float
+    batches: list[Array], settings: Mapping[str, Any]
 ) -> tuple[list[Expected], float]:
     """phi of each batch, allowed eta (2 sqrt phi + 2 phi + eta) + 8 eps phi, eta = c eps kappa."""
-    scores = stream(batches, convention, forget_after, compensation)
-    expected, worst = [], 1.0
-    for number, (batch, phi) in enumerate(zip(batches, scores, strict=True)):
-        if phi is None:
-            expected.append(Expected(np.full(batch.shape, np.nan)))
-            continue
-        seen = np.concatenate(batches[: number + 1])
+    exactly = {**settings, "compensation": Fraction(settings["compensation"])}
+    scores = map(rounded, plain_stream([exact(b) for b in batches], **exactly))
+    expected, worst = [Expected(next(scores))], 1.0  # nan
+    for number, value in enumerate(scores, start=2):
+        seen = np.concatenate(batches[:number])
         kappa = (abs(seen).max(axis=0) / seen.std(axis=0, ddof=1)).max()
-        worst = max(worst, float(kappa))
-        value, reach = rounded(phi), BOUND * kappa
+        worst, reach = max(worst, float(kappa)), BOUND * kappa
         linear = reach * (2 * np.sqrt(value) + 2 * value) + 8 * value
         expected.append(Expected(value, linear, quadratic=np.full(value.shape, reach**2)))
     return expected, worst
 
 
-# ---- minimono's own ----------------------------------------------------------------------------
-
-
-def score_batches(
-    batches: list[Array], *, convention: Any, forget_after: int, compensation: float
-) -> list[Array]:
-    tracker = mono.ScaleTracker(
-        convention=convention, forget_after=forget_after, compensation=compensation
-    )
-    return [tracker.score(batch) for batch in batches]
-
-
-# ---- known mistakes: a right function in plain NumPy, and knobs --------------------------------
-
-Change = Callable[[Array], Array]
-
-
-def plain_scale(
-    z: Array, mean: Array, variance: Array,
-    *,
-    compensation: float,
-    about: float = 1.0,  # of the mean
-    numerator: Change = lambda distance: distance**2,
-    below: Callable[[Array, float], Array] = lambda v, c: v + c * v.mean(),
-    denominator: Change = lambda below: below,
-    guarded: bool = True,  # nan where the denominator is 0
-    result: Change = lambda phi: phi,
-) -> Array:
-    divisor = below(variance, compensation)
-    if guarded:
-        divisor = np.where(divisor > 0, divisor, np.nan)
-    return result(numerator(z - about * mean) / denominator(divisor))
-
-
-def plain_stream(
-    batches: list[Array],
-    *,
-    convention: str, forget_after: int, compensation: float,
-    after: bool | None = None,  # a batch is in the moments before it is scored, or not
-    scale: Mapping[str, Any] = NONE,  # knobs of `plain_scale`
-    **moments: Any,  # knobs of `Running`
-) -> list[Array]:
-    after = convention == "authors" if after is None else after
-    running = Running(convention, forget_after, **moments)
-    scores: list[Array] = []
-    for batch in batches:
-        first, before = running.seen == 0, (running.mean, running.variance)
-        running.update(batch)
-        used = (running.mean, running.variance) if after else before
-        scores.append(
-            np.full(batch.shape, np.nan) if first
-            else plain_scale(batch, *used, compensation=compensation, **scale)
-        )
-    return scores
-
+# ---- known mistakes ------------------------------------------------------------------------------
 
 SCALE = Mistakes(plain_scale, {
     "standard deviation where the variance is meant": {"denominator": np.sqrt, "guarded": False},
@@ -216,7 +179,7 @@ SCALE = Mistakes(plain_scale, {
     "the sign is kept (a z-score)":
         {"numerator": lambda d: d, "denominator": np.sqrt, "guarded": False},
     "only the numerator's square is missing": {"numerator": abs, "guarded": False},
-    "taken about zero instead of the mean": {"about": 0.0},
+    "taken about zero instead of the mean": {"about": 0},
     "compensation is ignored": {"below": lambda v, c: v},
     "compensation is added as it is, not times the mean variance":
         {"below": lambda v, c: v + c, "guarded": False},
@@ -256,6 +219,18 @@ STREAM = Mistakes(plain_stream, {
     "standard deviation where the variance is meant": {"scale": {"denominator": np.sqrt}},
     "compensation is ignored": {"scale": {"below": lambda v, c: v}},
 })
+
+
+# ---- minimono's own ----------------------------------------------------------------------------
+
+
+def score_batches(
+    batches: list[Array], *, convention: Any, forget_after: int, compensation: float
+) -> list[Array]:
+    tracker = mono.ScaleTracker(
+        convention=convention, forget_after=forget_after, compensation=compensation
+    )
+    return [tracker.score(batch) for batch in batches]
 
 
 SUITE = Suite(

@@ -30,6 +30,78 @@ def top(phi: Array, k: int, per: str, ties: str) -> Array:
     return mask.reshape(phi.shape)
 
 
+# The groups (rows) that the k highest are taken of.   phi: (B, *neurons) -> (groups, n)
+ROWS: dict[str, Callable[[Array], Array]] = {
+    "batch": lambda phi: phi.reshape(1, -1),
+    "sample": lambda phi: phi.reshape(len(phi), -1),
+    "neuron": lambda phi: phi.reshape(len(phi), -1).T,
+    "position": lambda phi: phi.reshape(-1, phi[0, 0].size if phi.ndim > 2 else phi[0].size),
+    "last axis": lambda phi: phi.reshape(-1, phi.shape[-1]),
+}
+
+
+def plain_top_k(
+    phi: Array,
+    *,
+    k: int | Array, per: str, ties: str,
+    of: str | None = None,  # a key of ROWS in place of `per`
+    tied: str | None = None,  # in place of `ties`
+    last: bool = False,  # of ties the last in place of the first
+    more: int = 0,
+    at_kth: str = "flagged",  # a score that is the k-th highest; or "not", "not if too many"
+    score: Callable[[Array], Array] = lambda phi: phi,
+    spreads: bool = False,  # a flag in one sample is a flag in all
+) -> Array:
+    """Return the mask of the k highest scores of each group."""
+    scores, of, ties, step = score(phi), of or per, tied or ties, -1 if last else 1
+    rows = ROWS[of](scores)
+    mask = top(rows[:, ::step], k + more, "sample", ties)[:, ::step]
+    if at_kth != "flagged":
+        ordered = -np.sort(np.where(np.isnan(rows), INF, -rows), axis=1)
+        many = (ties == "all") & (mask.sum(axis=1, keepdims=True) > k)
+        mask = mask & ~((rows == ordered[:, k - 1 : k]) & (many | (at_kth == "not")))
+    mask = (mask.T if of == "neuron" else mask).reshape(scores.shape)
+    return np.broadcast_to(mask.any(axis=0) if spreads else mask, phi.shape)
+
+
+def ceiling(fraction: float, size: int) -> int:
+    return math.ceil(Fraction(repr(fraction)) * size)
+
+
+def plain_top_fraction(
+    phi: Array,
+    *,
+    fraction: float, per: str, ties: str,
+    count: Callable[[float, int], int] = ceiling,
+    size_of: str | None = None,  # in place of `per`
+    counts_nan: bool = True,
+    interpolates: bool = False,
+    **knobs: Any,  # of `plain_top_k`
+) -> Array:
+    """Return the mask of the highest scores, ceil(fraction · size) in each group."""
+    if interpolates:  # a quantile lies between two scores
+        axes = None if per == "batch" else tuple(range(1, phi.ndim))
+        return phi >= np.quantile(phi, 1 - fraction, axis=axes, keepdims=True)
+    k: int | Array = count(fraction, ROWS[size_of or per](phi).shape[1])
+    if not counts_nan:
+        numbers = (~np.isnan(ROWS[per](phi))).sum(axis=1)
+        k = np.array([[count(fraction, int(n))] for n in numbers])
+    return plain_top_k(phi, k=k, per=per, ties=ties, **knobs)
+
+
+def plain_above(
+    phi: Array,
+    *,
+    threshold: float,
+    score: Callable[[Array], Array] = lambda phi: phi,
+    flags: Callable[[Array, float], Array] = np.greater_equal,
+) -> Array:
+    return flags(score(phi), threshold)
+
+
+# ---- cases ---------------------------------------------------------------------------------------
+
+
 def cases() -> Iterator[Case]:
     return grouped(SUITE, [
         ("top-k", "select_top_k", 0, _top_k),
@@ -144,74 +216,7 @@ def _above(_: np.random.Generator) -> Entries:
         yield notes, {"phi": phi, "threshold": threshold}, [mask]
 
 
-# ---- known mistakes: a right function in plain NumPy, and knobs ----------------------------------
-
-# The groups (rows) that the k highest are taken of.   phi: (B, *neurons) -> (groups, n)
-ROWS: dict[str, Callable[[Array], Array]] = {
-    "batch": lambda phi: phi.reshape(1, -1),
-    "sample": lambda phi: phi.reshape(len(phi), -1),
-    "neuron": lambda phi: phi.reshape(len(phi), -1).T,
-    "position": lambda phi: phi.reshape(-1, phi[0, 0].size if phi.ndim > 2 else phi[0].size),
-    "last axis": lambda phi: phi.reshape(-1, phi.shape[-1]),
-}
-
-
-def plain_top_k(
-    phi: Array,
-    *,
-    k: int | Array, per: str, ties: str,
-    of: str | None = None,  # a key of ROWS in place of `per`
-    tied: str | None = None,  # in place of `ties`
-    last: bool = False,  # of ties the last in place of the first
-    more: int = 0,
-    at_kth: str = "flagged",  # a score that is the k-th highest; or "not", "not if too many"
-    score: Callable[[Array], Array] = lambda phi: phi,
-    spreads: bool = False,  # a flag in one sample is a flag in all
-) -> Array:
-    scores, of, ties, step = score(phi), of or per, tied or ties, -1 if last else 1
-    rows = ROWS[of](scores)
-    mask = top(rows[:, ::step], k + more, "sample", ties)[:, ::step]
-    if at_kth != "flagged":
-        ordered = -np.sort(np.where(np.isnan(rows), INF, -rows), axis=1)
-        many = (ties == "all") & (mask.sum(axis=1, keepdims=True) > k)
-        mask = mask & ~((rows == ordered[:, k - 1 : k]) & (many | (at_kth == "not")))
-    mask = (mask.T if of == "neuron" else mask).reshape(scores.shape)
-    return np.broadcast_to(mask.any(axis=0) if spreads else mask, phi.shape)
-
-
-def ceiling(fraction: float, size: int) -> int:
-    return math.ceil(Fraction(repr(fraction)) * size)
-
-
-def plain_top_fraction(
-    phi: Array,
-    *,
-    fraction: float, per: str, ties: str,
-    count: Callable[[float, int], int] = ceiling,
-    size_of: str | None = None,  # in place of `per`
-    counts_nan: bool = True,
-    interpolates: bool = False,
-    **knobs: Any,  # of `plain_top_k`
-) -> Array:
-    if interpolates:  # a quantile lies between two scores
-        axes = None if per == "batch" else tuple(range(1, phi.ndim))
-        return phi >= np.quantile(phi, 1 - fraction, axis=axes, keepdims=True)
-    k: int | Array = count(fraction, ROWS[size_of or per](phi).shape[1])
-    if not counts_nan:
-        numbers = (~np.isnan(ROWS[per](phi))).sum(axis=1)
-        k = np.array([[count(fraction, int(n))] for n in numbers])
-    return plain_top_k(phi, k=k, per=per, ties=ties, **knobs)
-
-
-def plain_above(
-    phi: Array,
-    *,
-    threshold: float,
-    score: Callable[[Array], Array] = lambda phi: phi,
-    flags: Callable[[Array, float], Array] = np.greater_equal,
-) -> Array:
-    return flags(score(phi), threshold)
-
+# ---- known mistakes ------------------------------------------------------------------------------
 
 TOP: dict[str, dict[str, Any]] = {
     "of the whole batch where each sample's are wanted": {"of": "batch"},
