@@ -147,8 +147,18 @@ def true_conv_gru_cell(
     state_back = convolution_back(state, w_state, np.concatenate([by_r, by_z, by_n * r], axis=1))
     direct = g * z
     return ((1 - z) * n + z * state, in_back[0], state_back[0] + direct, *in_back[1:],
-            *state_back[1:])  # fmt: skip
+            *state_back[1:])
 
 
 def _thirds(gates: Array) -> list[Array]:
     return np.split(gates, 3, axis=1)  # (B, 3 C, Y, X) -> three times (B, C, Y, X)
+
+
+TRUTHS: dict[str, Callable[..., Outputs]] = {
+    "gelu": true_gelu,
+    "layer_norm": true_layer_norm,
+    "softmax": true_softmax,
+    "scaled_dot_product_attention": true_attention,
+    "cross_entropy": true_cross_entropy,
+    "conv_gru_cell": true_conv_gru_cell,
+}
