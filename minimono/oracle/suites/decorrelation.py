@@ -14,7 +14,7 @@ from minimono.backend import Array
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Suite
-from minimono.oracle.suites.decorrelation_mistakes import MISTAKES
+from minimono.oracle.suites.decorrelation_mistakes import MISTAKES, fold_into_linear
 from minimono.oracle.truth import (
     conditioned,
     conditioned_by,
@@ -109,14 +109,14 @@ def _feature_decorrelation() -> Iterator[Case]:
          np.array([[3.0, 4.0], [4.0, 3.0], [6.0, 8.0]]), False),
         ("the squares overflow or underflow, the cosine does not",
          np.array([[1e200, 2e200], [1e-200, -3e-200]]), True),
-    ]  # fmt: skip
+    ]
     for number, (notes, z, extreme) in enumerate(entries, start=1):
         z = z if extreme else float32(z)
         fd = rounded(np.array(mean_cosine(precise(z).reshape(len(z), -1)), dtype=object))
         yield Case(  # each cosine, at most 1, is rounded a few times, whatever their mean is
             f"decorrelation/fd/{number}", "feature_decorrelation", {"z": z},
             {"fd": Expected(fd, linear=np.array(float(BOUND)))}, notes, extreme=extreme,
-        )  # fmt: skip
+        )
 
 
 def _penalty() -> Iterator[Case]:
@@ -132,20 +132,20 @@ def _penalty() -> Iterator[Case]:
         ("orthonormal rows: the optimum of the paper's, not of the authors'", turned),
         ("all 0: the authors' is -1/B, its gradient 0", np.zeros((2, 3))),
         ("offset 100", 100 + rng.normal(size=(3, 4))),
-    ]  # fmt: skip
+    ]
     number = 0
     for notes, z in entries:
         z = float32(z)
         for over, convention in [
             ("samples", "paper"), ("features", "paper"), ("samples", "authors"),
-        ]:  # fmt: skip
+        ]:
             number += 1
             yield Case(
                 f"decorrelation/penalty/{number}", "decorrelation_penalty",
                 {"z": z, "over": over, "convention": convention},
                 _expected_penalty(z, over, convention),
                 f"{notes}; over {over}, convention {convention}",
-            )  # fmt: skip
+            )
 
 
 def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expected]:
@@ -157,7 +157,7 @@ def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expecte
     if convention == "authors":
         reach = (size @ size.T).mean() + 1 / len(z)
         return {"penalty": Expected(rounded(np.array(value, dtype=object)), BOUND * reach),
-                "gradient": Expected(slope, BOUND * abs(slope))}  # fmt: skip
+                "gradient": Expected(slope, BOUND * abs(slope))}
     rows, reach = (flat, size) if over == "samples" else (flat.T, size.T)
     excess = abs(rows @ rows.T - np.eye(len(rows)))
     gram = reach @ reach.T + np.eye(len(rows))  # each entry is off by at most BOUND eps times this
@@ -180,7 +180,7 @@ def _l1() -> Iterator[Case]:
         ("small whole numbers, to try by hand: (3 + 2) / 2; the gradient at 0 is 0", HAND),
         ("one input", rng.normal(size=(1, 5))),
         ("all 0", np.zeros((3, 2))),
-    ], start=1):  # fmt: skip
+    ], start=1):
         z = float32(z)
         value = sum(abs(v) for v in exact(z).reshape(-1)) / Fraction(len(z))
         gradient = np.sign(z) / len(z)
@@ -189,7 +189,7 @@ def _l1() -> Iterator[Case]:
             {"penalty": Expected(np.array(float(value)), np.array(BOUND * float(value))),
              "gradient": Expected(gradient, 2 * abs(gradient))},
             notes,
-        )  # fmt: skip
+        )
 
 
 CIRCLE = {3: 1 / 3, 4: 0.0, 5: -0.4472135954999579, 6: -1.0, 8: -2.414213562373095}
@@ -208,12 +208,12 @@ def _proxy() -> Iterator[Case]:
         (f"published: {n} binary features on a circle, cos(2 pi/n) / (cos(2 pi/n) - 1) = "
          f"{CIRCLE[n]:.4g}", *circle(n))
         for n in CIRCLE
-    ]  # fmt: skip
+    ]
     for notes, shape in [
         ("4 inputs, 6 neurons", (4, 6)), ("8 inputs, 3 neurons", (8, 3)),
         ("as many inputs as neurons: rows for columns would not show in the shape", (5, 5)),
         ("one input", (1, 4)), ("one neuron", (6, 1)),
-    ]:  # fmt: skip
+    ]:
         entries.append(
             (notes, float32(rng.normal(size=shape)), float32(rng.normal(size=shape[1])))
         )
@@ -222,14 +222,14 @@ def _proxy() -> Iterator[Case]:
          np.array([-1.0, 0.5])),
         ("a bias of 0, and a neuron without weights: 0", np.array([[1.0, 0.0], [2.0, 0.0]]),
          np.array([0.0, -3.0])),
-    ]  # fmt: skip
+    ]
     for number, (notes, w_in, b_in) in enumerate(entries, start=1):
         W, b, mp = precise(w_in), precise(b_in), mpmath()
         proxy = rounded([b[j] * mp.sqrt((W[:, j] * W[:, j]).sum()) for j in range(len(b))])
         yield Case(
             f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
             {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
-        )  # fmt: skip
+        )
 
 
 def _fold() -> Iterator[Case]:
@@ -242,28 +242,16 @@ def _fold() -> Iterator[Case]:
     ]
     for notes, (D, neurons) in [
         ("4 inputs, 3 neurons", (4, 3)), ("as many inputs as neurons", (4, 4)), ("6, 2", (6, 2)),
-    ]:  # fmt: skip
+    ]:
         sizes = ((D, neurons), (neurons,), (D,), (D,))
         entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
     for number, (notes, arrays) in enumerate(entries, start=1):
-        weight, bias = conditioned(folded, *arrays)
+        weight, bias = conditioned(fold_into_linear, *arrays)
         yield Case(
             f"decorrelation/fold/{number}", "fold_into_linear",
             dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
             {"weight": weight, "bias": bias}, notes,
-        )  # fmt: skip
-
-
-def folded(w_in: Array, b_in: Array, gain: Array, shift: Array, **wrong: Any) -> list[Array]:
-    """The layer norm's gain and shift in the linear layer; `wrong` makes the known mistakes."""
-    scaled = gain[:, None] * w_in
-    centre = scaled.sum(axis=0) / len(scaled)
-    if wrong.get("centre") == "over neurons":
-        centre = scaled.sum(axis=1, keepdims=True) / scaled.shape[1]
-    weight = scaled if wrong.get("centre") == "not" else scaled - centre
-    carrier = {"scaled": scaled, "centred": weight}.get(wrong.get("carrier", ""), w_in)
-    moved = 0 * shift if wrong.get("carrier") == "none" else shift
-    return [weight, b_in + (moved[:, None] * carrier).sum(axis=0)]
+        )
 
 
 def _dpo_truth(pc: Array, pr: Array, rc: Array, rr: Array, beta: Array) -> tuple[Any, ...]:
@@ -279,7 +267,7 @@ def _simpo_truth(chosen: Array, rejected: Array, beta: Array, gamma: Array) -> t
 def _decpo_truth(
     pc: Array, pr: Array, rc: Array, rr: Array, z: Array, beta: Array, weight: Array,
     *, over: str, convention: str,
-) -> tuple[Any, ...]:  # fmt: skip
+) -> tuple[Any, ...]:
     loss, chosen, rejected = _dpo_truth(pc, pr, rc, rr, beta)
     step = 2 if convention == "authors" else 1
     rows = z[::step].reshape(len(z[::step]), -1)
@@ -317,7 +305,7 @@ def _preference() -> Iterator[Case]:
          (np.array([-1.0, -1001.0]), np.array([-1001.0, -1.0]), zero, zero), 1.0),
         ("margin 40: the loss is exp(-40), not 0; a sigmoid rounded to 1 has lost it",
          (np.array([-1.0, -2.0]), np.array([-41.0, -42.0]), zero, zero), 1.0),
-    ]  # fmt: skip
+    ]
     names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
     for number, (notes, inputs, beta) in enumerate(dpo, start=1):
         expected = conditioned_by(precise, _dpo_truth, *inputs, np.array(beta))
@@ -325,11 +313,11 @@ def _preference() -> Iterator[Case]:
             f"decorrelation/dpo/{number}", "dpo_loss",
             {**dict(zip(names, inputs, strict=True)), "beta": beta},
             dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )  # fmt: skip
+        )
     simpo: list[tuple[str, int, float, float]] = [
         ("four pairs", 4, 2.0, 1.0), ("one pair", 1, 2.5, 0.5), ("no margin", 3, 2.0, 0.0),
         ("beta 10, margin 3", 5, 10.0, 3.0), ("a negative margin", 2, 1.0, -0.5),
-    ]  # fmt: skip
+    ]
     entries = [
         (notes, -float32(rng.uniform(0.2, 3, pairs)), -float32(rng.uniform(0.2, 3, pairs)), b, g)
         for notes, pairs, b, g in simpo
@@ -340,7 +328,7 @@ def _preference() -> Iterator[Case]:
          np.array([-501.0, -1.0]), 2.0, 1.0),
         ("40 beyond the margin: the loss is exp(-40), not 0", np.array([-1.0]), np.array([-22.0]),
          2.0, 2.0),
-    ]  # fmt: skip
+    ]
     for number, (notes, chosen, rejected, beta, gamma) in enumerate(entries, start=1):
         expected = conditioned_by(
             precise, _simpo_truth, chosen, rejected, np.array(beta), np.array(gamma)
@@ -349,7 +337,7 @@ def _preference() -> Iterator[Case]:
             f"decorrelation/simpo/{number}", "simpo_loss",
             {"chosen": chosen, "rejected": rejected, "beta": beta, "gamma": gamma},
             dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )  # fmt: skip
+        )
 
 
 def _decpo() -> Iterator[Case]:
@@ -367,7 +355,7 @@ def _decpo() -> Iterator[Case]:
         ("a sequence (2B, T, C)", (2, 2, 2), 0.1, 0.5, "samples", "paper"),
         ("a sequence, the authors' code: of one pair, the chosen", (2, 2, 2), 0.1, 0.5, "samples",
          "authors"),
-    ]  # fmt: skip
+    ]
     for number, (notes, shape, beta, weight, over, convention) in enumerate(plans, start=1):
         inputs, z = _log_probabilities(rng, shape[0] // 2), float32(rng.normal(size=shape))
 
@@ -378,7 +366,7 @@ def _decpo() -> Iterator[Case]:
             {**dict(zip(names, inputs, strict=True)), "z": z, "beta": beta, "weight": weight,
              "over": over, "convention": convention},
             dict(zip((*PAIR_OUTPUTS, "gradient_z"), expected, strict=True)), notes,
-        )  # fmt: skip
+        )
 
 
 # ---- minimono's own ----------------------------------------------------------------------------
@@ -495,17 +483,5 @@ SUITE = Suite(
         "simpo_loss": simpo_loss,
         "decpo_loss": decpo_loss,
     },
-    mistakes=MISTAKES
-    | {
-        "fold_into_linear": {
-            "the weights are not centred": partial(folded, centre="not"),
-            "centred over neurons, not over inputs": partial(folded, centre="over neurons"),
-            "the shift is left out of the bias": partial(folded, carrier="none"),
-            "the shift passes through the weights with the gain": partial(folded, carrier="scaled"),
-            "the shift passes through the centred weights": partial(folded, carrier="centred"),
-            "the gain is left out": lambda w_in, b_in, gain, shift: folded(
-                w_in, b_in, np.ones_like(gain), shift
-            ),
-        },
-    },
-)  # fmt: skip
+    mistakes=MISTAKES,
+)
