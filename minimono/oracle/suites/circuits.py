@@ -15,12 +15,11 @@ from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import Case, Expected
 from minimono.oracle.suite import Call, Mistakes, Suite
-from minimono.oracle.truth import conditioned, exact, float32
+from minimono.oracle.truth import conditioned, exact, float32, settled
 
 Formula = Callable[..., Any]
 
 EPSILON = Fraction(1e-10)  # the stored number, in the denominator of rho
-GAP = 1e-3  # how far a comparison is from the other outcome, unless it is a tie
 
 
 # ---- the truth, in Fractions ---------------------------------------------------------------------
@@ -86,33 +85,38 @@ def attribution(
     return rho
 
 
-def split(
-    weight: Array, relevance_1: Array, relevance_2: Array, ratio: float
-) -> tuple[Array, Array, Array]:
-    """w without the second concept's channels, without the first's, without either's."""
-    r = Fraction(ratio)
-    first, second, overlap = weight.copy(), weight.copy(), weight.copy()
-    for c, (one, two) in enumerate(zip(exact(relevance_1), exact(relevance_2), strict=True)):
-        for mine, other in ((one, two), (two, one)):
-            if r * mine != other and abs(r * mine - other) < GAP * (abs(one) + abs(two)):
-                raise ValueError("too close to call: take other numbers")
-        if r * one > two:
-            second[c] = overlap[c] = 0.0
-        elif r * two > one:
-            first[c] = overlap[c] = 0.0
-    return first, second, overlap
+def _without(weight: Array, channels: Array) -> Array:
+    out = weight.copy()
+    out[channels] = 0.0
+    return out
 
 
-def nearest(rho: Array, centroids: Array) -> Array:
-    """The nearest centroid of each row, of equally near ones the first."""
-    labels = []
-    for row in exact(rho):
-        squares = [((row - centre) ** 2).sum() for centre in exact(centroids)]
-        closest = min(squares)
-        if any(closest < s < (1 + GAP) * closest for s in squares):
-            raise ValueError("too close to call: take other numbers")
-        labels.append(squares.index(closest))
-    return np.array(labels, dtype=np.int64)
+def split_weights(
+    weight: Array, relevance_1: Array, relevance_2: Array, *, ratio: Any,
+    belongs: Formula = lambda mine, other, ratio: ratio * mine > other,
+    both: Formula = lambda one, two: (one, two & ~one), without: Formula = _without,
+    parts: Formula = lambda one, two: (two, one, one | two),
+) -> tuple[Array, ...]:
+    """`split`. both: where a channel goes that meets both conditions.
+
+    parts: which channels are 0 in the first, the second and the overlap.
+    """
+    one, two = belongs(relevance_1, relevance_2, ratio), belongs(relevance_2, relevance_1, ratio)
+    return tuple(without(weight, channels) for channels in parts(*both(one, two)))
+
+
+def _square(p: Array, c: Array) -> Array:
+    return ((p - c) ** 2).sum(axis=2)
+
+
+def route(
+    rho: Array, centroids: Array, *, distance: Formula = _square, last: bool = False,
+    first_label: int = 0, exchanged: bool = False,
+) -> Array:
+    """The centroid with the least `distance` of rho (B, 1, C) and centroids (1, K, C)."""
+    rows, centres = (centroids, rho) if exchanged else (rho, centroids)
+    d = distance(rows[:, None], centres[None])  # (B, K)
+    return first_label + (d.shape[1] - 1 - d[:, ::-1].argmin(axis=1) if last else d.argmin(axis=1))
 
 
 # ---- cases ---------------------------------------------------------------------------------------
@@ -125,21 +129,24 @@ def cases() -> Iterator[Case]:
     yield from _routes()
 
 
+def _drawn(rng: np.random.Generator, *shape: int) -> Array:
+    return float32(rng.normal(size=shape))
+
+
 def _attribution_case(
     id: str, notes: str, x: Array, weight: Array, bias: Array, channel: int, padding: int
 ) -> Case:
     truth = partial(attribution, channel=channel, padding=padding)
     (rho,) = conditioned(lambda *inputs: [truth(*inputs)], x, weight, bias)
-    a = neuron(exact(x), exact(weight), exact(bias), channel, padding).astype(np.float64)
-    size = neuron(abs(x), abs(weight), abs(bias), channel, padding)
-    if (abs(a[a != 0]) < GAP * size[a != 0]).any():
-        raise ValueError(f"{id}: too close to the bend of relu: take other numbers")
+    a = neuron(exact(x), exact(weight), exact(bias), channel, padding)
+    settled(a, 0 * a, neuron(abs(x), abs(weight), abs(bias), channel, padding))
     arguments = {"x": x, "weight": weight, "bias": bias, "channel": channel, "padding": padding}
     return Case(id, "circuit_attribution", arguments, {"rho": rho}, notes)
 
 
 def _dense() -> Iterator[Case]:
     rng = np.random.default_rng(27182818)
+    drawn = partial(_drawn, rng)
     none = np.zeros(1)
     hand = np.array([[3.0, 1.0, 9.0], [1.0, 3.0, 9.0]])
     plans: list[tuple[str, Array, Array, Array, int]] = [
@@ -149,10 +156,9 @@ def _dense() -> Iterator[Case]:
          np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([[1.0, -1.0]]), np.array([3.0]), 0),
         ("exactly at the bend of relu: off, all shares 0",
          np.array([[2.0, 2.0], [4.0, 2.0]]), np.array([[1.0, -1.0]]), none, 0),
-        ("channel 2 of three", float32(rng.normal(size=(4, 5))), float32(rng.normal(size=(3, 5))),
-         float32(rng.normal(size=3)), 2),
-        ("positive activations, as after a relu", float32(abs(rng.normal(size=(3, 6)))),
-         float32(rng.normal(size=(2, 6))), float32(np.full(2, 2.0)), 1),
+        ("channel 2 of three", drawn(4, 5), drawn(3, 5), drawn(3), 2),
+        ("positive activations, as after a relu", abs(drawn(3, 6)), drawn(2, 6), np.full(2, 2.0),
+         1),
         ("an input of zeros: nothing to share, 0 and not nan", np.zeros((1, 3)), np.ones((1, 3)),
          np.ones(1), 0),
         ("so weak that the 1e-10 in the denominator shows: the shares do not add up to 1",
@@ -170,10 +176,7 @@ def _dense() -> Iterator[Case]:
 
 def _convolution() -> Iterator[Case]:
     rng = np.random.default_rng(57721566)
-
-    def drawn(*shape: int) -> Array:
-        return float32(rng.normal(size=shape))
-
+    drawn = partial(_drawn, rng)
     hand = np.array([[[[1.0, 2.0, 0.0]], [[0.0, 1.0, 3.0]]]])  # (1, 2, 1, 3)
     plans: list[tuple[str, Array, Array, Array, int, int]] = [
         ("whole numbers, to try by hand: kernel 1 x 2 on a picture of 1 x 3",
@@ -187,8 +190,8 @@ def _convolution() -> Iterator[Case]:
         ("off everywhere: all shares 0", abs(drawn(1, 2, 2, 2)), -abs(drawn(1, 2, 2, 2)),
          np.zeros(1), 0, 0),
         ("weak: a mean over positions in place of the sum, or a factor 2, shows in the 1e-10",
-         float32(1e-5 * abs(rng.normal(size=(1, 2, 2, 2)))), np.ones((1, 2, 1, 1)),
-         np.zeros(1), 0, 0),
+         float32(1e-5 * abs(rng.normal(size=(1, 2, 2, 2)))), np.ones((1, 2, 1, 1)), np.zeros(1), 0,
+         0),
         ("on at some positions only; shares of both signs", drawn(2, 4, 2, 3),
          drawn(2, 4, 2, 2), np.array([0.0, -0.5]), 1, 0),
     ]
@@ -198,10 +201,7 @@ def _convolution() -> Iterator[Case]:
 
 def _splits() -> Iterator[Case]:
     rng = np.random.default_rng(14142135)
-
-    def drawn(*shape: int) -> Array:
-        return float32(rng.normal(size=shape))
-
+    drawn = partial(_drawn, rng)
     w = np.array([2.0, 3.0, 4.0, 5.0])
     mixed = np.array([[4.0, 1.0, 2.0, 0.0], [1.0, 4.0, 2.0, 0.0]])
     plans: list[tuple[str, Array, Array, Array, float]] = [
@@ -221,7 +221,10 @@ def _splits() -> Iterator[Case]:
         ("no relevance at all: everything overlaps", w, np.zeros(4), np.zeros(4), 1.0),
     ]
     for number, (notes, weight, one, two, ratio) in enumerate(plans, start=1):
-        parts = split(weight, one, two, ratio)
+        a, b, r = exact(one), exact(two), Fraction(ratio)
+        settled(r * a, b, abs(a) + abs(b))
+        settled(r * b, a, abs(a) + abs(b))
+        parts = split_weights(weight, a, b, ratio=r)
         yield Case(
             f"circuits/split/{number}", "split_weights",
             {"weight": weight, "relevance_1": one, "relevance_2": two, "ratio": ratio},
@@ -261,9 +264,12 @@ def _routes() -> Iterator[Case]:
          2.0**40 + np.array([[6.0, 6.0], [1.0, 2.0]])),
     ]
     for number, (notes, rho, centroids) in enumerate(plans, start=1):
+        squares = _square(exact(rho)[:, None], exact(centroids)[None])
+        least = squares.min(axis=1, keepdims=True)
+        settled(squares, least, least)
         yield Case(
             f"circuits/route/{number}", "route", {"rho": rho, "centroids": centroids},
-            {"label": Expected(nearest(rho, centroids))}, notes,
+            {"label": Expected(route(exact(rho), exact(centroids)))}, notes,
         )
 
 
@@ -343,29 +349,9 @@ ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
 })
 
 
-def _without(weight: Array, channels: Array) -> Array:
-    out = weight.copy()
-    out[channels] = 0.0
-    return out
-
-
 def _without_columns(weight: Array, channels: Array) -> Array:
     columns = np.flatnonzero(channels[: weight.shape[-1]])
     return _without(weight.swapaxes(0, -1), columns).swapaxes(0, -1)
-
-
-def split_weights(
-    weight: Array, relevance_1: Array, relevance_2: Array, *, ratio: float,
-    belongs: Formula = lambda mine, other, ratio: ratio * mine > other,
-    both: Formula = lambda one, two: (one, two & ~one), without: Formula = _without,
-    parts: Formula = lambda one, two: (two, one, one | two),
-) -> tuple[Array, ...]:
-    """`split`. both: where a channel goes that meets both conditions.
-
-    parts: which channels are 0 in the first, the second and the overlap.
-    """
-    one, two = belongs(relevance_1, relevance_2, ratio), belongs(relevance_2, relevance_1, ratio)
-    return tuple(without(weight, channels) for channels in parts(*both(one, two)))
 
 
 SPLIT = Mistakes(split_weights, {
@@ -391,22 +377,8 @@ SPLIT = Mistakes(split_weights, {
 })
 
 
-def _square(p: Array, c: Array) -> Array:
-    return ((p - c) ** 2).sum(axis=2)
-
-
 def _length(p: Array) -> Array:
     return np.sqrt((p**2).sum(axis=2))
-
-
-def route(
-    rho: Array, centroids: Array, *, distance: Formula = _square, last: bool = False,
-    first_label: int = 0, exchanged: bool = False,
-) -> Array:
-    """The centroid with the least `distance` of rho (B, 1, C) and centroids (1, K, C)."""
-    rows, centres = (centroids, rho) if exchanged else (rho, centroids)
-    d = distance(rows[:, None], centres[None])  # (B, K)
-    return first_label + (d.shape[1] - 1 - d[:, ::-1].argmin(axis=1) if last else d.argmin(axis=1))
 
 
 ROUTE = Mistakes(route, {
