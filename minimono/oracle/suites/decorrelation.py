@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from minimono import mono
 from minimono.backend import Array
-from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Suite
-from minimono.oracle.suites.decorrelation_mistakes import MISTAKES, fold_into_linear
-from minimono.oracle.truth import (
-    conditioned,
-    conditioned_by,
-    exact,
-    float32,
-    mpmath,
-    precise,
-    rounded,
-)
-
-# ---- the truth, in mpmath numbers or Fractions ---------------------------------------------------
-
-
-def mean_cosine(z: Array) -> Any:
-    """1 - Σ_{i≠j} cos(z_i, z_j) / (N (N - 1)), one pair at a time."""
-    mp, N = mpmath(), len(z)
-    total = mp.mpf(0)
-    for i in range(N):
-        for j in range(N):
-            if i != j:
-                lengths = mp.sqrt((z[i] * z[i]).sum() * (z[j] * z[j]).sum())
-                total += (z[i] * z[j]).sum() / lengths
-    return 1 - total / (N * (N - 1))
-
-
-def penalty_of(z: Array, over: str, convention: str) -> tuple[Any, Array]:
-    """The penalty of rows z (B, n) and its gradient; z of Fractions or mpmath numbers."""
-    B = len(z)
-    if convention == "authors":
-        size = np.vectorize(abs, otypes=[object])(z)
-        total = size.sum(axis=0)  # |Σ_i |z_i||² is the sum of all entries of |Z| |Z|ᵀ
-        sign = np.vectorize(lambda v: (v > 0) - (v < 0), otypes=[object])(z)
-        return ((total * total).sum() - B) / _whole(z, B * B), (
-            2 * sign * total / _whole(z, B * B)
-        )
-    rows = z if over == "samples" else z.T
-    excess = np.array(
-        [[(a * b).sum() - (i == j) for j, b in enumerate(rows)] for i, a in enumerate(rows)],
-        dtype=object,
-    )
-    gradient = 4 * excess.dot(rows)
-    return (excess * excess).sum(), gradient if over == "samples" else gradient.T
-
-
-def _whole(z: Array, number: int) -> Any:
-    """A whole number of the kind that z holds, so that dividing by it rounds nothing."""
-    return Fraction(number) if isinstance(z.reshape(-1)[0], Fraction) else mpmath().mpf(number)
-
-
-def pair_loss(margins: Array, slope: Any) -> tuple[Any, Array]:
-    """Mean of -log sigmoid(margin), and -slope sigmoid(-margin) / B."""
-    mp, B = mpmath(), len(margins)
-    loss = sum(mp.log1p(mp.exp(-m)) for m in margins) / B
-    return loss, np.array([-slope / (1 + mp.exp(m)) / B for m in margins], dtype=object)
-
+from minimono.oracle.suites import decorrelation_formulas as right
+from minimono.oracle.suites.decorrelation_mistakes import MISTAKES
+from minimono.oracle.suites.own import value_and_gradients
+from minimono.oracle.truth import conditioned, conditioned_by, exact, float32, precise, rounded
 
 # ---- cases -------------------------------------------------------------------------------------
 
@@ -112,7 +57,7 @@ def _feature_decorrelation() -> Iterator[Case]:
     ]
     for number, (notes, z, extreme) in enumerate(entries, start=1):
         z = z if extreme else float32(z)
-        fd = rounded(np.array(mean_cosine(precise(z).reshape(len(z), -1)), dtype=object))
+        fd = rounded(right.feature_decorrelation(precise(z), cosines=right.precise_cosines))
         yield Case(  # each cosine, at most 1, is rounded a few times, whatever their mean is
             f"decorrelation/fd/{number}", "feature_decorrelation", {"z": z},
             {"fd": Expected(fd, linear=np.array(float(BOUND)))}, notes, extreme=extreme,
@@ -150,21 +95,21 @@ def _penalty() -> Iterator[Case]:
 
 def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expected]:
     """Exact, with the errors that rounded entries of the Gram matrix make."""
+    value, slope = map(
+        rounded, right.decorrelation_penalty(exact(z), over=over, convention=convention)
+    )
     flat = z.reshape(len(z), -1)
-    value, gradient = penalty_of(exact(flat), over, convention)
-    slope = rounded(gradient).reshape(z.shape)
     size = abs(flat)
     if convention == "authors":
         reach = (size @ size.T).mean() + 1 / len(z)
-        return {"penalty": Expected(rounded(np.array(value, dtype=object)), BOUND * reach),
+        return {"penalty": Expected(value, BOUND * reach),
                 "gradient": Expected(slope, BOUND * abs(slope))}
     rows, reach = (flat, size) if over == "samples" else (flat.T, size.T)
     excess = abs(rows @ rows.T - np.eye(len(rows)))
     gram = reach @ reach.T + np.eye(len(rows))  # each entry is off by at most BOUND eps times this
     return {
         "penalty": Expected(
-            rounded(np.array(value, dtype=object)),
-            linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
+            value, linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
             quadratic=np.array(BOUND**2 * (gram**2).sum()),
         ),
         "gradient": Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
@@ -182,13 +127,11 @@ def _l1() -> Iterator[Case]:
         ("all 0", np.zeros((3, 2))),
     ], start=1):
         z = float32(z)
-        value = sum(abs(v) for v in exact(z).reshape(-1)) / Fraction(len(z))
-        gradient = np.sign(z) / len(z)
+        value, gradient = map(rounded, right.l1_penalty(exact(z)))
         yield Case(
             f"decorrelation/l1/{number}", "l1_penalty", {"z": z},
-            {"penalty": Expected(np.array(float(value)), np.array(BOUND * float(value))),
-             "gradient": Expected(gradient, 2 * abs(gradient))},
-            notes,
+            {"penalty": Expected(value, BOUND * value),
+             "gradient": Expected(gradient, 2 * abs(gradient))}, notes,
         )
 
 
@@ -224,8 +167,7 @@ def _proxy() -> Iterator[Case]:
          np.array([0.0, -3.0])),
     ]
     for number, (notes, w_in, b_in) in enumerate(entries, start=1):
-        W, b, mp = precise(w_in), precise(b_in), mpmath()
-        proxy = rounded([b[j] * mp.sqrt((W[:, j] * W[:, j]).sum()) for j in range(len(b))])
+        proxy = rounded(right.superposition_proxy(precise(w_in), precise(b_in)))
         yield Case(
             f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
             {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
@@ -246,7 +188,7 @@ def _fold() -> Iterator[Case]:
         sizes = ((D, neurons), (neurons,), (D,), (D,))
         entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
     for number, (notes, arrays) in enumerate(entries, start=1):
-        weight, bias = conditioned(fold_into_linear, *arrays)
+        weight, bias = conditioned(right.fold_into_linear, *arrays)
         yield Case(
             f"decorrelation/fold/{number}", "fold_into_linear",
             dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
@@ -254,30 +196,31 @@ def _fold() -> Iterator[Case]:
         )
 
 
-def _dpo_truth(pc: Array, pr: Array, rc: Array, rr: Array, beta: Array) -> tuple[Any, ...]:
-    loss, gradient = pair_loss(beta[()] * ((pc - rc) - (pr - rr)), beta[()])
-    return loss, gradient, -gradient
-
-
-def _simpo_truth(chosen: Array, rejected: Array, beta: Array, gamma: Array) -> tuple[Any, ...]:
-    loss, gradient = pair_loss(beta[()] * (chosen - rejected) - gamma[()], beta[()])
-    return loss, gradient, -gradient
-
-
-def _decpo_truth(
-    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, beta: Array, weight: Array,
-    *, over: str, convention: str,
-) -> tuple[Any, ...]:
-    loss, chosen, rejected = _dpo_truth(pc, pr, rc, rr, beta)
-    step = 2 if convention == "authors" else 1
-    rows = z[::step].reshape(len(z[::step]), -1)
-    penalty, slope = penalty_of(rows, over, convention)
-    gradient = 0 * z
-    gradient[::step] = weight[()] * slope.reshape(z[::step].shape)
-    return loss + weight[()] * penalty, chosen, rejected, gradient
-
-
+LOG_PROBABILITIES = (
+    "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"
+)
 PAIR_OUTPUTS = ("loss", "gradient_chosen", "gradient_rejected")
+
+
+def _pair_case(
+    group: str, number: int, notes: str, arrays: Mapping[str, Array], numbers: Mapping[str, float],
+    **options: Any,
+) -> Case:
+    """A case of `group`_loss, with exact numbers as well as arrays for its truth."""
+    call = SUITE.call(f"{group}_loss")
+    knobs = {"dpo": {"loss": right.PRECISE}} if group == "decpo" else {"loss": right.PRECISE}
+
+    def truth(*given: Array) -> Any:
+        start = len(arrays)
+        return getattr(right, call.name)(
+            *given[:start], **dict(zip(numbers, given[start:], strict=True)), **options, **knobs
+        )
+
+    expected = conditioned_by(precise, truth, *arrays.values(), *map(np.array, numbers.values()))
+    return Case(
+        f"decorrelation/{group}/{number}", call.name, {**arrays, **numbers, **options},
+        dict(zip(call.outputs, expected, strict=True)), notes,
+    )
 
 
 def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Array, Array, Array]:
@@ -306,14 +249,9 @@ def _preference() -> Iterator[Case]:
         ("margin 40: the loss is exp(-40), not 0; a sigmoid rounded to 1 has lost it",
          (np.array([-1.0, -2.0]), np.array([-41.0, -42.0]), zero, zero), 1.0),
     ]
-    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
     for number, (notes, inputs, beta) in enumerate(dpo, start=1):
-        expected = conditioned_by(precise, _dpo_truth, *inputs, np.array(beta))
-        yield Case(
-            f"decorrelation/dpo/{number}", "dpo_loss",
-            {**dict(zip(names, inputs, strict=True)), "beta": beta},
-            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )
+        arrays = dict(zip(LOG_PROBABILITIES, inputs, strict=True))
+        yield _pair_case("dpo", number, notes, arrays, {"beta": beta})
     simpo: list[tuple[str, int, float, float]] = [
         ("four pairs", 4, 2.0, 1.0), ("one pair", 1, 2.5, 0.5), ("no margin", 3, 2.0, 0.0),
         ("beta 10, margin 3", 5, 10.0, 3.0), ("a negative margin", 2, 1.0, -0.5),
@@ -330,19 +268,12 @@ def _preference() -> Iterator[Case]:
          2.0, 2.0),
     ]
     for number, (notes, chosen, rejected, beta, gamma) in enumerate(entries, start=1):
-        expected = conditioned_by(
-            precise, _simpo_truth, chosen, rejected, np.array(beta), np.array(gamma)
-        )
-        yield Case(
-            f"decorrelation/simpo/{number}", "simpo_loss",
-            {"chosen": chosen, "rejected": rejected, "beta": beta, "gamma": gamma},
-            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )
+        arrays = {"chosen": chosen, "rejected": rejected}
+        yield _pair_case("simpo", number, notes, arrays, {"beta": beta, "gamma": gamma})
 
 
 def _decpo() -> Iterator[Case]:
     rng = np.random.default_rng(33166247)
-    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
     plans: list[tuple[str, tuple[int, ...], float, float, str, str]] = [
         ("two pairs", (4, 3), 0.1, 1e-4, "samples", "paper"),
         ("neurons compared: another value, the same gradients", (4, 3), 0.1, 1e-4, "features",
@@ -357,58 +288,12 @@ def _decpo() -> Iterator[Case]:
          "authors"),
     ]
     for number, (notes, shape, beta, weight, over, convention) in enumerate(plans, start=1):
-        inputs, z = _log_probabilities(rng, shape[0] // 2), float32(rng.normal(size=shape))
-
-        truth = partial(_decpo_truth, over=over, convention=convention)
-        expected = conditioned_by(precise, truth, *inputs, z, np.array(beta), np.array(weight))
-        yield Case(
-            f"decorrelation/decpo/{number}", "decpo_loss",
-            {**dict(zip(names, inputs, strict=True)), "z": z, "beta": beta, "weight": weight,
-             "over": over, "convention": convention},
-            dict(zip((*PAIR_OUTPUTS, "gradient_z"), expected, strict=True)), notes,
+        arrays = dict(zip(LOG_PROBABILITIES, _log_probabilities(rng, shape[0] // 2), strict=True))
+        arrays["z"] = float32(rng.normal(size=shape))
+        yield _pair_case(
+            "decpo", number, notes, arrays, {"beta": beta, "weight": weight},
+            over=over, convention=convention,
         )
-
-
-# ---- minimono's own ----------------------------------------------------------------------------
-
-
-def _gradients(loss: Tensor, *variables: Tensor) -> tuple[Array, ...]:
-    loss.backward()
-    return (loss.data, *(v.grad for v in variables))
-
-
-def _variables(*arrays: Array) -> list[Tensor]:
-    return [Tensor(a, requires_grad=True) for a in arrays]
-
-
-def decorrelation_penalty(z: Array, *, over: Any, convention: Any) -> tuple[Array, ...]:
-    (z_,) = _variables(z)
-    return _gradients(mono.decorrelation_penalty(z_, over=over, convention=convention), z_)
-
-
-def l1_penalty(z: Array) -> tuple[Array, ...]:
-    (z_,) = _variables(z)
-    return _gradients(mono.l1_penalty(z_), z_)
-
-
-def dpo_loss(pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float) -> tuple[Array, ...]:
-    chosen, rejected = _variables(pc, pr)
-    return _gradients(mono.dpo_loss(chosen, rejected, rc, rr, beta=beta), chosen, rejected)
-
-
-def simpo_loss(
-    chosen: Array, rejected: Array, *, beta: float, gamma: float
-) -> tuple[Array, ...]:
-    better, worse = _variables(chosen, rejected)
-    return _gradients(mono.simpo_loss(better, worse, beta=beta, gamma=gamma), better, worse)
-
-
-def decpo_loss(
-    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, **options: Any
-) -> tuple[Array, ...]:
-    chosen, rejected, z_ = _variables(pc, pr, z)
-    loss = mono.decpo_loss(chosen, rejected, rc, rr, z_, **options)
-    return _gradients(loss, chosen, rejected, z_)
 
 
 _FLOATS = "(B,) log-probabilities, natural logarithm"
@@ -451,9 +336,7 @@ SUITE = Suite(
         ),
         Call(
             "dpo_loss",
-            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "*",
-             "beta"),
-            PAIR_OUTPUTS,
+            (*LOG_PROBABILITIES, "*", "beta"), PAIR_OUTPUTS,
             f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
             "(policy_rejected - reference_rejected))); gradients by the policy's two.",
         ),
@@ -464,8 +347,7 @@ SUITE = Suite(
         ),
         Call(
             "decpo_loss",
-            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "z",
-             "*", "beta", "weight", "over", "convention"),
+            (*LOG_PROBABILITIES, "z", "*", "beta", "weight", "over", "convention"),
             (*PAIR_OUTPUTS, "gradient_z"),
             "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
             'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",\n'
@@ -475,13 +357,13 @@ SUITE = Suite(
     cases=cases,
     own={
         "feature_decorrelation": mono.feature_decorrelation,
-        "decorrelation_penalty": decorrelation_penalty,
-        "l1_penalty": l1_penalty,
+        "decorrelation_penalty": value_and_gradients(mono.decorrelation_penalty),
+        "l1_penalty": value_and_gradients(mono.l1_penalty),
         "superposition_proxy": mono.superposition_proxy,
         "fold_into_linear": mono.fold_into_linear,
-        "dpo_loss": dpo_loss,
-        "simpo_loss": simpo_loss,
-        "decpo_loss": decpo_loss,
+        "dpo_loss": value_and_gradients(mono.dpo_loss, (0, 1)),
+        "simpo_loss": value_and_gradients(mono.simpo_loss, (0, 1)),
+        "decpo_loss": value_and_gradients(mono.decpo_loss, (0, 1, 4)),
     },
     mistakes=MISTAKES,
 )

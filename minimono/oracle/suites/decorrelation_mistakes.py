@@ -1,44 +1,23 @@
-"""Known mistakes of suite `decorrelation`: right functions in float64, and knobs that spoil them.
-
-`Mistakes` has a row for each mistake. A knob that changes a formula holds the wrong formula.
-"""
+"""Known mistakes of suite `decorrelation`: rows of knobs, for formulas right without any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from minimono.backend import Array
 from minimono.oracle.suite import Mistakes
+from minimono.oracle.suites import decorrelation_formulas as right
+from minimono.oracle.suites.decorrelation_formulas import Formula, length, logistic, slope
 
-Formula = Callable[..., Any]
-Sloped = tuple[Formula, Formula]  # a formula and its derivative
 Rows = dict[str, Mapping[str, Any]]
 
 # ---- the measure, the proxy, folding, L1 ---------------------------------------------------------
 
 
-def _length(z: Array) -> Array:
-    length: Array = np.sqrt((z**2).sum(axis=tuple(range(1, z.ndim)), keepdims=True))
-    return length
-
-
-def feature_decorrelation(
-    z: Array, *, of: Formula = lambda rows: rows, length: Formula = _length,
-    cosines: Formula = lambda c: c, total: Formula = lambda c: c.sum() - np.trace(c),
-    terms: Formula = lambda N: N * (N - 1), result: Formula = lambda mean: 1 - mean,
-) -> Any:
-    """`result` of the mean: `total` of the `cosines` of rows, divided by `terms`."""
-    rows = of(z.reshape(len(z), -1))
-    rows = rows / length(rows)
-    c = cosines(rows @ rows.T)
-    return np.float64(result(total(c) / terms(len(c))))
-
-
-FD = Mistakes(feature_decorrelation, {
+FD = Mistakes(right.feature_decorrelation, {
     "centred: each neuron's mean over inputs is subtracted": {"of": lambda r: r - r.mean(axis=0)},
     "centred: each input's mean over neurons is subtracted (a correlation)":
         {"of": lambda r: r - r.mean(axis=1, keepdims=True)},
@@ -51,28 +30,19 @@ FD = Mistakes(feature_decorrelation, {
     "normalised by the sum of magnitudes, not by the length":
         {"length": lambda r: abs(r).sum(axis=1, keepdims=True)},
     "normalised by neuron, not by input": {"length": lambda r: np.sqrt((r**2).sum(axis=0))},
-    "a small epsilon is added to each length (1e-8)": {"length": lambda r: _length(r) + 1e-8},
+    "a small epsilon is added to each length (1e-8)": {"length": lambda r: length(r) + 1e-8},
     "the mean cosine itself, not 1 minus it": {"result": lambda mean: mean},
     "1 plus the mean cosine": {"result": lambda mean: 1 + mean},
-    "magnitudes of the cosines": {"cosines": abs},
-    "squares of the cosines": {"cosines": np.square},
+    "magnitudes of the cosines": {"change": abs},
+    "squares of the cosines": {"change": np.square},
     "magnitudes of the activations": {"of": abs},
     "neurons are compared, not inputs (d x d for B x B)": {"of": np.transpose},
     "the mean angle, divided by pi":
-        {"cosines": lambda c: np.arccos(np.clip(c, -1, 1)) / np.pi, "result": lambda mean: mean},
+        {"change": lambda c: np.arccos(np.clip(c, -1, 1)) / np.pi, "result": lambda mean: mean},
 })
 
 
-def superposition_proxy(
-    w_in: Array, b_in: Array, *, length: Formula = lambda w: np.sqrt((w**2).sum(axis=0)),
-    bias: Formula = lambda b: b, proxy: Formula = lambda length, b: b * length,
-) -> Array:
-    """Bias times the `length` of the weights' columns."""
-    result: Array = proxy(length(w_in), bias(b_in))
-    return result
-
-
-PROXY = Mistakes(superposition_proxy, {
+PROXY = Mistakes(right.superposition_proxy, {
     "rows and columns are swapped: the lengths of the rows":
         {"length": lambda w: np.sqrt((w**2).sum(axis=1))},
     "the squared length": {"length": lambda w: (w**2).sum(axis=0)},
@@ -97,24 +67,7 @@ PROXY = Mistakes(superposition_proxy, {
 })
 
 
-def fold_into_linear(
-    w_in: Array, b_in: Array, gain: Array, shift: Array, *, centred: str = "over inputs",
-    through: str = "w_in", with_gain: bool = True, with_shift: bool = True,
-) -> list[Array]:
-    """The layer norm's gain and shift in the linear layer, also of Fractions.
-
-    through: the weights that the shift passes through: "w_in", "gained" or "centred".
-    """
-    gained = gain[:, None] * w_in if with_gain else w_in
-    axis = 1 if centred == "over neurons" else 0
-    centre = gained.sum(axis=axis, keepdims=True) / gained.shape[axis]
-    weight = gained if centred == "not" else gained - centre
-    carrier = {"w_in": w_in, "gained": gained, "centred": weight}[through]
-    moved = shift if with_shift else 0 * shift
-    return [weight, b_in + (moved[:, None] * carrier).sum(axis=0)]
-
-
-FOLD = Mistakes(fold_into_linear, {
+FOLD = Mistakes(right.fold_into_linear, {
     "the weights are not centred": {"centred": "not"},
     "centred over neurons, not over inputs": {"centred": "over neurons"},
     "the shift is left out of the bias": {"with_shift": False},
@@ -124,15 +77,7 @@ FOLD = Mistakes(fold_into_linear, {
 })
 
 
-def l1_penalty(
-    z: Array, *, value: Formula = lambda z: abs(z).sum() / len(z),
-    gradient: Formula = lambda z: np.sign(z) / len(z),
-) -> tuple[Any, Array]:
-    """The sum of magnitudes of each input, averaged over inputs."""
-    return value(z), gradient(z)
-
-
-L1 = Mistakes(l1_penalty, {
+L1 = Mistakes(right.l1_penalty, {
     "summed over inputs, not averaged": {"value": lambda z: abs(z).sum(), "gradient": np.sign},
     "averaged over neurons too":
         {"value": lambda z: abs(z).mean(), "gradient": lambda z: np.sign(z) / z.size},
@@ -147,7 +92,7 @@ L1 = Mistakes(l1_penalty, {
     "the gradient is reversed": {"gradient": lambda z: -np.sign(z) / len(z)},
     "the gradient is 0": {"gradient": np.zeros_like},
     "the length of each input, not its sum of magnitudes":
-        {"value": lambda z: _length(z).mean(), "gradient": lambda z: z / _length(z) / len(z)},
+        {"value": lambda z: length(z).mean(), "gradient": lambda z: z / length(z) / len(z)},
     "averaged over all axes but the last": {
         "value": lambda z: abs(z).sum(axis=-1).mean(),
         "gradient": lambda z: np.sign(z) * z.shape[-1] / z.size,
@@ -158,41 +103,12 @@ L1 = Mistakes(l1_penalty, {
 
 
 def _unit(rows: Array) -> tuple[Array, Formula]:
-    length = _length(rows)
-    unit = rows / length
-    return unit, lambda g: (g - unit * (unit * g).sum(axis=1, keepdims=True)) / length
+    unit = rows / length(rows)
+    return unit, lambda g: (g - unit * (unit * g).sum(axis=1, keepdims=True)) / length(rows)
 
 
 def _centred(rows: Array) -> tuple[Array, Formula]:
     return rows - rows.mean(axis=0), lambda g: g - g.mean(axis=0)
-
-
-def _mean_slope(E: Array) -> Array:
-    return np.ones_like(E) / E.size
-
-
-def decorrelation_penalty(
-    z: Array, *, over: str, convention: str, over_as: Formula = str, convention_as: Formula = str,
-    first: Formula = lambda rows: (rows, lambda g: g), size: Formula = abs, sign: Formula = np.sign,
-    paper: Sloped = (lambda E: (E**2).sum(), lambda E: 2 * E),
-    authors: Sloped = (np.mean, _mean_slope), factor: float = 1.0, factor_back: float = 1.0,
-) -> tuple[Any, Array]:
-    """`paper` or `authors` of E = Z Zᵀ - I, both with the slope by E; `size` of Z in the authors'.
-
-    over_as, convention_as: what is taken for what.   first: changes the rows, and tells how a
-    gradient goes back through that.   sign: the slope of `size`.
-    """
-    rows, back = first(z.reshape(len(z), -1))
-    turn: Formula
-    if convention_as(convention) == "authors":
-        (value, slope), x, turn = authors, size(rows), lambda g: g * sign(rows)
-    elif over_as(over) == "features":
-        (value, slope), x, turn = paper, rows.T, np.transpose
-    else:
-        (value, slope), x, turn = paper, rows, lambda g: g
-    E = x @ x.T - np.eye(len(x))
-    gradient = back(turn(2 * slope(E) @ x)).reshape(z.shape)
-    return np.float64(factor * value(E)), factor_back * gradient
 
 
 def _gram(E: Array) -> Array:
@@ -203,7 +119,7 @@ def _diagonal(E: Array) -> Array:
     return np.diag(np.diag(E))
 
 
-PENALTY = Mistakes(decorrelation_penalty, {
+PENALTY = Mistakes(right.decorrelation_penalty, {
     "not squared: the sum of Z Z^T - I": {"paper": (np.sum, np.ones_like)},
     "magnitudes instead of squares: the sum of |Z Z^T - I|":
         {"paper": (lambda E: abs(E).sum(), np.sign)},
@@ -242,9 +158,9 @@ PENALTY = Mistakes(decorrelation_penalty, {
     "summed over rows in the authors' form, not averaged":
         {"authors": (lambda E: E.sum() / len(E), lambda E: np.ones_like(E) / len(E))},
     "the identity is not subtracted in the authors' form":
-        {"authors": (lambda E: _gram(E).mean(), _mean_slope)},
+        {"authors": (lambda E: _gram(E).mean(), right.mean_slope)},
     "1 is subtracted from the mean in the authors' form, not the identity":
-        {"authors": (lambda E: _gram(E).mean() - 1, _mean_slope)},
+        {"authors": (lambda E: _gram(E).mean() - 1, right.mean_slope)},
     "the authors' form is squared":
         {"authors": (lambda E: (E**2).mean(), lambda E: 2 * E / E.size)},
 })
@@ -255,53 +171,6 @@ PENALTY = Mistakes(decorrelation_penalty, {
 def _sigmoid(x: Array) -> Array:
     p: Array = 1 / (1 + np.exp(-x))
     return p
-
-
-def _logistic(m: Array) -> Array:
-    """-log sigmoid(m), without overflow; `_slope` is its derivative, -sigmoid(-m)."""
-    return np.maximum(-m, 0) + np.log1p(np.exp(-abs(m)))
-
-
-def _slope(m: Array) -> Array:
-    small = np.exp(-abs(m))
-    return -np.where(m > 0, small, 1.0) / (1 + small)
-
-
-def pair_loss(
-    margin: Formula, couples: Sequence[tuple[Array, Array]], beta: float, *,
-    loss: Sloped = (_logistic, _slope), swapped: bool = False, pooled: bool = False,
-    beta_as: Formula = lambda beta: beta, beta_back: Formula = lambda beta: beta,
-    mean: bool = True, mean_back: bool = True, by_chosen: float = 1.0, by_rejected: float = -1.0,
-) -> tuple[Any, Array, Array]:
-    """The mean of `loss` of each margin, and its gradients times `by_chosen` and `by_rejected`.
-
-    couples: chosen and rejected of the policy, and of the reference.   pooled: one margin, the
-    mean, for all pairs.   beta_as: what is taken for beta, beta_back: and for the margin's slope.
-    """
-    beta, (value, slope) = beta_as(beta), loss
-    m = margin(*(x for couple in couples for x in (couple[::-1] if swapped else couple)), beta)
-    m = m.mean() + 0 * m if pooled else m
-    gradient = slope(m) * beta_back(beta) / (len(m) if mean_back else 1.0)
-    return value(m).sum() / (len(m) if mean else 1.0), by_chosen * gradient, by_rejected * gradient
-
-
-def dpo_loss(
-    pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float,
-    margin: Formula = lambda pc, pr, rc, rr, beta: beta * ((pc - rc) - (pr - rr)), **knobs: Any,
-) -> tuple[Any, ...]:
-    """`pair_loss` of the policy's log-probabilities less the reference's."""
-    return pair_loss(margin, [(pc, pr), (rc, rr)], beta, **knobs)
-
-
-def simpo_loss(
-    chosen: Array, rejected: Array, *, beta: float, gamma: float,
-    margin: Formula = lambda c, r, beta, gamma: beta * (c - r) - gamma,
-    off_the_loss: float = 0.0, **knobs: Any,
-) -> tuple[Any, ...]:
-    """`pair_loss` with gamma as a margin.   off_the_loss: times gamma, subtracted from it."""
-    given = partial(margin, gamma=gamma)
-    loss, *gradients = pair_loss(given, [(chosen, rejected)], beta, **knobs)
-    return (loss - off_the_loss * gamma, *gradients)
 
 
 REVERSED = {"by_chosen": -1.0, "by_rejected": 1.0}
@@ -319,13 +188,13 @@ def _pairs(swap: str) -> Rows:
         "divided by beta": {"beta_as": lambda beta: 1 / beta},
         "the gradients are reversed": REVERSED,
         "the loss is reversed: log sigmoid":
-            {"loss": (lambda m: -_logistic(m), lambda m: -_slope(m))},
+            {"loss": (lambda m: -logistic(m), lambda m: -slope(m))},
         "the rejected get no gradient": {"by_rejected": 0.0},
         "the rejected get the gradient of the chosen": {"by_rejected": 1.0},
         "the gradient of the loss by the margin is sigmoid(margin), not sigmoid(-margin)":
-            {"loss": (_logistic, lambda m: _slope(-m))},
+            {"loss": (logistic, lambda m: slope(-m))},
         "the logarithm is missing: minus the sigmoid":
-            {"loss": (lambda m: _slope(-m), lambda m: _slope(m) * -_slope(-m))},
+            {"loss": (lambda m: slope(-m), lambda m: slope(m) * -slope(-m))},
         "a hinge instead of the logistic loss":
             {"loss": (lambda m: np.maximum(0, 1 - m), lambda m: -(m < 1).astype(float))},
         "the sigmoid of the mean margin, not the mean over pairs": {"pooled": True},
@@ -336,14 +205,14 @@ def _pairs(swap: str) -> Rows:
             {"loss": (lambda m: -np.log(_sigmoid(m)), lambda m: _sigmoid(m) - 1)},
         "a small epsilon is added inside the logarithm (1e-8)": {"loss": (
             lambda m: -np.log(_sigmoid(m) + 1e-8),
-            lambda m: _slope(m) * _sigmoid(m) / (_sigmoid(m) + 1e-8),
+            lambda m: slope(m) * _sigmoid(m) / (_sigmoid(m) + 1e-8),
         )},
     }
 
 
 # Two swaps that give the same numbers share a name.
 DPO_SWAP = "chosen and rejected are swapped, or policy and reference"
-DPO = Mistakes(dpo_loss, _pairs(DPO_SWAP) | {
+DPO = Mistakes(right.dpo_loss, _pairs(DPO_SWAP) | {
     "the reference is ignored": {"margin": lambda pc, pr, rc, rr, beta: beta * (pc - pr)},
     "the reference is added, or its chosen and rejected are swapped":
         {"margin": lambda pc, pr, rc, rr, beta: beta * ((pc + rc) - (pr + rr))},
@@ -354,7 +223,7 @@ DPO = Mistakes(dpo_loss, _pairs(DPO_SWAP) | {
     "the chosen only: the rejected are not in the margin":
         {"margin": lambda pc, pr, rc, rr, beta: beta * (pc - rc), "by_rejected": 0.0},
 })
-SIMPO = Mistakes(simpo_loss, _pairs("chosen and rejected are swapped") | {
+SIMPO = Mistakes(right.simpo_loss, _pairs("chosen and rejected are swapped") | {
     "gamma is ignored": {"margin": lambda c, r, beta, gamma: beta * (c - r)},
     "gamma is added, not subtracted": {"margin": lambda c, r, beta, gamma: beta * (c - r) + gamma},
     "gamma is multiplied by beta": {"margin": lambda c, r, beta, gamma: beta * (c - r - gamma)},
@@ -367,37 +236,7 @@ SIMPO = Mistakes(simpo_loss, _pairs("chosen and rejected are swapped") | {
 # ---- DecPO ---------------------------------------------------------------------------------------
 
 
-def _same(weight: float) -> float:
-    return weight
-
-
-def decpo_loss(
-    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, *,
-    beta: float, weight: float, over: str, convention: str,
-    dpo: Mapping[str, Any] | None = None, penalty: Mapping[str, Any] | None = None,
-    paper: Formula = lambda i, pairs: i >= 0, authors: Formula = lambda i, pairs: i % 2 == 0,
-    weight_as: Formula = _same, weight_back: Formula | None = None,
-    dpo_weight: Formula = lambda weight: 1.0, to_the_first: bool = False,
-) -> tuple[Any, ...]:
-    """`dpo_loss` and `decorrelation_penalty`, with the knobs `dpo` and `penalty`.
-
-    paper, authors: which rows i are penalised.   weight_as: what is taken for the weight,
-    weight_back: and in the gradient.   to_the_first: to which rows the gradient goes.
-    """
-    loss, chosen, rejected = dpo_loss(pc, pr, rc, rr, beta=beta, **(dpo or {}))
-    rows = np.arange(len(z))
-    marked = {"paper": paper, "authors": authors}[convention](rows, len(z) // 2)
-    extra, slope = decorrelation_penalty(
-        z[marked], over=over, convention=convention, **(penalty or {})
-    )
-    gradient = np.zeros_like(z)
-    place = rows < marked.sum() if to_the_first else marked
-    gradient[place] = (weight_back or weight_as)(weight) * slope
-    share = dpo_weight(weight)
-    return share * loss + weight_as(weight) * extra, share * chosen, share * rejected, gradient
-
-
-DECPO = Mistakes(decpo_loss, {
+DECPO = Mistakes(right.decpo_loss, {
     f"in DPO: {name}": {"dpo": DPO.rows[name]}
     for name in (
         "the sum over pairs, not the mean", DPO_SWAP,
@@ -424,7 +263,7 @@ DECPO = Mistakes(decpo_loss, {
     "the weight is not in the gradient": {"weight_back": lambda w: 1.0},
     "the activations get no gradient": {"weight_back": lambda w: 0.0},
     "the penalty is subtracted": {"weight_as": lambda w: -w},
-    "the weight also scales DPO": {"dpo_weight": _same},
+    "the weight also scales DPO": {"dpo_weight": lambda w: w},
     "1 - weight scales DPO": {"dpo_weight": lambda w: 1 - w},
     "the square of the weight": {"weight_as": lambda w: w * w},
     "all rows are penalised where the authors' code takes every second":

@@ -63,7 +63,7 @@ def paths_of_masks(
     paths go on at all.
     """
     total: Any = 0
-    arriving = np.zeros(len(active[0]), dtype=number)
+    arriving: Any = np.zeros(len(active[0]), dtype=number)
     for mask, (here, there) in zip(masks, pairwise(active), strict=True):
         arriving = mask_of(mask).astype(number) @ (arriving + start(here).astype(number))
         total = total + arriving[end(there)].sum()

@@ -15,8 +15,9 @@ from minimono.engine.tensor import Tensor
 from minimono.nn.convolution import ConvGRUCell
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Suite
-from minimono.oracle.suites.layers_mistakes import MISTAKES, softmax_of
-from minimono.oracle.suites.layers_truth import TRUTHS, Outputs
+from minimono.oracle.suites.layers_formulas import TRUTHS, Outputs, softmax_of
+from minimono.oracle.suites.layers_mistakes import MISTAKES
+from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.truth import conditioned_by, float32, precise
 
 FLOOR = 1e-30  # times eps: an absolute error that is always allowed, where float32 underflows
@@ -273,25 +274,6 @@ def _conv_grus() -> Iterator[Case]:
 # ---- minimono's own ------------------------------------------------------------------------------
 
 
-def own(function: Callable[..., Tensor], inputs: int) -> Callable[..., Outputs]:
-    """The value of minimono's function, and its gradients by its first arguments.
-
-    inputs: how many these are. The upstream gradient comes after them, if there is one.
-    """
-
-    def value_and_gradients(*arrays: Array, **options: Any) -> Outputs:
-        leaves = [Tensor(np.asarray(x), requires_grad=True) for x in arrays[:inputs]]
-        value = function(*leaves, **options)
-        value.backward(*arrays[inputs:])
-        return (value.data, *(leaf.grad for leaf in leaves))
-
-    return value_and_gradients
-
-
-def cross_entropy(logits: Array, targets: Array) -> Outputs:
-    return own(F.cross_entropy, 1)(logits, targets=targets)
-
-
 def conv_gru_cell(
     x: Tensor, state: Tensor, w_in: Tensor, b_in: Tensor, w_state: Tensor, b_state: Tensor
 ) -> Tensor:
@@ -350,12 +332,14 @@ SUITE = Suite(
     ),
     cases=cases,
     own={
-        "gelu": own(F.gelu, 1),
-        "layer_norm": own(F.layer_norm, 3),
-        "softmax": own(F.softmax, 1),
-        "scaled_dot_product_attention": own(F.scaled_dot_product_attention, 3),
-        "cross_entropy": cross_entropy,
-        "conv_gru_cell": own(conv_gru_cell, 6),
+        "gelu": value_and_gradients(F.gelu, upstream=True),
+        "layer_norm": value_and_gradients(F.layer_norm, (0, 1, 2), upstream=True),
+        "softmax": value_and_gradients(F.softmax, upstream=True),
+        "scaled_dot_product_attention": value_and_gradients(
+            F.scaled_dot_product_attention, (0, 1, 2), upstream=True
+        ),
+        "cross_entropy": value_and_gradients(F.cross_entropy),
+        "conv_gru_cell": value_and_gradients(conv_gru_cell, range(6), upstream=True),
     },
     mistakes=MISTAKES,
 )
