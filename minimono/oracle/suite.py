@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from minimono.oracle.case import Case, Value
 
@@ -103,6 +105,27 @@ class Suite:
 
     def call(self, name: str) -> Call:
         return next(call for call in self.calls if call.name == name)
+
+
+# notes, arguments by name, expected outputs in order and, if need be, what else `Case` takes.
+Entries = Iterator[tuple[Any, ...]]
+Group = tuple[str, str, int, Callable[[np.random.Generator], Entries]]
+
+
+def grouped(suite: Suite, groups: Iterable[Group]) -> Iterator[Case]:
+    """Make cases, numbered "suite/group/1", "suite/group/2" and so on.
+
+    A group is its name, what it calls, a seed, and what makes its entries from random numbers.
+    Groups of one seed share a generator, one after the other.
+    """
+    generators: dict[int, np.random.Generator] = {}
+    for group, called, seed, entries in groups:
+        rng = generators.setdefault(seed, np.random.default_rng(seed))
+        call = suite.call(called)
+        for number, (notes, arguments, outputs, *more) in enumerate(entries(rng), start=1):
+            expected = dict(zip(call.outputs, outputs, strict=True))
+            id = f"{suite.name}/{group}/{number}"
+            yield Case(id, call.name, arguments, expected, notes, **dict(*more))
 
 
 def get(name: str) -> Suite:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from minimono.backend import Array
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Mistakes, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.truth import conditioned, exact, float32, settled
 
 Formula = Callable[..., Any]
@@ -25,12 +25,14 @@ EPSILON = Fraction(1e-10)  # the stored number, in the denominator of rho
 # ---- the truth, in Fractions ---------------------------------------------------------------------
 
 
+def pictures(x: Array, weight: Array) -> tuple[Array, Array]:
+    """Input and weights of a convolution; of a dense layer, those on pictures of one point."""
+    return (x, weight) if x.ndim == 4 else (x[..., None, None], weight[..., None, None])
+
+
 def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> Array:
-    """The channel's activation a: (B,) of a dense layer, (B, Y', X') of a convolution."""
-    w = weight[channel]
-    if w.ndim == 1:
-        return np.array([(row * w).sum() + bias[channel] for row in x], dtype=x.dtype)
-    padded, (ky, kx) = _padded(x, padding), w.shape[1:]
+    """The channel's activation (B, Y', X')."""
+    w, padded, (ky, kx) = weight[channel], _padded(x, padding), weight.shape[2:]
     shape = (len(x), padded.shape[2] - ky + 1, padded.shape[3] - kx + 1)
     a = np.empty(shape, dtype=x.dtype)
     for b, i, j in np.ndindex(shape):
@@ -40,10 +42,7 @@ def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> 
 
 def gradient(start: Array, x: Array, weight: Array, channel: int, padding: int) -> Array:
     """Σ_q start_q da_q/dx, of x's shape."""
-    w = weight[channel]
-    if w.ndim == 1:
-        return start[:, None] * w
-    slope, (ky, kx) = _padded(0 * x, padding), w.shape[1:]
+    w, slope, (ky, kx) = weight[channel], _padded(0 * x, padding), weight.shape[2:]
     for b, i, j in np.ndindex(start.shape):
         slope[b, :, i : i + ky, j : j + kx] += start[b, i, j] * w
     inside = slice(padding, -padding or None)
@@ -75,7 +74,7 @@ def attribution(
     The rest are knobs, which make it wrong.   channels: whose relevances are added up.
     on_by_bias: whether a has its bias.   back: the weights on the way back.
     """
-    R: Any = 0
+    R, (x, weight) = 0, pictures(x, weight)
     for c in channels(channel, range(len(weight))):
         a = neuron(x, weight, bias if on_by_bias else 0 * bias, c, padding)
         terms = product(x, gradient(start(a), x, back(weight), c, padding))
@@ -122,30 +121,22 @@ def route(
 # ---- cases ---------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[Case]:
-    yield from _dense()
-    yield from _convolution()
-    yield from _splits()
-    yield from _routes()
-
-
 def _drawn(rng: np.random.Generator, *shape: int) -> Array:
     return float32(rng.normal(size=shape))
 
 
-def _attribution_case(
-    id: str, notes: str, x: Array, weight: Array, bias: Array, channel: int, padding: int
-) -> Case:
-    truth = partial(attribution, channel=channel, padding=padding)
-    (rho,) = conditioned(lambda *inputs: [truth(*inputs)], x, weight, bias)
-    a = neuron(exact(x), exact(weight), exact(bias), channel, padding)
-    settled(a, 0 * a, neuron(abs(x), abs(weight), abs(bias), channel, padding))
-    arguments = {"x": x, "weight": weight, "bias": bias, "channel": channel, "padding": padding}
-    return Case(id, "circuit_attribution", arguments, {"rho": rho}, notes)
+def _attributions(plans: Iterable[tuple[Any, ...]]) -> Entries:
+    for notes, x, weight, bias, channel, padding in plans:
+        arguments = {"x": x, "weight": weight, "bias": bias, "channel": channel, "padding": padding}
+        truth = partial(attribution, channel=channel, padding=padding)
+        expected = conditioned(lambda *inputs, truth=truth: [truth(*inputs)], x, weight, bias)
+        x, weight = pictures(x, weight)
+        a = neuron(exact(x), exact(weight), exact(bias), channel, padding)
+        settled(a, 0 * a, neuron(abs(x), abs(weight), abs(bias), channel, padding))
+        yield notes, arguments, expected
 
 
-def _dense() -> Iterator[Case]:
-    rng = np.random.default_rng(27182818)
+def _dense(rng: np.random.Generator) -> Entries:
     drawn = partial(_drawn, rng)
     none = np.zeros(1)
     hand = np.array([[3.0, 1.0, 9.0], [1.0, 3.0, 9.0]])
@@ -168,14 +159,10 @@ def _dense() -> Iterator[Case]:
         ("large numbers: scaling changes nothing", float32(1e6 * rng.normal(size=(2, 4))),
          float32(1e3 * rng.normal(size=(2, 4))), np.array([1e9, 1e9]), 0),
     ]
-    for number, (notes, x, weight, bias, channel) in enumerate(plans, start=1):
-        yield _attribution_case(
-            f"circuits/dense/{number}", notes, x, weight, bias, channel, padding=0
-        )
+    yield from _attributions((*plan, 0) for plan in plans)
 
 
-def _convolution() -> Iterator[Case]:
-    rng = np.random.default_rng(57721566)
+def _convolution(rng: np.random.Generator) -> Entries:
     drawn = partial(_drawn, rng)
     hand = np.array([[[[1.0, 2.0, 0.0]], [[0.0, 1.0, 3.0]]]])  # (1, 2, 1, 3)
     plans: list[tuple[str, Array, Array, Array, int, int]] = [
@@ -195,12 +182,10 @@ def _convolution() -> Iterator[Case]:
         ("on at some positions only; shares of both signs", drawn(2, 4, 2, 3),
          drawn(2, 4, 2, 2), np.array([0.0, -0.5]), 1, 0),
     ]
-    for number, (notes, *arguments) in enumerate(plans, start=1):
-        yield _attribution_case(f"circuits/conv/{number}", notes, *arguments)
+    yield from _attributions(plans)
 
 
-def _splits() -> Iterator[Case]:
-    rng = np.random.default_rng(14142135)
+def _splits(rng: np.random.Generator) -> Entries:
     drawn = partial(_drawn, rng)
     w = np.array([2.0, 3.0, 4.0, 5.0])
     mixed = np.array([[4.0, 1.0, 2.0, 0.0], [1.0, 4.0, 2.0, 0.0]])
@@ -220,20 +205,15 @@ def _splits() -> Iterator[Case]:
         ("square: as many channels as kernel positions", drawn(3, 3, 3), drawn(3), drawn(3), 1.0),
         ("no relevance at all: everything overlaps", w, np.zeros(4), np.zeros(4), 1.0),
     ]
-    for number, (notes, weight, one, two, ratio) in enumerate(plans, start=1):
+    for notes, weight, one, two, ratio in plans:
         a, b, r = exact(one), exact(two), Fraction(ratio)
         settled(r * a, b, abs(a) + abs(b))
         settled(r * b, a, abs(a) + abs(b))
-        parts = split_weights(weight, a, b, ratio=r)
-        yield Case(
-            f"circuits/split/{number}", "split_weights",
-            {"weight": weight, "relevance_1": one, "relevance_2": two, "ratio": ratio},
-            dict(zip(("first", "second", "overlap"), map(Expected, parts), strict=True)), notes,
-        )
+        arguments = {"weight": weight, "relevance_1": one, "relevance_2": two, "ratio": ratio}
+        yield notes, arguments, map(Expected, split_weights(weight, a, b, ratio=r))
 
 
-def _routes() -> Iterator[Case]:
-    rng = np.random.default_rng(16449340)
+def _routes(rng: np.random.Generator) -> Entries:
 
     def shares(*shape: int) -> Array:
         values = rng.normal(size=shape)
@@ -263,14 +243,21 @@ def _routes() -> Iterator[Case]:
          2.0**40 + np.array([[0.0, 1.0], [5.0, 4.0], [2.0, 7.0]]),
          2.0**40 + np.array([[6.0, 6.0], [1.0, 2.0]])),
     ]
-    for number, (notes, rho, centroids) in enumerate(plans, start=1):
+    for notes, rho, centroids in plans:
         squares = _square(exact(rho)[:, None], exact(centroids)[None])
         least = squares.min(axis=1, keepdims=True)
         settled(squares, least, least)
-        yield Case(
-            f"circuits/route/{number}", "route", {"rho": rho, "centroids": centroids},
-            {"label": Expected(route(exact(rho), exact(centroids)))}, notes,
-        )
+        arguments = {"rho": rho, "centroids": centroids}
+        yield notes, arguments, [Expected(route(exact(rho), exact(centroids)))]
+
+
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("dense", "circuit_attribution", 27182818, _dense),
+        ("conv", "circuit_attribution", 57721566, _convolution),
+        ("split", "split_weights", 14142135, _splits),
+        ("route", "route", 16449340, _routes),
+    ])
 
 
 # ---- minimono's own ------------------------------------------------------------------------------
@@ -296,15 +283,6 @@ def _highest_only(a: Array) -> Array:
     return np.where(first, rows, 0.0).reshape(a.shape)
 
 
-def _mean_picture(x: Array, slope: Array) -> Array:
-    axes = tuple(range(2, x.ndim))
-    return x.mean(axis=axes) * slope.mean(axis=axes) if axes else x * slope
-
-
-def _turned(weight: Array) -> Array:
-    return np.flip(weight, axis=(2, 3)) if weight.ndim == 4 else weight
-
-
 ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
     "the gradient alone, not times the activation": {"product": lambda x, slope: slope},
     "no relu at the start: a neuron that is off is attributed too": {"start": lambda a: a},
@@ -314,8 +292,7 @@ ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
         {"start": np.ones_like},
     "started with the square of the activation": {"start": lambda a: relu(a) ** 2},
     "started at the highest position only": {"start": _highest_only},
-    "twice the relevance: the half before the square is missing":
-        {"start": lambda a: 2 * relu(a)},
+    "twice the relevance: the half before the square is missing": {"start": lambda a: 2 * relu(a)},
     "absolute values: the sign of the shares is lost": {"relevance": abs},
     "absolute values before the sum over positions": {"pool": lambda x: abs(x).sum(axis=2)},
     "negative relevance is cut off": {"relevance": relu},
@@ -324,8 +301,7 @@ ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
         {"size": lambda R: np.sqrt((R**2).sum(axis=1, keepdims=True))},
     "divided by the sum with its signs, not by the sum of absolute values":
         {"size": lambda R: R.sum(axis=1, keepdims=True)},
-    "divided by the largest absolute value":
-        {"size": lambda R: abs(R).max(axis=1, keepdims=True)},
+    "divided by the largest absolute value": {"size": lambda R: abs(R).max(axis=1, keepdims=True)},
     "normalised over the batch, not for each sample": {"size": lambda R: abs(R).sum()},
     "normalised over the samples of each channel (wrong axis)":
         {"size": lambda R: abs(R).sum(axis=0, keepdims=True)},
@@ -339,9 +315,9 @@ ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
     "averaged over positions, not summed": {"pool": lambda x: x.mean(axis=2)},
     "the largest position, not the sum": {"pool": lambda x: x.max(axis=2)},
     "activation and gradient are averaged over positions before they are multiplied":
-        {"product": _mean_picture},
+        {"product": lambda x, slope: x.mean(axis=(2, 3)) * slope.mean(axis=(2, 3))},
     "the bias is left out": {"on_by_bias": False},
-    "the kernel is turned around on the way back": {"back": _turned},
+    "the kernel is turned around on the way back": {"back": lambda kernel: kernel[..., ::-1, ::-1]},
     "positive weights only (z+ rule)": {"back": relu},
     "channel 0, whichever was asked for": {"channels": lambda channel, all: [0]},
     "all channels of the upper layer, not the one asked for":
@@ -415,23 +391,18 @@ SUITE = Suite(
         "ties": "of equally near centroids the first",
     },
     calls=(
-        Call(
-            "circuit_attribution", ("x", "weight", "bias", "channel", "*", "padding"), ("rho",),
-            "x (B, C) and weight (D, C), or x (B, C, Y, X) and weight (D, C, ky, kx); bias (D,);\n"
-            "channel: which of the D; padding: on all four sides (0 for a dense layer).\n"
-            "rho (B, C).",
-        ),
-        Call(
-            "split_weights", ("weight", "relevance_1", "relevance_2", "*", "ratio"),
-            ("first", "second", "overlap"),
-            "weight (C, *kernel) of one neuron; relevances (C,); ratio above 0, up to 1.\n"
-            "S1: ratio relevance_1 > relevance_2; S2: ratio relevance_2 > relevance_1, not in S1.\n"
-            "first: weight, but 0 on S2; second: 0 on S1; overlap: 0 on both.",
-        ),
-        Call(
-            "route", ("rho", "centroids"), ("label",),
-            "rho (B, C), centroids (K, C). label (B,): the nearest centroid, from 0.",
-        ),
+        Call("circuit_attribution", ("x", "weight", "bias", "channel", "*", "padding"), ("rho",),
+             "x (B, C) and weight (D, C), or x (B, C, Y, X) and weight (D, C, ky, kx); bias (D,);\n"
+             "channel: which of the D; padding: on all four sides (0 for a dense layer).\n"
+             "rho (B, C)."),
+        Call("split_weights", ("weight", "relevance_1", "relevance_2", "*", "ratio"),
+             ("first", "second", "overlap"),
+             "weight (C, *kernel) of one neuron; relevances (C,); ratio above 0, up to 1.\n"
+             "S1: ratio relevance_1 > relevance_2; S2: ratio relevance_2 > relevance_1, not in "
+             "S1.\n"
+             "first: weight, but 0 on S2; second: 0 on S1; overlap: 0 on both."),
+        Call("route", ("rho", "centroids"), ("label",),
+             "rho (B, C), centroids (K, C). label (B,): the nearest centroid, from 0."),
     ),
     cases=cases,
     own={

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suite import Call, Entries, Suite, grouped
 from minimono.oracle.suites import decorrelation_formulas as right
 from minimono.oracle.suites.decorrelation_mistakes import MISTAKES
 from minimono.oracle.suites.own import value_and_gradients
@@ -19,21 +21,10 @@ from minimono.oracle.truth import conditioned, conditioned_by, exact, float32, p
 # ---- cases -------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[Case]:
-    yield from _feature_decorrelation()
-    yield from _penalty()
-    yield from _l1()
-    yield from _proxy()
-    yield from _fold()
-    yield from _preference()
-    yield from _decpo()
-
-
 HAND = np.array([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0]])
 
 
-def _feature_decorrelation() -> Iterator[Case]:
-    rng = np.random.default_rng(66274341)
+def _feature_decorrelation(rng: np.random.Generator) -> Entries:
     lengths = np.array([1e-3, 1.0, 50.0, 1e3])[:, None]
     entries: list[tuple[str, Array, bool]] = [
         ("four inputs, five neurons", rng.normal(size=(4, 5)), False),
@@ -55,17 +46,14 @@ def _feature_decorrelation() -> Iterator[Case]:
         ("the squares overflow or underflow, the cosine does not",
          np.array([[1e200, 2e200], [1e-200, -3e-200]]), True),
     ]
-    for number, (notes, z, extreme) in enumerate(entries, start=1):
+    for notes, z, extreme in entries:
         z = z if extreme else float32(z)
         fd = rounded(right.feature_decorrelation(precise(z), cosines=right.precise_cosines))
-        yield Case(  # each cosine, at most 1, is rounded a few times, whatever their mean is
-            f"decorrelation/fd/{number}", "feature_decorrelation", {"z": z},
-            {"fd": Expected(fd, linear=np.array(float(BOUND)))}, notes, extreme=extreme,
-        )
+        # each cosine, at most 1, is rounded a few times, whatever their mean is
+        yield notes, {"z": z}, [Expected(fd, np.array(float(BOUND)))], {"extreme": extreme}
 
 
-def _penalty() -> Iterator[Case]:
-    rng = np.random.default_rng(83462684)
+def _penalty(rng: np.random.Generator) -> Entries:
     turned = np.array([[0.6, 0.8], [-0.8, 0.6]])
     entries: list[tuple[str, Array]] = [
         ("three inputs, five neurons", rng.normal(size=(3, 5))),
@@ -78,22 +66,14 @@ def _penalty() -> Iterator[Case]:
         ("all 0: the authors' is -1/B, its gradient 0", np.zeros((2, 3))),
         ("offset 100", 100 + rng.normal(size=(3, 4))),
     ]
-    number = 0
-    for notes, z in entries:
-        z = float32(z)
-        for over, convention in [
-            ("samples", "paper"), ("features", "paper"), ("samples", "authors"),
-        ]:
-            number += 1
-            yield Case(
-                f"decorrelation/penalty/{number}", "decorrelation_penalty",
-                {"z": z, "over": over, "convention": convention},
-                _expected_penalty(z, over, convention),
-                f"{notes}; over {over}, convention {convention}",
-            )
+    forms = [("samples", "paper"), ("features", "paper"), ("samples", "authors")]
+    for (notes, z), (over, convention) in product(entries, forms):
+        arguments = {"z": float32(z), "over": over, "convention": convention}
+        notes = f"{notes}; over {over}, convention {convention}"
+        yield notes, arguments, _expected_penalty(**arguments)
 
 
-def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expected]:
+def _expected_penalty(z: Array, over: str, convention: str) -> list[Expected]:
     """Exact, with the errors that rounded entries of the Gram matrix make."""
     value, slope = map(
         rounded, right.decorrelation_penalty(exact(z), over=over, convention=convention)
@@ -102,37 +82,32 @@ def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expecte
     size = abs(flat)
     if convention == "authors":
         reach = (size @ size.T).mean() + 1 / len(z)
-        return {"penalty": Expected(value, BOUND * reach),
-                "gradient": Expected(slope, BOUND * abs(slope))}
+        return [Expected(value, BOUND * reach), Expected(slope, BOUND * abs(slope))]
     rows, reach = (flat, size) if over == "samples" else (flat.T, size.T)
     excess = abs(rows @ rows.T - np.eye(len(rows)))
     gram = reach @ reach.T + np.eye(len(rows))  # each entry is off by at most BOUND eps times this
-    return {
-        "penalty": Expected(
+    return [
+        Expected(
             value, linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
             quadratic=np.array(BOUND**2 * (gram**2).sum()),
         ),
-        "gradient": Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
-    }
+        Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
+    ]
 
 
-def _l1() -> Iterator[Case]:
-    rng = np.random.default_rng(23025850)
-    for number, (notes, z) in enumerate([
+def _l1(rng: np.random.Generator) -> Entries:
+    for notes, z in [
         ("summed over neurons, averaged over inputs", rng.normal(size=(3, 4))),
         ("a sequence (B, T, C): summed over positions and channels", rng.normal(size=(2, 3, 2))),
         ("a feature map (B, C, Y, X)", rng.normal(size=(2, 2, 2, 3))),
         ("small whole numbers, to try by hand: (3 + 2) / 2; the gradient at 0 is 0", HAND),
         ("one input", rng.normal(size=(1, 5))),
         ("all 0", np.zeros((3, 2))),
-    ], start=1):
+    ]:
         z = float32(z)
         value, gradient = map(rounded, right.l1_penalty(exact(z)))
-        yield Case(
-            f"decorrelation/l1/{number}", "l1_penalty", {"z": z},
-            {"penalty": Expected(value, BOUND * value),
-             "gradient": Expected(gradient, 2 * abs(gradient))}, notes,
-        )
+        outputs = [Expected(value, BOUND * value), Expected(gradient, 2 * abs(gradient))]
+        yield notes, {"z": z}, outputs
 
 
 CIRCLE = {3: 1 / 3, 4: 0.0, 5: -0.4472135954999579, 6: -1.0, 8: -2.414213562373095}
@@ -145,8 +120,7 @@ def circle(n: int) -> tuple[Array, Array]:
     return np.stack([np.cos(angles), np.sin(angles)]), np.full(n, cosine / (cosine - 1))
 
 
-def _proxy() -> Iterator[Case]:
-    rng = np.random.default_rng(17320508)
+def _proxy(rng: np.random.Generator) -> Entries:
     entries: list[tuple[str, Array, Array]] = [
         (f"published: {n} binary features on a circle, cos(2 pi/n) / (cos(2 pi/n) - 1) = "
          f"{CIRCLE[n]:.4g}", *circle(n))
@@ -166,16 +140,12 @@ def _proxy() -> Iterator[Case]:
         ("a bias of 0, and a neuron without weights: 0", np.array([[1.0, 0.0], [2.0, 0.0]]),
          np.array([0.0, -3.0])),
     ]
-    for number, (notes, w_in, b_in) in enumerate(entries, start=1):
+    for notes, w_in, b_in in entries:
         proxy = rounded(right.superposition_proxy(precise(w_in), precise(b_in)))
-        yield Case(
-            f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
-            {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
-        )
+        yield notes, {"w_in": w_in, "b_in": b_in}, [Expected(proxy, 8 * abs(proxy))]
 
 
-def _fold() -> Iterator[Case]:
-    rng = np.random.default_rng(22360679)
+def _fold(rng: np.random.Generator) -> Entries:
     gain, shift = np.array([2.0, 2.0]), np.array([1.0, 0.0])
     by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), gain, shift)
     entries: list[tuple[str, tuple[Array, ...]]] = [
@@ -187,13 +157,9 @@ def _fold() -> Iterator[Case]:
     ]:
         sizes = ((D, neurons), (neurons,), (D,), (D,))
         entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
-    for number, (notes, arrays) in enumerate(entries, start=1):
-        weight, bias = conditioned(right.fold_into_linear, *arrays)
-        yield Case(
-            f"decorrelation/fold/{number}", "fold_into_linear",
-            dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
-            {"weight": weight, "bias": bias}, notes,
-        )
+    for notes, arrays in entries:
+        arguments = dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True))
+        yield notes, arguments, conditioned(right.fold_into_linear, *arrays)
 
 
 LOG_PROBABILITIES = (
@@ -202,25 +168,18 @@ LOG_PROBABILITIES = (
 PAIR_OUTPUTS = ("loss", "gradient_chosen", "gradient_rejected")
 
 
-def _pair_case(
-    group: str, number: int, notes: str, arrays: Mapping[str, Array], numbers: Mapping[str, float],
+def _pair_loss(
+    truth: Callable[..., Any], arrays: Mapping[str, Array], numbers: Mapping[str, float],
     **options: Any,
-) -> Case:
-    """A case of `group`_loss, with exact numbers as well as arrays for its truth."""
-    call = SUITE.call(f"{group}_loss")
-    knobs = {"dpo": {"loss": right.PRECISE}} if group == "decpo" else {"loss": right.PRECISE}
+) -> tuple[dict[str, Any], list[Expected]]:
+    """The arguments and outputs of a loss, whose truth takes its numbers with 50 digits too."""
 
-    def truth(*given: Array) -> Any:
-        start = len(arrays)
-        return getattr(right, call.name)(
-            *given[:start], **dict(zip(numbers, given[start:], strict=True)), **options, **knobs
-        )
+    def outputs(*given: Array) -> Any:
+        places = dict(zip(numbers, given[len(arrays) :], strict=True))
+        return truth(*given[: len(arrays)], **places, **options)
 
-    expected = conditioned_by(precise, truth, *arrays.values(), *map(np.array, numbers.values()))
-    return Case(
-        f"decorrelation/{group}/{number}", call.name, {**arrays, **numbers, **options},
-        dict(zip(call.outputs, expected, strict=True)), notes,
-    )
+    expected = conditioned_by(precise, outputs, *arrays.values(), *map(np.array, numbers.values()))
+    return {**arrays, **numbers, **options}, expected
 
 
 def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Array, Array, Array]:
@@ -230,11 +189,10 @@ def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Arr
     return float32(pc), float32(pr), float32(rc), float32(rr)
 
 
-def _preference() -> Iterator[Case]:
-    rng = np.random.default_rng(26457513)
+def _dpo(rng: np.random.Generator) -> Entries:
     same = np.array([-4.0, -9.0, -6.0])
     zero = np.zeros(2)
-    dpo: list[tuple[str, tuple[Array, Array, Array, Array], float]] = [
+    plans: list[tuple[str, tuple[Array, Array, Array, Array], float]] = [
         ("four pairs", _log_probabilities(rng, 4), 0.1),
         ("one pair", _log_probabilities(rng, 1), 0.1),
         ("beta 0.5", _log_probabilities(rng, 5), 0.5),
@@ -249,16 +207,20 @@ def _preference() -> Iterator[Case]:
         ("margin 40: the loss is exp(-40), not 0; a sigmoid rounded to 1 has lost it",
          (np.array([-1.0, -2.0]), np.array([-41.0, -42.0]), zero, zero), 1.0),
     ]
-    for number, (notes, inputs, beta) in enumerate(dpo, start=1):
+    truth = partial(right.dpo_loss, loss=right.PRECISE)
+    for notes, inputs, beta in plans:
         arrays = dict(zip(LOG_PROBABILITIES, inputs, strict=True))
-        yield _pair_case("dpo", number, notes, arrays, {"beta": beta})
-    simpo: list[tuple[str, int, float, float]] = [
+        yield notes, *_pair_loss(truth, arrays, {"beta": beta})
+
+
+def _simpo(rng: np.random.Generator) -> Entries:
+    drawn: list[tuple[str, int, float, float]] = [
         ("four pairs", 4, 2.0, 1.0), ("one pair", 1, 2.5, 0.5), ("no margin", 3, 2.0, 0.0),
         ("beta 10, margin 3", 5, 10.0, 3.0), ("a negative margin", 2, 1.0, -0.5),
     ]
     entries = [
         (notes, -float32(rng.uniform(0.2, 3, pairs)), -float32(rng.uniform(0.2, 3, pairs)), b, g)
-        for notes, pairs, b, g in simpo
+        for notes, pairs, b, g in drawn
     ]
     entries += [
         ("exactly at the margin: log 2", np.array([-1.0, -2.0]), np.array([-1.5, -2.5]), 2.0, 1.0),
@@ -267,13 +229,13 @@ def _preference() -> Iterator[Case]:
         ("40 beyond the margin: the loss is exp(-40), not 0", np.array([-1.0]), np.array([-22.0]),
          2.0, 2.0),
     ]
-    for number, (notes, chosen, rejected, beta, gamma) in enumerate(entries, start=1):
+    truth = partial(right.simpo_loss, loss=right.PRECISE)
+    for notes, chosen, rejected, beta, gamma in entries:
         arrays = {"chosen": chosen, "rejected": rejected}
-        yield _pair_case("simpo", number, notes, arrays, {"beta": beta, "gamma": gamma})
+        yield notes, *_pair_loss(truth, arrays, {"beta": beta, "gamma": gamma})
 
 
-def _decpo() -> Iterator[Case]:
-    rng = np.random.default_rng(33166247)
+def _decpo(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, tuple[int, ...], float, float, str, str]] = [
         ("two pairs", (4, 3), 0.1, 1e-4, "samples", "paper"),
         ("neurons compared: another value, the same gradients", (4, 3), 0.1, 1e-4, "features",
@@ -287,13 +249,25 @@ def _decpo() -> Iterator[Case]:
         ("a sequence, the authors' code: of one pair, the chosen", (2, 2, 2), 0.1, 0.5, "samples",
          "authors"),
     ]
-    for number, (notes, shape, beta, weight, over, convention) in enumerate(plans, start=1):
+    truth = partial(right.decpo_loss, dpo={"loss": right.PRECISE})
+    for notes, shape, beta, weight, over, convention in plans:
         arrays = dict(zip(LOG_PROBABILITIES, _log_probabilities(rng, shape[0] // 2), strict=True))
         arrays["z"] = float32(rng.normal(size=shape))
-        yield _pair_case(
-            "decpo", number, notes, arrays, {"beta": beta, "weight": weight},
-            over=over, convention=convention,
-        )
+        numbers = {"beta": beta, "weight": weight}
+        yield notes, *_pair_loss(truth, arrays, numbers, over=over, convention=convention)
+
+
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("fd", "feature_decorrelation", 66274341, _feature_decorrelation),
+        ("penalty", "decorrelation_penalty", 83462684, _penalty),
+        ("l1", "l1_penalty", 23025850, _l1),
+        ("proxy", "superposition_proxy", 17320508, _proxy),
+        ("fold", "fold_into_linear", 22360679, _fold),
+        ("dpo", "dpo_loss", 26457513, _dpo),
+        ("simpo", "simpo_loss", 26457513, _simpo),
+        ("decpo", "decpo_loss", 33166247, _decpo),
+    ])
 
 
 _FLOATS = "(B,) log-probabilities, natural logarithm"
@@ -309,50 +283,32 @@ SUITE = Suite(
         "pairs": "losses are means over pairs",
     },
     calls=(
-        Call(
-            "feature_decorrelation", ("z",), ("fd",),
-            "z (N, *neurons). 1 - the mean cosine over all pairs of different inputs.",
-        ),
-        Call(
-            "decorrelation_penalty", ("z", "*", "over", "convention"), ("penalty", "gradient"),
-            "z (B, *neurons), as rows Z (B, n). \"paper\": the sum of the squared entries of\n"
-            'Z Z^T - I (over "samples") or Z^T Z - I ("features"). "authors": the mean of all\n'
-            'entries of |Z| |Z|^T - I, over "samples" only. gradient: by z.',
-        ),
-        Call(
-            "l1_penalty", ("z",), ("penalty", "gradient"),
-            "z (B, *neurons). The sum of |z| of each input, averaged over inputs; gradient by z.",
-        ),
-        Call(
-            "superposition_proxy", ("w_in", "b_in"), ("proxy",),
-            "w_in (D, neurons), a column for each neuron; b_in (neurons,). Bias times the\n"
-            "Euclidean length of the column.",
-        ),
-        Call(
-            "fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
-            "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with gain\n"
-            "and shift (D,). weight: gain * w_in, each column less its mean over the D inputs;\n"
-            "bias: b_in + shift w_in.",
-        ),
-        Call(
-            "dpo_loss",
-            (*LOG_PROBABILITIES, "*", "beta"), PAIR_OUTPUTS,
-            f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
-            "(policy_rejected - reference_rejected))); gradients by the policy's two.",
-        ),
-        Call(
-            "simpo_loss", ("chosen", "rejected", "*", "beta", "gamma"), PAIR_OUTPUTS,
-            f"{_FLOATS},\naveraged over the response. Mean of\n"
-            "-log sigmoid(beta (chosen - rejected) - gamma); gradients by both.",
-        ),
-        Call(
-            "decpo_loss",
-            (*LOG_PROBABILITIES, "z", "*", "beta", "weight", "over", "convention"),
-            (*PAIR_OUTPUTS, "gradient_z"),
-            "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
-            'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",\n'
-            "and the others' gradient is 0.",
-        ),
+        Call("feature_decorrelation", ("z",), ("fd",),
+             "z (N, *neurons). 1 - the mean cosine over all pairs of different inputs."),
+        Call("decorrelation_penalty", ("z", "*", "over", "convention"), ("penalty", "gradient"),
+             "z (B, *neurons), as rows Z (B, n). \"paper\": the sum of the squared entries of\n"
+             'Z Z^T - I (over "samples") or Z^T Z - I ("features"). "authors": the mean of all\n'
+             'entries of |Z| |Z|^T - I, over "samples" only. gradient: by z.'),
+        Call("l1_penalty", ("z",), ("penalty", "gradient"),
+             "z (B, *neurons). The sum of |z| of each input, averaged over inputs; gradient by z."),
+        Call("superposition_proxy", ("w_in", "b_in"), ("proxy",),
+             "w_in (D, neurons), a column for each neuron; b_in (neurons,). Bias times the\n"
+             "Euclidean length of the column."),
+        Call("fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
+             "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with "
+             "gain\nand shift (D,). weight: gain * w_in, each column less its mean over the D "
+             "inputs;\nbias: b_in + shift w_in."),
+        Call("dpo_loss", (*LOG_PROBABILITIES, "*", "beta"), PAIR_OUTPUTS,
+             f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
+             "(policy_rejected - reference_rejected))); gradients by the policy's two."),
+        Call("simpo_loss", ("chosen", "rejected", "*", "beta", "gamma"), PAIR_OUTPUTS,
+             f"{_FLOATS},\naveraged over the response. Mean of\n"
+             "-log sigmoid(beta (chosen - rejected) - gamma); gradients by both."),
+        Call("decpo_loss", (*LOG_PROBABILITIES, "z", "*", "beta", "weight", "over", "convention"),
+             (*PAIR_OUTPUTS, "gradient_z"),
+             "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
+             'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",'
+             "\nand the others' gradient is 0."),
     ),
     cases=cases,
     own={

@@ -21,8 +21,7 @@ FD = Mistakes(right.feature_decorrelation, {
     "centred: each neuron's mean over inputs is subtracted": {"of": lambda r: r - r.mean(axis=0)},
     "centred: each input's mean over neurons is subtracted (a correlation)":
         {"of": lambda r: r - r.mean(axis=1, keepdims=True)},
-    "with the diagonal: the mean over all N^2 entries":
-        {"total": np.sum, "terms": lambda N: N**2},
+    "with the diagonal: the mean over all N^2 entries": {"total": np.sum, "terms": lambda N: N**2},
     "divided by N^2 instead of N (N - 1)": {"terms": lambda N: N**2},
     "with the diagonal, divided by N (N - 1)": {"total": np.sum},
     "each pair once, divided by N (N - 1)": {"total": lambda c: np.triu(c, 1).sum()},
@@ -62,8 +61,7 @@ PROXY = Mistakes(right.superposition_proxy, {
     "the square root is taken of the bias too": {"bias": lambda b: np.sign(b) * np.sqrt(abs(b))},
     "scaled by the largest in the layer":
         {"proxy": lambda length, b: b * length / abs(b * length).max()},
-    "the median over neurons":
-        {"proxy": lambda length, b: np.full(b.shape, np.median(b * length))},
+    "the median over neurons": {"proxy": lambda length, b: np.full(b.shape, np.median(b * length))},
 })
 
 
@@ -144,8 +142,7 @@ PENALTY = Mistakes(right.decorrelation_penalty, {
     "inputs are compared where neurons are meant (B x B for d x d)":
         {"over_as": lambda over: "samples"},
     "over is swapped": {"over_as": {"samples": "features", "features": "samples"}.get},
-    "the conventions are swapped":
-        {"convention_as": {"paper": "authors", "authors": "paper"}.get},
+    "the conventions are swapped": {"convention_as": {"paper": "authors", "authors": "paper"}.get},
     "rows are scaled to length 1 first": {"first": _unit},
     "each neuron's mean over inputs is subtracted first": {"first": _centred},
     "the gradient is halved: one of the two Z is taken for a constant": {"factor_back": 0.5},
@@ -227,8 +224,7 @@ SIMPO = Mistakes(right.simpo_loss, _pairs("chosen and rejected are swapped") | {
     "gamma is ignored": {"margin": lambda c, r, beta, gamma: beta * (c - r)},
     "gamma is added, not subtracted": {"margin": lambda c, r, beta, gamma: beta * (c - r) + gamma},
     "gamma is multiplied by beta": {"margin": lambda c, r, beta, gamma: beta * (c - r - gamma)},
-    "gamma is divided by beta":
-        {"margin": lambda c, r, beta, gamma: beta * (c - r) - gamma / beta},
+    "gamma is divided by beta": {"margin": lambda c, r, beta, gamma: beta * (c - r) - gamma / beta},
     "gamma is subtracted from the loss, not inside it":
         {"margin": lambda c, r, beta, gamma: beta * (c - r), "off_the_loss": 1.0},
 })

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Mistakes, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.truth import exact, float32, settled
 
 Formula = Callable[..., Any]
@@ -85,18 +85,7 @@ def counts(
 # ---- cases ---------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[Case]:
-    yield from _of_widths()
-    yield from _of_masks()
-    yield from _counts()
-
-
-def _whole(value: int) -> Expected:
-    return Expected(np.array(value, dtype=object))
-
-
-def _of_widths() -> Iterator[Case]:
-    rng = np.random.default_rng(20240901)
+def _of_widths(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, list[int], list[int]]] = [
         ("A 12, B 8", [3, 2, 2], [1, 1, 2]),
         ("A 16, B 13", [4, 3, 2], [1, 2, 1]),
@@ -120,15 +109,10 @@ def _of_widths() -> Iterator[Case]:
          [int(a) for a in rng.integers(1, 2039, size=24)]),
         ("above 1.8e308: float64 overflows to infinity", [2**30] * 36, [2**30 - 1] * 36),
     ]
-    number = 0
-    for notes, widths, active in plans:
-        for form in ("A", "B"):
-            number += 1
-            yield Case(
-                f"emergence/widths/{number}", "emergence",
-                {"widths": widths, "active": active, "form": form},
-                {"paths": _whole(paths(widths, active, form))}, f"{notes}; form {form}",
-            )
+    for (notes, widths, active), form in product(plans, "AB"):
+        arguments = {"widths": widths, "active": active, "form": form}
+        found = np.array(paths(widths, active, form), dtype=object)
+        yield f"{notes}; form {form}", arguments, [Expected(found)]
 
 
 def _drawn(rng: np.random.Generator, layers: int, widest: int) -> tuple[list[int], list[int]]:
@@ -136,8 +120,7 @@ def _drawn(rng: np.random.Generator, layers: int, widest: int) -> tuple[list[int
     return widths, [int(rng.integers(0, n + 1)) for n in widths]
 
 
-def _of_masks() -> Iterator[Case]:
-    rng = np.random.default_rng(20240902)
+def _of_masks(rng: np.random.Generator) -> Entries:
 
     def network(
         widths: list[int], active: float | list[int], kept: float = 1.0
@@ -167,19 +150,13 @@ def _of_masks() -> Iterator[Case]:
         ("above 2^63: int64 wraps round", network([5] * 34, 0.6, 0.97)),
         ("narrow and deep, above 2^128", network([3] * 90, 0.7)),
     ]
-    number = 0
-    for notes, (masks, active) in plans:
-        for form in ("A", "B"):
-            number += 1
-            yield Case(
-                f"emergence/masks/{number}", "emergence_of_masks",
-                {"masks": masks, "active": active, "form": form},
-                {"paths": _whole(paths_of_masks(masks, active, form))}, f"{notes}; form {form}",
-            )
+    for (notes, (masks, active)), form in product(plans, "AB"):
+        arguments = {"masks": masks, "active": active, "form": form}
+        found = np.array(paths_of_masks(masks, active, form), dtype=object)
+        yield f"{notes}; form {form}", arguments, [Expected(found)]
 
 
-def _counts() -> Iterator[Case]:
-    rng = np.random.default_rng(20240903)
+def _counts(rng: np.random.Generator) -> Entries:
     at = np.array([[0.25, 0.5, 0.0], [0.25, 0.0, 0.125], [0.25, 0.5, 1.0]])
     plans: list[tuple[str, Array, float]] = [
         ("the usual threshold", np.array([[0.0, 0.2, 1.0], [0.0, 0.0, 1.0]]), 0.05),
@@ -202,25 +179,20 @@ def _counts() -> Iterator[Case]:
          float32(np.maximum(rng.normal(size=(3, 2, 3, 3)), 0.0)), 0.25),
         ("as many samples as neurons", float32(rng.normal(size=(4, 4))), 0.1),
     ]
-    number = 0
-    for notes, z, threshold in plans:
-        for per in ("batch", "sample"):
-            number += 1
-            lifted, limit = exact(z), Fraction(threshold)
-            settled(lifted.mean(axis=0) if per == "batch" else lifted, limit, abs(z).max())
-            found = np.array(counts(lifted, threshold=limit, per=per), dtype=np.int64)
-            yield Case(
-                f"emergence/counts/{number}", "active_counts",
-                {"z": z, "threshold": threshold, "per": per},
-                {"counts": Expected(found)}, f"{notes}; per {per}",
-            )
+    for (notes, z, threshold), per in product(plans, ("batch", "sample")):
+        lifted, limit = exact(z), Fraction(threshold)
+        settled(lifted.mean(axis=0) if per == "batch" else lifted, limit, abs(z).max())
+        found = np.array(counts(lifted, threshold=limit, per=per), dtype=np.int64)
+        arguments = {"z": z, "threshold": threshold, "per": per}
+        yield f"{notes}; per {per}", arguments, [Expected(found)]
 
 
-# ---- minimono's own ------------------------------------------------------------------------------
-
-
-def active_counts(z: Array, *, threshold: float, per: Any) -> Any:
-    return mono.active_counts(z, threshold, per=per)
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("widths", "emergence", 20240901, _of_widths),
+        ("masks", "emergence_of_masks", 20240902, _of_masks),
+        ("counts", "active_counts", 20240903, _counts),
+    ])
 
 
 # ---- known mistakes ------------------------------------------------------------------------------
@@ -338,29 +310,23 @@ SUITE = Suite(
         "node": "all axes but the first; axis 0 is the samples",
     },
     calls=(
-        Call(
-            "emergence", ("widths", "active", "*", "form"), ("paths",),
-            "widths, active: lists of whole numbers, one for each layer: how many nodes it has,\n"
-            "how many of them are active.\n"
-            "A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
-            "B: sum over i<j of (n_i - a_i) prod of a_k, i<k<=j.",
-        ),
-        Call(
-            "emergence_of_masks", ("masks", "active", "*", "form"), ("paths",),
-            "active: for each layer booleans (n,). masks: for each pair of neighbours booleans\n"
-            "(n of the later, n of the earlier). Masks of ones give `emergence`.",
-        ),
-        Call(
-            "active_counts", ("z", "*", "threshold", "per"), ("counts",),
-            'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the\n'
-            'samples is above the threshold. per "sample": (B,), each sample by its own values.',
-        ),
+        Call("emergence", ("widths", "active", "*", "form"), ("paths",),
+             "widths, active: lists of whole numbers, one for each layer: how many nodes it has,\n"
+             "how many of them are active.\n"
+             "A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
+             "B: sum over i<j of (n_i - a_i) prod of a_k, i<k<=j."),
+        Call("emergence_of_masks", ("masks", "active", "*", "form"), ("paths",),
+             "active: for each layer booleans (n,). masks: for each pair of neighbours booleans\n"
+             "(n of the later, n of the earlier). Masks of ones give `emergence`."),
+        Call("active_counts", ("z", "*", "threshold", "per"), ("counts",),
+             'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the\n'
+             'samples is above the threshold. per "sample": (B,), each sample by its own values.'),
     ),
     cases=cases,
     own={
         "emergence": mono.emergence,
         "emergence_of_masks": mono.emergence_of_masks,
-        "active_counts": active_counts,
+        "active_counts": mono.active_counts,
     },
     mistakes={"emergence": WIDTHS, "emergence_of_masks": MASKS, "active_counts": COUNTS},
 )

@@ -90,8 +90,7 @@ LAYER_NORM = Mistakes(right.layer_norm, {
     "the weight is missing in the gradient": {"inner": np.ones_like},
     "the gradients of weight and bias are means over the samples, not sums":
         {"mean_over_samples": True},
-    "the gradient of the weight has the input, not the normalised input":
-        {"seen": lambda x, n: x},
+    "the gradient of the weight has the input, not the normalised input": {"seen": lambda x, n: x},
 })
 
 def _other(axis: int, axes: int) -> int:
