@@ -55,6 +55,12 @@ def rounded(values: Any) -> Array:
     return np.array(flat, dtype=np.float64).reshape(array.shape)
 
 
+def settled(value: Array, limit: Any, size: Any, gap: float = 1e-3) -> None:
+    """Raise ValueError if rounding could decide how value and limit compare; they may be equal."""
+    if ((value != limit) & (abs(value - limit) < gap * size)).any():
+        raise ValueError("too close to call: take other numbers")
+
+
 def conditioned(
     function: Callable[..., Sequence[Array]], *inputs: Array, bound: float = BOUND
 ) -> list[Expected]:
