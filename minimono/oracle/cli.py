@@ -95,10 +95,11 @@ def _write_json(file: Path, content: Any) -> None:
 
 
 def describe(suite: str | None) -> int:
+    from minimono.oracle import description
     from minimono.oracle import suite as suites
 
     if suite is not None:
-        print(suites.describe(suite), end="")
+        print(description.describe(suite), end="")
     else:
         for name in suites.SUITES:
             print(f"{name:14} {suites.get(name).text}")

@@ -147,20 +147,3 @@ def suite_of(call: str) -> str:
             return suite
     known = (call for calls in SUITES.values() for call in calls)
     raise ValueError(f"oracle: no function is named {call!r}; there are {', '.join(known)}")
-
-
-def describe(name: str) -> str:
-    """What a suite calls, with which shapes and conventions, for people.
-
-    The name may be that of a case, as scale/given/1: then its numbers, and the mistakes it catches.
-    """
-    if "/" in name:
-        from minimono.oracle import catches
-
-        return catches.describe(name)
-    suite = get(name)
-    lines = [f"{suite.name}: {suite.text}", ""]
-    for call in suite.calls:
-        lines += [str(call), *(f"    {line}" for line in call.text.splitlines()), ""]
-    lines += [f"{key}: {value}" for key, value in suite.conventions.items()]
-    return "\n".join(lines).rstrip() + "\n"

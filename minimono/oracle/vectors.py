@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from minimono.oracle import catches
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case, from_json, to_json
 
@@ -23,12 +24,28 @@ def load(suite: str, folder: Path | str | None = None) -> list[Case]:
     Raises ValueError for a file that is not the one the folder's manifest names.
     """
     suites.get(suite)
-    document = json.loads(verified(folder, f"{suite}.json"))
+    document = json.loads(_verified(folder, f"{suite}.json"))
     return [
         from_json(entry, group["conventions"])
         for group in document["groups"]
         for entry in group["cases"]
     ]
+
+
+def load_catches(suite: str, folder: Path | str | None = None) -> catches.Catches:
+    """Return the names of the mistakes that each case catches, by the case's name.
+
+    Raises ValueError for a file that is not the one the folder's manifest names.
+
+    >>> load_catches("scale")["scale/given/1"][-1]
+    'averaged over samples'
+    """
+    calls = {case.id: case.call for case in load(suite, folder)}
+    found = json.loads(_verified(folder, f"{suite}.catches.json"))
+    return {
+        case: [found["mistakes"][calls[case]][number] for number in numbers]
+        for case, numbers in found["catches"].items()
+    }
 
 
 def dump(folder: Path | str) -> list[Path]:
@@ -58,22 +75,33 @@ def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
         for c in suite.calls
     ]
     head = {"version": VERSION, "suite": suite.name, "text": suite.text, "calls": calls}
-    lines = [compact(head)[:-1] + ',"groups":[']
+    lines = [_compact(head)[:-1] + ',"groups":[']
     for number, (name, members) in enumerate(groups.items()):
         conventions = {**suite.conventions, **members[0].conventions}
         group = {"name": name, "conventions": conventions}
-        lines.append(("," if number else "") + compact(group)[:-1] + ',"cases":[')
-        lines += [compact(to_json(c)) + ("," if c is not members[-1] else "") for c in members]
+        lines.append(("," if number else "") + _compact(group)[:-1] + ',"cases":[')
+        lines += [_compact(to_json(c)) + ("," if c is not members[-1] else "") for c in members]
         lines.append("]}")
     return "\n".join([*lines, "]}"]) + "\n"
+
+
+def document_of_catches(suite: suites.Suite, cases: list[Case]) -> str:
+    """The file beside it: known mistakes by function, and the numbers of those caught by case."""
+    mistakes = {call: list(named) for call, named in suite.mistakes.items()}
+    head = {"version": VERSION, "suite": suite.name, "mistakes": mistakes}
+    caught = catches.find(suite, cases)
+    entries = [
+        f"{_compact(c.id)}:{_compact([mistakes[c.call].index(name) for name in caught[c.id]])}"
+        for c in cases
+        if c.id in caught
+    ]
+    return _compact(head)[:-1] + ',"catches":{\n' + ",\n".join(entries) + "\n}}\n"
 
 
 def write(folder: Path | str = FOLDER) -> list[Path]:
     """Make all vectors anew, with their exact truth (needs mpmath), what each case catches, and
     the manifest.
     """
-    from minimono.oracle import catches
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {SCHEMA: (FOLDER / SCHEMA).read_text(encoding="utf-8")}
@@ -81,7 +109,7 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
         suite = suites.get(name)
         cases = list(suite.cases())
         contents[f"{name}.json"] = document(suite, cases)
-        contents[f"{name}.catches.json"] = catches.document(suite, cases)
+        contents[f"{name}.catches.json"] = document_of_catches(suite, cases)
     sums = (f"{_sha256(text.encode())}  {name}\n" for name, text in sorted(contents.items()))
     contents[MANIFEST] = "".join(sums)
     for name, text in contents.items():
@@ -89,7 +117,7 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def verified(folder: Path | str | None, name: str) -> bytes:
+def _verified(folder: Path | str | None, name: str) -> bytes:
     """A file's contents, if they are those of the manifest."""
     folder = FOLDER if folder is None else Path(folder)
     try:
@@ -112,5 +140,5 @@ def _sha256(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def compact(value: Any) -> str:
+def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -73,7 +73,7 @@ def test_each_mistake_is_named(name: str, call: str, mistake: str) -> None:
 def test_each_case_catches_what_its_file_says(name: str) -> None:
     """If this fails: `make vectors`, look at what `git diff` shows, and only then commit it."""
     suite, cases = suites.get(name), oracle.load(name)
-    listed = catches.load(name)
+    listed = vectors.load_catches(name)
     assert listed == catches.find(suite, cases)
     assert list(listed) == [case.id for case in cases if not case.extreme]
     caught = {(c.call, mistake) for c in cases for mistake in listed.get(c.id, ())}
@@ -89,7 +89,7 @@ def test_a_case_is_shown_with_what_it_catches() -> None:
     )
     assert "\n    -> phi = [[1.0, 0.5, 4.0], [0.0, 2.0, 0.25]]\n\ncatches 10 of 17 known" in text
     shown = text.split("known mistakes\n")[1].splitlines()
-    assert [line.strip() for line in shown] == catches.load("scale")["scale/given/9"]
+    assert [line.strip() for line in shown] == vectors.load_catches("scale")["scale/given/9"]
     assert "-> values = [[[" in oracle.describe("module/paper/1")
     assert "float64's range, where sound code may fail" in oracle.describe("scale/given/16")
 

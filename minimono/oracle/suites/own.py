@@ -18,7 +18,7 @@ def value_and_gradients(
 
     by: which arguments.   upstream: whether the last argument is the gradient by the value.
 
-    >>> from minimono.functional import relu
+    >>> from minimono.engine.functional import relu
     >>> value_and_gradients(relu)(np.ones(1))
     (array([1.]), array([1.]))
     """
