@@ -15,7 +15,7 @@ from minimono import lazy
 __all__ = [
     "SUITES", "Case", "Expected", "Failure", "OracleError", "Report", "check", "check_program",
     "describe", "dump", "load", "parametrize_with_checks",
-]  # fmt: skip
+]
 
 if TYPE_CHECKING:
     from minimono.oracle.case import Case, Expected

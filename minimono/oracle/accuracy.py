@@ -37,7 +37,7 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Exact:
-    """A true value as the sum of two float64 numbers: to about 32 digits."""
+    """Return a true value as the sum of two float64 numbers: to about 32 digits."""
 
     high: Array
     low: Array
@@ -65,7 +65,7 @@ class Operation:
 
 
 def table() -> str:
-    """The page: what was measured, by which versions on which machine, and the figures."""
+    """Return the page: what was measured, by which versions on which machine, and the figures."""
     libraries = _libraries()
     operations = list(_operations())
     with _wide_jax():
@@ -130,7 +130,7 @@ def _operations() -> Iterator[Operation]:
 
 
 def _libraries() -> dict[str, Mapping[str, Function]]:
-    """The functions of each library that is there, by the names of the suite."""
+    """Return the functions of each library that is there, by the names of the suite."""
     own = suites.get("layers").own
     found: dict[str, Mapping[str, Function]] = {
         "minimono": own,
@@ -147,7 +147,7 @@ def _libraries() -> dict[str, Mapping[str, Function]]:
 
 
 def _reading(function: Function) -> Function:
-    """A function of minimono without its kernels."""
+    """Return a function of minimono without its kernels."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         with kernels.reference():
@@ -158,7 +158,7 @@ def _reading(function: Function) -> Function:
 
 @contextmanager
 def _wide_jax() -> Iterator[None]:
-    """JAX, if it is there, with float64."""
+    """Return JAX, if it is there, with float64."""
     try:
         jax = importlib.import_module("jax")
     except ImportError:
@@ -192,7 +192,7 @@ def errors_in_ulp(got: Any, truth: Exact, dtype: str, unit: Array) -> Array:
 
 
 def _measured(function: Function, operation: Operation, dtype: str) -> tuple[Array, Array]:
-    """All errors of the value, and all of the gradients."""
+    """Return all errors of the value, and all of the gradients."""
     given = {
         name: a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
         for name, a in operation.arguments.items()
@@ -226,7 +226,7 @@ def _layer_rows(
 
 
 def _written(errors: Array) -> str:
-    """The largest error and the median."""
+    """Return the largest error and the median."""
     return " / ".join(_short(float(e)) for e in (errors.max(), np.median(errors)))
 
 
@@ -338,7 +338,7 @@ def _head(libraries: Mapping[str, Any]) -> list[str]:
 
 
 def _processor() -> str:
-    """What the processor calls itself."""
+    """Return what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
             "  minimono oracle check --program ./memel\n"
             '  minimono oracle check --program "julia impl.jl" --suite scale --timeout 60'
         ),
-    )  # fmt: skip
+    )
     check_parser.set_defaults(command=check)
     check_parser.add_argument(
         "--program", required=True, metavar="COMMAND", help="the program, with its arguments"
@@ -42,11 +42,11 @@ def add_commands(commands: Any) -> None:
     check_parser.add_argument(
         "--dtype", choices=("float64", "float32"), default="float64",
         help="what the program computes in (default: float64)",
-    )  # fmt: skip
+    )
     check_parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="SECONDS",
         help="how long a reply may take (default: 10)",
-    )  # fmt: skip
+    )
     check_parser.add_argument(
         "--extreme", action="store_true", help="also cases near the ends of float64's range"
     )
@@ -77,7 +77,7 @@ def add_commands(commands: Any) -> None:
 def check(
     program: str, suite: list[str] | None, dtype: Any, timeout: float, extreme: bool,
     folder: str | None, json: str | None,
-) -> int:  # fmt: skip
+) -> int:
     from minimono.oracle.program import check_program
 
     report = check_program(

@@ -33,7 +33,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "gelu", "layer_norm", "softmax", "scaled_dot_product_attention", "cross_entropy",
         "conv_gru_cell",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Call:
     text: str
 
     def bind(self, values: Mapping[str, Value]) -> tuple[list[Value], dict[str, Value]]:
-        """The values as positional and keyword arguments."""
+        """Return the values as positional and keyword arguments."""
         star = self.arguments.index("*") if "*" in self.arguments else len(self.arguments)
         positional = [values[name] for name in self.arguments[:star]]
         return positional, {name: values[name] for name in self.arguments[star + 1 :]}
@@ -133,7 +133,7 @@ def grouped(suite: Suite, groups: Iterable[Group]) -> Iterator[Case]:
 
 
 def get(name: str) -> Suite:
-    """A suite by its name."""
+    """Return a suite by its name."""
     if name not in SUITES:
         raise ValueError(f"oracle: no suite is named {name!r}; there are {', '.join(SUITES)}")
     suite: Suite = import_module(f"minimono.oracle.suites.{name}").SUITE
@@ -141,7 +141,7 @@ def get(name: str) -> Suite:
 
 
 def suite_of(call: str) -> str:
-    """The name of the suite in which a function is called."""
+    """Return the name of the suite in which a function is called."""
     for suite, calls in SUITES.items():
         if call in calls:
             return suite

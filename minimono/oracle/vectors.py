@@ -19,7 +19,7 @@ VERSION = 1
 
 
 def load(suite: str, folder: Path | str | None = None) -> list[Case]:
-    """The cases of a suite, from the files that come with minimono or from another folder.
+    """Return the cases of a suite, from the files that come with minimono or from another folder.
 
     Raises ValueError for a file that is not the one the folder's manifest names.
     """
@@ -66,7 +66,7 @@ def dump(folder: Path | str) -> list[Path]:
 
 
 def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
-    """The file of a suite: its cases by group, each on one line, the same bytes each time."""
+    """Return a suite's file: its cases by group, each on one line, the same bytes each time."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.id.rpartition("/")[0], []).append(case)
@@ -86,7 +86,7 @@ def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
 
 
 def document_of_catches(suite: suites.Suite, cases: list[Case]) -> str:
-    """The file beside it: known mistakes by function, and the numbers of those caught by case."""
+    """Return the file beside it: mistakes by function, and the numbers of those each case catches."""
     mistakes = {call: list(named) for call, named in suite.mistakes.items()}
     head = {"version": VERSION, "suite": suite.name, "mistakes": mistakes}
     caught = catches.find(suite, cases)
@@ -118,7 +118,7 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
 
 
 def _verified(folder: Path | str | None, name: str) -> bytes:
-    """A file's contents, if they are those of the manifest."""
+    """Return a file's contents, if they are those of the manifest."""
     folder = FOLDER if folder is None else Path(folder)
     try:
         manifest = (folder / MANIFEST).read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ def test_penalty_in_plain_python():
 
 def test_penalty_by_hand():
     total, mean = (c for c in cases_of("log_distance_penalty") if "log 16" in c.notes or
-                   c.notes == "the same, by the mean")  # fmt: skip
+                   c.notes == "the same, by the mean")
     assert math.isclose(total.expected["penalty"].value, math.log(16 * 1 * 4 * 4), rel_tol=1e-15)
     assert math.isclose(mean.expected["penalty"].value, math.log(256) / 4, rel_tol=1e-15)
     assert total.expected["gradient"].value.tolist() == [[0.5, -2.0, 0.0], [0.0, 1.0, -1.0]]

@@ -25,7 +25,7 @@ def noted(beginning, convention="paper"):
     found = [
         c for c in CASES
         if c.notes.startswith(beginning) and c.arguments["convention"] == convention
-    ]  # fmt: skip
+    ]
     assert len(found) == 1, beginning
     return found[0]
 
@@ -126,7 +126,7 @@ def test_constant_neurons_by_hand():
     for z, g, value, gradient in zip(
         still.arguments["batches"], still.arguments["upstream"], *still.expected.values(),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert (value.value == z).all()
         assert (gradient.value == g).all()
 
@@ -137,7 +137,7 @@ def test_calls_in_eval_are_exact_copies():
         for z, train, value in zip(
             case.arguments["batches"], case.arguments["training"], case.expected["values"],
             strict=True,
-        ):  # fmt: skip
+        ):
             if not train:
                 seen += 1
                 assert (value.value == z).all()
@@ -175,7 +175,7 @@ def test_a_function_that_makes_modules_is_taken():
         return mm.mono.MEmeL(
             k, strength, convention=convention, forget_after=forget_after,
             start_after=start_after, compensation=compensation,
-        )  # fmt: skip
+        )
 
     assert not run_as(make).failures
     assert not run_as(lambda **settings: mm.mono.MEmeL(**settings)).failures

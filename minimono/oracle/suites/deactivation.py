@@ -17,8 +17,7 @@ from minimono.oracle.truth import float32
 
 def plain_deactivate(
     z: Array, mask: Array, mean: Array, strength: float, upstream: Array,
-    *,
-    value: Callable[[Array, Array, float], Array] = lambda z, mean, d: mean,
+    *, value: Callable[[Array, Array, float], Array] = lambda z, mean, d: mean,
     gradient: Callable[[Array, float], Array] = lambda g, d: -d * g,
     elsewhere: Callable[[Array, float], Array] = lambda g, d: g,
     flags: Callable[[Array], Array] = lambda mask: mask,
@@ -80,8 +79,6 @@ def _entries(rng: np.random.Generator) -> Entries:
         yield notes, arguments, [Expected(value), Expected(gradient + 0.0, rounded)]
 
 
-# ---- known mistakes ------------------------------------------------------------------------------
-
 GRADIENTS: dict[str, dict[str, Any]] = {  # of suite `module` too
     "the gradient of a flagged value is 0": {"gradient": lambda g, d: 0 * g},
     "the gradient of a flagged value is +strength: not reversed": {"gradient": lambda g, d: d * g},
@@ -127,12 +124,10 @@ SUITE = Suite(
         "strength": "1 reversed, 0 naive (a), -1 naive (b), d: gradient -d",
     },
     calls=(
-        Call(
-            "deactivate", ("z", "mask", "mean", "strength", "upstream"), ("value", "gradient"),
-            "z (B, *neurons); mask booleans of that shape; mean (*neurons); upstream, the loss's\n"
-            "gradient by the value. gradient is the loss's gradient by z: -strength * upstream\n"
-            "where flagged, upstream elsewhere.",
-        ),
+        Call("deactivate", ("z", "mask", "mean", "strength", "upstream"), ("value", "gradient"),
+             "z (B, *neurons); mask booleans of that shape; mean (*neurons); upstream, the loss's\n"
+             "gradient by the value. gradient is the loss's gradient by z: -strength * upstream\n"
+             "where flagged, upstream elsewhere."),
     ),
     cases=cases,
     own={"deactivate": value_and_gradients(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,38 +11,124 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Entries, Suite, grouped
-from minimono.oracle.suites.l2e_mistakes import (
-    FEATURE_SCALE,
-    PENALTY,
-    RATE,
-    memberships,
-    plain_feature_scale,
-    plain_rate,
-)
+from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.suites.own import value_and_gradients
+from minimono.oracle.suites.selection import TOP, ceiling, plain_top_k
 from minimono.oracle.truth import conditioned_by, exact, float32, mpmath, precise, rounded
 
 NAN = math.nan
 ALL, EACH = "global", "per_input"  # the scopes of a threshold
 
 
-# ---- the truth ---------------------------------------------------------------------------------
+Change = Callable[[Array], Array]
 
 
-def penalty_of(z: Array, mean: Array, *, mask: Array, reduction: str) -> tuple[Any, Array]:
-    """Σ log (z - mean)² over the selected, and 2/(z - mean), in mpmath numbers."""
-    mp = mpmath()
-    total, gradient = mp.mpf(0), np.full(z.shape, mp.mpf(0), dtype=object)
-    terms = max(int(mask.sum()), 1) if reduction == "mean" else 1
-    for index in map(tuple, np.argwhere(mask)):
-        distance = z[index] - mean[index[1:]]
-        total += mp.log(distance**2) / terms
-        gradient[index] = 2 / distance / terms
-    return total, gradient
+def memberships(features: Array) -> Array:
+    """Return booleans (B, L), from those or from one number per input."""
+    if features.ndim == 2:
+        return features
+    return features[:, None] == np.arange(features.max() + 1)
 
 
-# ---- cases -------------------------------------------------------------------------------------
+def precise_log(d: Array) -> Array:
+    """Return log d² of mpmath numbers."""
+    return np.array([mpmath().log(v * v) for v in d.flat], dtype=object).reshape(d.shape)
+
+
+def plain_penalty(
+    z: Array, mask: Array, mean: Array,
+    *, reduction: str,
+    term: Change = lambda d: np.log(d * d),
+    slope: Change = lambda d: 2 / d,
+    flags: Change = lambda mask: mask,
+    centre: Callable[[Array, Array], Array] = lambda z, mean: mean,
+    through_mean: bool = False,  # the gradient flows through the mean
+    multiplies: bool = False,  # by the mask, where it should choose
+    over: str = "selected",  # what a mean is over
+    reduce: str | None = None,  # in place of `reduction`
+    reduce_slope: str | None = None,
+) -> tuple[Array, Array]:
+    """Return the sum or mean of log (z - mean)² over the selected, and its gradient."""
+    mask, distance = flags(mask), z - centre(z, mean)
+    if multiplies:
+        values, slopes = mask * term(distance), mask * slope(distance)
+    else:
+        distance = np.where(mask, distance, 1.0)
+        values, slopes = np.where(mask, term(distance), 0.0), np.where(mask, slope(distance), 0.0)
+    if through_mean:
+        slopes = slopes - slopes.mean(axis=0)
+    terms = {
+        "selected": max(int(mask.sum()), 1), "selected, if none": mask.sum(), "inputs": len(mask),
+        "activations": mask.size,
+    }[over]
+    reduce = reduce or reduction
+    return (
+        values.sum() / (terms if reduce == "mean" else 1),
+        slopes / (terms if (reduce_slope or reduce) == "mean" else 1),
+    )
+
+
+def plain_feature_scale(
+    z: Array, features: Array,
+    *, ddof: int = 1,
+    power: float = 1,  # of the variance
+    square: Callable[[Array, Array], Array] = lambda own, centre: (own - centre) ** 2,
+    about: str = "mean",  # or "zero", or "own mean": of the feature's inputs
+    spread: str = "of all",  # or "own"
+    average: Callable[..., Array] = np.mean,
+    terms: Callable[[int, int], int] = lambda own, B: 1,  # that the average is divided by
+    outside_of: Change = np.invert,
+    rank: Callable[[Array, Array], Array] = lambda inside, outside: inside,
+    last: bool = False,  # of ties
+    swapped: bool = False,
+    nothing: float = NAN,  # the scale of no inputs
+    constant: int = -1,  # the feature of a constant neuron
+) -> tuple[Array, Array, Array]:
+    """Return φ_l, φ_l⁻ and l*; in Fractions too."""
+    rows, has = z.reshape(len(z), -1), memberships(features)
+
+    def variance(of: Array, ddof: int = 1) -> Array:
+        below = ((of - of.mean(axis=0)) ** 2).sum(axis=0) / max(len(of) - ddof, 1)
+        return np.where(below > 0, below, NAN)
+
+    below = variance(rows, ddof)
+    known = below == below  # not nan
+
+    def side(chosen: Array) -> Array:
+        own = rows[chosen]
+        if not len(own):
+            return np.where(known, nothing, NAN)
+        centre = {"mean": rows, "zero": 0 * rows, "own mean": own}[about].mean(axis=0)
+        phi = square(own, centre) / (below if spread == "of all" else variance(own)) ** power
+        return average(phi, axis=0) / terms(len(own), len(rows))
+
+    inside, outside = (np.stack([side(c) for c in sets.T]) for sets in (has, outside_of(has)))
+    scores = rank(inside, outside)
+    ranked = np.where(scores == scores, scores, -math.inf)
+    best = len(ranked) - 1 - ranked[::-1].argmax(axis=0) if last else ranked.argmax(axis=0)
+    feature = np.where(known, best, constant).reshape(z.shape[1:])
+    sides = [part.reshape(-1, *z.shape[1:]) for part in (inside, outside)]
+    return sides[swapped], sides[not swapped], feature
+
+
+def plain_rate(
+    phi: Array, features_of_input: Array, feature_of_neuron: Array,
+    *, k: int | None, fraction: float | None, scope: str,
+    share: Callable[[Array, Array], Any] = lambda s, own: (s & ~own).sum() / s.sum(),
+    owned: Callable[[Array, Array], Array] = lambda has, feature: has[:, feature],
+    scopes: tuple[str, str] = ("batch", "sample"),  # for "global" and "per_input"
+    count: Callable[[float, int], int] = ceiling,
+    select: Mapping[str, Any] = NONE,  # knobs of `plain_top_k`
+) -> Array:
+    """Return the `share` of the selected (s), given where an input has its neuron's feature."""
+    has = memberships(features_of_input)
+    absent = np.zeros((len(has), int(feature_of_neuron.max()) + 2), dtype=bool)
+    own = owned(np.concatenate([has, absent], axis=1), feature_of_neuron)  # the last is for -1
+    per = scopes[scope == "per_input"]
+    if fraction is not None:
+        k = count(fraction, phi.size if per == "batch" else phi[0].size)
+    selected = plain_top_k(phi, **{"k": k, "per": per, "ties": "all", **select})
+    return np.float64(share(selected, own))
 
 
 def cases() -> Iterator[Case]:
@@ -95,7 +180,9 @@ def _penalty(rng: np.random.Generator) -> Entries:
          np.zeros(2), "sum"),
     ]
     for notes, z, mask, mean, reduction in entries:
-        truth = partial(penalty_of, mask=mask, reduction=reduction)
+        def truth(z: Array, mean: Array, mask: Array = mask, by: str = reduction) -> Any:
+            return plain_penalty(z, mask, mean, reduction=by, term=precise_log)
+
         distance, size = abs(z - mean)[mask], np.maximum(abs(z), abs(0 * z + mean))[mask]
         yield (
             notes, {"z": z, "mask": mask, "mean": mean, "reduction": reduction},
@@ -110,8 +197,7 @@ def _feature_scale(rng: np.random.Generator) -> Entries:
     nobody_all = several.copy()
     nobody_all[:, 1], nobody_all[:, 3] = False, True
     one_each = np.array([0, 1, 2, 0, 1, 2, 0, 2])
-    hand = np.array([[-1.0, 5.0, 0.0], [1.0, 5.0, 0.0], [-1.0, 5.0, 0.0], [1.0, 5.0, 0.0],
-                     [0.0, 5.0, 5.0]])
+    hand = np.array([[-1, 5, 0], [1, 5, 0], [-1, 5, 0], [1, 5, 0], [0, 5, 5]]) * 1.0
     pairs = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
 
     def driven(has: Array, neurons: tuple[int, ...], offset: float = 0.0) -> Array:
@@ -138,21 +224,18 @@ def _feature_scale(rng: np.random.Generator) -> Entries:
          "lower number is taken; neuron 1 is constant: nan and feature -1", hand, pairs),
     ]
     for notes, z, features in entries:
-        flat, has = z.reshape(len(z), -1), memberships(features)
-        spread = flat.std(axis=0, ddof=1)
-        kappa = abs(flat).max(axis=0) / np.where(spread > 0, spread, np.inf)
-        inside, outside, feature = plain_feature_scale(exact(flat), has)
-        scales = []
-        for side in (inside, outside):
-            value = rounded(side)  # (L, n)
-            known, reach = np.nan_to_num(value), BOUND * kappa
-            bounds = (reach * (2 * np.sqrt(known) + 2 * known) + BOUND * known,
-                      np.broadcast_to(reach**2, value.shape))
-            shape = (has.shape[1], *z.shape[1:])
-            scales.append(Expected(value.reshape(shape), *(b.reshape(shape) for b in bounds)))
-        outputs = [*scales, Expected(feature.reshape(z.shape[1:]))]
-        condition = float(max(1.0, kappa.max()))
-        yield notes, {"z": z, "features": features}, outputs, {"condition": condition}
+        spread = z.std(axis=0, ddof=1)
+        kappa = abs(z).max(axis=0) / np.where(spread > 0, spread, np.inf)
+        inside, outside, feature = plain_feature_scale(exact(z), features)
+        outputs, reach = [], BOUND * kappa
+        for value in map(rounded, (inside, outside)):
+            known = np.nan_to_num(value)
+            linear = reach * (2 * np.sqrt(known) + 2 * known) + BOUND * known
+            outputs.append(Expected(value, linear, np.broadcast_to(reach**2, value.shape)))
+        yield (
+            notes, {"z": z, "features": features}, [*outputs, Expected(feature)],
+            {"condition": float(max(1.0, kappa.max()))},
+        )
 
 
 def _false_killing(rng: np.random.Generator) -> Entries:
@@ -199,6 +282,105 @@ def _false_killing(rng: np.random.Generator) -> Entries:
         yield notes, given | rule, [Expected(rate, linear=2 * np.nan_to_num(rate))]
 
 
+PENALTY = Mistakes(plain_penalty, {
+    "the square is missing: log |z - mean|, half the penalty":
+        {"term": lambda d: np.log(abs(d)), "slope": lambda d: 1 / d},
+    "the gradient is halved: 1/(z - mean)": {"slope": lambda d: 1 / d},
+    "the gradient has lost its sign: 2/|z - mean|": {"slope": lambda d: 2 / abs(d)},
+    "the sign of the penalty is reversed":
+        {"term": lambda d: -np.log(d * d), "slope": lambda d: -2 / d},
+    "the gradient is reversed, the penalty is not": {"slope": lambda d: -2 / d},
+    "the gradient is 0": {"slope": lambda d: 0 * d},
+    "the logarithm is missing: the squared distance":
+        {"term": lambda d: d * d, "slope": lambda d: 2 * d},
+    "log (1 + (z - mean)^2)":
+        {"term": lambda d: np.log1p(d * d), "slope": lambda d: 2 * d / (1 + d * d)},
+    "a small epsilon is added inside the logarithm (1e-8)":
+        {"term": lambda d: np.log(d * d + 1e-8), "slope": lambda d: 2 * d / (d * d + 1e-8)},
+    "a small epsilon is added inside the logarithm (1e-6)":
+        {"term": lambda d: np.log(d * d + 1e-6), "slope": lambda d: 2 * d / (d * d + 1e-6)},
+    "the logarithm to base 10":
+        {"term": lambda d: np.log10(d * d), "slope": lambda d: 2 / d / np.log(10)},
+    "the logarithm to base 2":
+        {"term": lambda d: np.log2(d * d), "slope": lambda d: 2 / d / np.log(2)},
+    "the mask multiplies the logarithm: 0 times the logarithm of 0 is nan": {"multiplies": True},
+    "taken about zero instead of the mean": {"centre": lambda z, mean: 0 * mean},
+    "the batch's mean instead of the given one": {"centre": lambda z, mean: z.mean(axis=0)},
+    "the batch's mean, with the gradient flowing through it":
+        {"centre": lambda z, mean: z.mean(axis=0), "through_mean": True},
+    "the gradient flows through the mean": {"through_mean": True},
+    "the mask is ignored: everything is penalised": {"flags": np.ones_like},
+    "the mask is inverted": {"flags": np.invert},
+    "the mean is over all activations, not over the selected": {"over": "activations"},
+    "the mean is over inputs, not over the selected": {"over": "inputs"},
+    "reduction is ignored: always the sum": {"reduce": "sum"},
+    "reduction is ignored: always the mean": {"reduce": "mean"},
+    "the gradient is that of the sum where the mean is meant": {"reduce_slope": "sum"},
+    "nan where nothing is selected: the mean over nothing": {"over": "selected, if none"},
+})
+
+FEATURE_SCALE = Mistakes(plain_feature_scale, {
+    "variance divided by n instead of n-1": {"ddof": 0},
+    "standard deviation where the variance is meant": {"power": 0.5},
+    "taken about zero instead of the mean": {"about": "zero"},
+    "the mean of the feature's inputs instead of the mean of all": {"about": "own mean"},
+    "the variance of the feature's inputs instead of the variance of all": {"spread": "own"},
+    "the squared distance of the means, not the mean of the squares":
+        {"square": lambda own, centre: (own.mean(axis=0, keepdims=True) - centre) ** 2},
+    "the sum over a feature's inputs, not their mean": {"average": np.sum},
+    "divided by the number of all inputs, not of the feature's":
+        {"average": np.sum, "terms": lambda own, B: B},
+    "divided by the feature's inputs less one":
+        {"average": np.sum, "terms": lambda own, B: own - 1},
+    "the largest scale of a feature's inputs, not their mean": {"average": np.max},
+    "the median scale of a feature's inputs, not their mean": {"average": np.median},
+    "the square is missing: the mean |z - mean| / S":
+        {"square": lambda own, centre: abs(own - centre), "power": 0.5},
+    "inside and outside change places": {"swapped": True},
+    "outside is over all inputs, not over those without the feature": {"outside_of": np.ones_like},
+    "the feature with the lowest scale": {"rank": lambda i, o: -i},
+    "the feature with the lowest scale outside": {"rank": lambda i, o: -o},
+    "the feature with the largest ratio of inside to outside": {"rank": np.divide},
+    "the feature with the largest difference of inside and outside": {"rank": np.subtract},
+    "the highest number wins a tie": {"last": True},
+    "0 instead of nan for a feature without inputs": {"nothing": 0.0},
+    "a constant neuron is given feature 0": {"constant": 0},
+})
+
+RATE = Mistakes(plain_rate, {
+    "the scope is swapped": {"scopes": ("sample", "batch")},
+    "the scope is ignored: one threshold for all": {"scopes": ("batch", "batch")},
+    "the scope is ignored: a threshold for each input": {"scopes": ("sample", "sample")},
+    "divided by all scores, not by the selected":
+        {"share": lambda s, own: (s & ~own).sum() / s.size},
+    "divided by the inputs without the feature (a false positive rate)":
+        {"share": lambda s, own: (s & ~own).sum() / (~own).sum()},
+    "the complement: the share that is rightly selected":
+        {"share": lambda s, own: (s & own).sum() / s.sum()},
+    "the share of unselected among those with the feature (a miss rate)":
+        {"share": lambda s, own: (~s & own).sum() / own.sum()},
+    "a count, not a share": {"share": lambda s, own: (s & ~own).sum()},
+    "in percent": {"share": lambda s, own: 100 * (s & ~own).sum() / s.sum()},
+    "the threshold is strict: scores that equal it are left out": {"select": {"at_kth": "not"}},
+    "one score too many: the threshold is the one after the k-th": {"select": {"more": 1}},
+    "of ties only the first are selected": {"select": {"tied": "first"}},
+    "the lowest scores are selected": {"select": {"score": np.negative}},
+    "nan is selected as if it were the highest": {"select": TOP["nan counts as the highest"]},
+    "everything is selected": {"share": lambda s, own: (~own).sum() / own.size},
+    "each input's own rate, averaged over inputs": {"share": lambda s, own: np.nanmean(
+        [(a & ~b).sum() / a.sum() for a, b in zip(s, own, strict=True)])},
+    "each neuron's own rate, averaged over neurons":
+        {"share": lambda s, own: np.nanmean((s & ~own).sum(axis=0) / s.sum(axis=0))},
+    "the fraction is rounded down": {"count": lambda f, n: max(math.floor(f * n), 1)},
+    "0 instead of nan where nothing is selected":
+        {"share": lambda s, own: np.nan_to_num((s & ~own).sum() / s.sum())},
+    "a feature that no input here has counts as present":
+        {"owned": lambda has, feature: has[:, feature] | ~has[:, feature].any(axis=0)},
+    "only an input's first feature counts": {"owned": lambda has, feature: (
+        np.cumsum(has, axis=1) * has == 1)[:, feature]},
+})
+
+
 SUITE = Suite(
     name="l2e",
     text="learning towards emergence: penalty, feature-conditional scale, false killing rate",
@@ -211,30 +393,24 @@ SUITE = Suite(
         "undefined": "nan; -1 is the feature of a constant neuron, which has none",
     },
     calls=(
-        Call(
-            "log_distance_penalty", ("z", "mask", "mean", "*", "reduction"),
-            ("penalty", "gradient"),
-            "z (B, *neurons); mask booleans of that shape; mean (*neurons). penalty, without\n"
-            "axes: the natural logarithms of (z - mean)^2 of the selected, their sum or\n"
-            'mean as reduction says, "sum" or "mean" (0 if none is selected). gradient: by z.',
-        ),
-        Call(
-            "feature_scale", ("z", "features"), ("inside", "outside", "feature"),
-            "z (B, *neurons); features booleans (B, L) or numbers (B,). inside (L, *neurons):\n"
-            "mean of (z - mean)^2 / variance over the inputs with the feature, nan if none;\n"
-            "outside: over those without it. feature (*neurons): where inside is\n"
-            "largest, -1 if constant.",
-        ),
-        Call(
-            "false_killing_rate",
-            ("phi", "features_of_input", "feature_of_neuron", "*", "k", "fraction", "scope"),
-            ("rate",),
-            "phi (B, *neurons); features_of_input booleans (B, L) or numbers (B,);\n"
-            "feature_of_neuron numbers (*neurons). k or fraction is None. The threshold is the\n"
-            'k-th highest of all scores (scope "global") or of each input\'s ("per_input"); a\n'
-            "fraction of n scores is k = ceil(fraction n). rate: of the selected, the share whose\n"
-            "input lacks the neuron's feature; nan if nothing is selected.",
-        ),
+        Call("log_distance_penalty", ("z", "mask", "mean", "*", "reduction"),
+             ("penalty", "gradient"),
+             "z (B, *neurons); mask booleans of that shape; mean (*neurons). penalty, without\n"
+             "axes: the natural logarithms of (z - mean)^2 of the selected, their sum or\n"
+             'mean as reduction says, "sum" or "mean" (0 if none is selected). gradient: by z.'),
+        Call("feature_scale", ("z", "features"), ("inside", "outside", "feature"),
+             "z (B, *neurons); features booleans (B, L) or numbers (B,). inside (L, *neurons):\n"
+             "mean of (z - mean)^2 / variance over the inputs with the feature, nan if none;\n"
+             "outside: over those without it. feature (*neurons): where inside is\n"
+             "largest, -1 if constant."),
+        Call("false_killing_rate",
+             ("phi", "features_of_input", "feature_of_neuron", "*", "k", "fraction", "scope"),
+             ("rate",),
+             "phi (B, *neurons); features_of_input booleans (B, L) or numbers (B,);\n"
+             "feature_of_neuron numbers (*neurons). k or fraction is None. The threshold is the\n"
+             'k-th highest of all scores (scope "global") or of each input\'s ("per_input"); a\n'
+             "fraction of n scores is k = ceil(fraction n). rate: of the selected, the share whose"
+             "\ninput lacks the neuron's feature; nan if nothing is selected."),
     ),
     cases=cases,
     own={

@@ -26,9 +26,6 @@ Knobs = Mapping[str, Any]
 FLOAT32, FLOAT64, TINY = 2.0**-23, 2.0**-52, np.finfo(np.float64).tiny
 
 
-# ---- the truth, in Fractions ---------------------------------------------------------------------
-
-
 def flagged(phi: Array, error: Array, k: int, ties: bool) -> Array:
     """The k highest of each sample, those equal to the k-th too.
 
@@ -51,7 +48,7 @@ def flagged(phi: Array, error: Array, k: int, ties: bool) -> Array:
 
 def expected_trajectory(
     batches: Sequence[Array], upstream: list[Array], training: list[bool], settings: Settings,
-    *, ties: bool,
+    ties: bool,
 ) -> list[list[Expected]]:
     convention, compensation = settings["convention"], Fraction(settings["compensation"])
     moments = Running(convention, settings["forget_after"])
@@ -76,13 +73,9 @@ def expected_trajectory(
                 eta = BOUND * eps * largest / np.sqrt(np.maximum(rounded(below), TINY))
                 error = eta * (2 * np.sqrt(size) + 2 * size + eta) + 8 * eps * size
                 mask = flagged(phi, error, settings["k"], ties)
-                back = -settings["strength"] * g
-                value = Expected(
-                    np.where(mask, rounded(mean), z), linear=np.where(mask, BOUND * largest, 0.0)
-                )
-                gradient = Expected(
-                    np.where(mask, back, g) + 0.0, linear=np.where(mask, abs(back), 0.0)
-                )
+                out, slope = plain_deactivate(z, mask, rounded(mean), settings["strength"], g)
+                value = Expected(out, linear=np.where(mask, BOUND * largest, 0.0))
+                gradient = Expected(slope + 0.0, linear=np.where(mask, abs(slope), 0.0))
         values.append(value)
         gradients.append(gradient)
     return [values, gradients]
@@ -202,9 +195,7 @@ def _trajectory(
         ]
         arguments = {"batches": batches, "upstream": upstream, "training": training, **settings}
         try:
-            return arguments, expected_trajectory(
-                batches, upstream, training, settings, ties=not drawn
-            )
+            return arguments, expected_trajectory(batches, upstream, training, settings, not drawn)
         except ValueError:
             if not drawn:
                 raise
@@ -216,15 +207,12 @@ def _trajectory(
 
 def plain_memel(
     batches: list[Array], upstream: list[Array], training: list[bool],
-    *,
-    k: int, strength: float, convention: str, forget_after: int, start_after: int,
+    *, k: int, strength: float, convention: str, forget_after: int, start_after: int,
     compensation: float,
     after: bool | None = None,  # a batch is in the moments before it is scored, or not
     start: int = 0,  # so many calls late
     start_counts: str = "calls in training",
-    eval_inhibits: bool = False,
-    eval_updates: bool = False,
-    eval_resets: bool = False,
+    eval_inhibits: bool = False, eval_updates: bool = False, eval_resets: bool = False,
     constants: bool | None = None,  # a constant neuron has a scale, or not
     other_mean: bool = False,
     detached: bool = True,
@@ -349,18 +337,16 @@ SUITE = Suite(
         "eval": "identity; nothing is remembered",
     },
     calls=(
-        Call(
-            "MEmeL",
-            ("batches", "upstream", "training", "*", "k", "strength", "convention", "forget_after",
+        Call("MEmeL",
+             ("batches", "upstream", "training", "*", "k", "strength", "convention", "forget_after",
              "start_after", "compensation"),
-            ("values", "gradients"),
-            "A class with these settings as arguments, whose instances have train() and eval()\n"
-            "and are called on tensors (minimono's, PyTorch's, or like them), or a function that\n"
-            "makes such a module. Or a function as above, that begins anew each time: batches,\n"
-            "upstream: lists, one array (B, *neurons) a call; training: booleans, one a call.\n"
-            "Returns two lists: the values, and the gradients by the batches, each for its\n"
-            "upstream.",
-        ),
+             ("values", "gradients"),
+             "A class with these settings as arguments, whose instances have train() and eval()\n"
+             "and are called on tensors (minimono's, PyTorch's, or like them), or a function that\n"
+             "makes such a module. Or a function as above, that begins anew each time: batches,\n"
+             "upstream: lists, one array (B, *neurons) a call; training: booleans, one a call.\n"
+             "Returns two lists: the values, and the gradients by the batches, each for its\n"
+             "upstream."),
     ),
     cases=cases,
     own={"MEmeL": trajectory(mono.MEmeL)},

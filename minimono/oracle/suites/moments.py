@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,14 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
-from minimono.oracle.suites.running_moments import AXES, NEVER, Running
+from minimono.oracle.suites.running_moments import AXES, NEVER, Running, drawn
 from minimono.oracle.truth import conditioned, exact, float32, rounded
 
 # ---- formulas in plain NumPy: of Fractions the truth; with a knob turned, a mistake --------------
 
 
 def plain_moments(
-    batches: list[Array],
-    *,
+    batches: list[Array], *,
     used: Callable[[list[Array]], list[Array]] = lambda batches: batches,
     padding: bool = False,  # a row of zeros is counted
     over: str = "samples",  # a key of AXES
@@ -56,8 +55,7 @@ def plain_moments(
 
 def plain_merge(
     count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array,
-    *,
-    weights: Callable[[int, int], tuple[int, int]] = lambda a, b: (a, b),  # of the means
+    *, weights: Callable[[int, int], tuple[int, int]] = lambda a, b: (a, b),  # of the means
     within: Callable[[Array, int], Array] = lambda m2, n: m2,
     between: Callable[[Array, int, int], Array] = lambda d, a, b: d**2 * a * b / (a + b),
     distance: str = "of the means",  # or "from the new mean"
@@ -146,17 +144,6 @@ def cases() -> Iterator[Case]:
     ])
 
 
-def drawn(
-    rng: np.random.Generator, sizes: Sequence[int], neurons: tuple[int, ...], offset: float,
-    growth: float,
-) -> list[Array]:
-    """Batches of normal numbers around `offset`, each spread more widely than the one before."""
-    return [
-        float32(offset + (1 + i * growth) * rng.normal(size=(b, *neurons)))
-        for i, b in enumerate(sizes)
-    ]
-
-
 def expected_statistics(
     mean: Array, variance: Array, seen: Array
 ) -> tuple[list[Expected], dict[str, float]]:
@@ -188,11 +175,6 @@ def _updates(rng: np.random.Generator) -> Entries:
     ones, millions, ten_millions = (
         np.array([[base + 0.2], *([[base + 0.1], [base + 0.3]] * 50)]) for base in (1.0, 1e6, 1e7)
     )
-    ends = {
-        "around 1e-160: the squares are subnormal": 1e-160 * np.arange(6.0)[:, None],
-        "around 1e152: the squares' sum is near the end of the range":
-            1e152 * np.array([[1.0], [-2.0], [4.0], [-3.0]]),
-    }
     streams += [
         ("by hand: mean 3, variance 4", [column]),
         ("by hand, in two batches", [column[:2], column[2:]]),
@@ -208,12 +190,14 @@ def _updates(rng: np.random.Generator) -> Entries:
         ("as NIST NumAcc2, shorter: b.2, then b.1 and b.3 in turn, b = 1", [ones]),
         ("as NIST NumAcc3, shorter: b = 1,000,000", [millions]),
         ("as NIST NumAcc4, shorter: b = 10,000,000, in two batches", np.split(ten_millions, [40])),
-        *((notes, [values]) for notes, values in ends.items()),
+        ("around 1e-160: the squares are subnormal", [1e-160 * np.arange(6.0)[:, None]]),
+        ("around 1e152: the squares' sum is near the end of the range",
+         [1e152 * np.array([[1.0], [-2.0], [4.0], [-3.0]])]),
     ]
     for notes, batches in streams:
         seen = np.concatenate(batches)
         expected, more = expected_statistics(*plain_moments([exact(seen)]), seen)
-        yield notes, {"batches": batches}, expected, {**more, "extreme": notes in ends}
+        yield notes, {"batches": batches}, expected, {**more, "extreme": notes.startswith("around")}
 
 
 def _merges(rng: np.random.Generator) -> Entries:
@@ -249,8 +233,6 @@ def _forgetting(rng: np.random.Generator) -> Entries:
         found = expected_statistics(*truth, np.concatenate(batches))
         yield notes, {"batches": batches, "forget_after": forget_after}, *found
 
-
-# ---- known mistakes ------------------------------------------------------------------------------
 
 MOMENTS = Mistakes(plain_moments, {
     "variance divided by n instead of n-1": {"divisor": lambda n: n},
@@ -306,9 +288,6 @@ FORGET = Mistakes(plain_forget, {
 })
 
 
-# ---- minimono's own ------------------------------------------------------------------------------
-
-
 def moments(batches: list[Array]) -> tuple[Array, Array]:
     running = mono.Moments.empty(batches[0].shape[1:])
     for batch in batches:
@@ -316,10 +295,8 @@ def moments(batches: list[Array]) -> tuple[Array, Array]:
     return running.mean, running.variance()
 
 
-def merge(
-    count_a: int, mean_a: Array, m2_a: Array, count_b: int, mean_b: Array, m2_b: Array
-) -> tuple[int, Array, Array]:
-    both = mono.Moments(count_a, mean_a, m2_a).merge(mono.Moments(count_b, mean_b, m2_b))
+def merge(*a_and_b: Any) -> tuple[int, Array, Array]:
+    both = mono.Moments(*a_and_b[:3]).merge(mono.Moments(*a_and_b[3:]))
     return both.count, both.mean, both.m2
 
 
@@ -339,22 +316,16 @@ SUITE = Suite(
         "m2": "the sum of squared deviations from the mean",
     },
     calls=(
-        Call(
-            "moments", ("batches",), ("mean", "variance"),
-            "batches: a list of arrays (B, *neurons). Mean and variance (*neurons) of all samples\n"
-            "of all batches together.",
-        ),
-        Call(
-            "merge", ("count_a", "mean_a", "m2_a", "count_b", "mean_b", "m2_b"),
-            ("count", "mean", "m2"),
-            "Of two sets of samples, given by count, mean (*neurons) and m2 (*neurons), those of\n"
-            "both together.",
-        ),
-        Call(
-            "forget", ("batches", "*", "forget_after"), ("mean", "variance"),
-            "As `moments`, but once forget_after batches were seen, the past weighs as\n"
-            "forget_after batches of the current size.",
-        ),
+        Call("moments", ("batches",), ("mean", "variance"),
+             "batches: a list of arrays (B, *neurons). Mean and variance (*neurons) of all "
+             "samples\nof all batches together."),
+        Call("merge", ("count_a", "mean_a", "m2_a", "count_b", "mean_b", "m2_b"),
+             ("count", "mean", "m2"),
+             "Of two sets of samples, given by count, mean (*neurons) and m2 (*neurons), those of\n"
+             "both together."),
+        Call("forget", ("batches", "*", "forget_after"), ("mean", "variance"),
+             "As `moments`, but once forget_after batches were seen, the past weighs as\n"
+             "forget_after batches of the current size."),
     ),
     cases=cases,
     own={"moments": moments, "merge": merge, "forget": forget},

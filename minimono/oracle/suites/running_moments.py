@@ -6,12 +6,13 @@ what an implementation with that mistake returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from minimono.backend import Array
+from minimono.oracle.truth import float32
 
 NEVER = 10**9  # batches
 
@@ -90,3 +91,14 @@ class Running:
             "in samples": min(self.count, max(limit, 2)),
             "one batch": b,
         }[self.weight or self.convention]
+
+
+def drawn(
+    rng: np.random.Generator, sizes: Sequence[int], neurons: tuple[int, ...], offset: float,
+    growth: float,
+) -> list[Array]:
+    """Batches of normal numbers around `offset`, each spread more widely than the one before."""
+    return [
+        float32(offset + (1 + i * growth) * rng.normal(size=(b, *neurons)))
+        for i, b in enumerate(sizes)
+    ]

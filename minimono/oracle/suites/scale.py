@@ -12,7 +12,7 @@ from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import BOUND, Case, Expected
 from minimono.oracle.suite import NONE, Call, Entries, Mistakes, Suite, grouped
-from minimono.oracle.suites.running_moments import NEVER, Running
+from minimono.oracle.suites.running_moments import NEVER, Running, drawn
 from minimono.oracle.truth import exact, float32, rounded
 
 # ---- formulas in plain NumPy: of Fractions the truth; with a knob turned, a mistake --------------
@@ -22,8 +22,7 @@ Change = Callable[[Array], Array]
 
 def plain_scale(
     z: Array, mean: Array, variance: Array,
-    *,
-    compensation: Any,  # a float, or a Fraction
+    *, compensation: Any,  # a float, or a Fraction
     about: int = 1,  # times the mean
     numerator: Change = lambda distance: distance**2,
     below: Callable[[Array, Any], Array] = lambda v, c: v + c * v.mean(),
@@ -39,9 +38,7 @@ def plain_scale(
 
 
 def plain_stream(
-    batches: list[Array],
-    *,
-    convention: str, forget_after: int, compensation: float,
+    batches: list[Array], *, convention: str, forget_after: int, compensation: Any,
     after: bool | None = None,  # a batch is in the moments before it is scored, or not
     scale: Mapping[str, Any] = NONE,  # knobs of `plain_scale`
     **moments: Any,  # knobs of `Running`
@@ -144,60 +141,49 @@ STREAMS: list[tuple[str, str, int, float, list[int], tuple[int, ...], float]] = 
 
 def _streams(rng: np.random.Generator) -> Entries:
     for notes, convention, forget_after, compensation, sizes, neurons, offset in STREAMS:
-        batches = [
-            float32(offset + rng.normal(size=(b, *neurons)) * (1 + i / 4))
-            for i, b in enumerate(sizes)
-        ]
-        settings = {"convention": convention, "forget_after": forget_after,
-                    "compensation": compensation}
-        phi, condition = _expected_stream(batches, settings)
-        yield notes, {"batches": batches, **settings}, [phi], {"condition": condition}
+        batches = drawn(rng, sizes, neurons, offset, growth=0.25)
+        settings: dict[str, Any] = {"convention": convention, "forget_after": forget_after}
+        scores = plain_stream(
+            [exact(b) for b in batches], **settings, compensation=Fraction(compensation)
+        )
+        phi, worst = [Expected(rounded(scores[0]))], 1.0  # the first is nan
+        for seen, value in enumerate(map(rounded, scores[1:]), start=2):
+            z = np.concatenate(batches[:seen])
+            kappa = (abs(z).max(axis=0) / z.std(axis=0, ddof=1)).max()
+            worst, reach = max(worst, float(kappa)), BOUND * kappa
+            # eta (2 sqrt phi + 2 phi + eta) + 8 eps phi, where eta = c eps kappa
+            linear = reach * (2 * np.sqrt(value) + 2 * value) + 8 * value
+            phi.append(Expected(value, linear, quadratic=np.full(value.shape, reach**2)))
+        arguments = {"batches": batches, **settings, "compensation": compensation}
+        yield notes, arguments, [phi], {"condition": worst}
 
 
-def _expected_stream(
-    batches: list[Array], settings: Mapping[str, Any]
-) -> tuple[list[Expected], float]:
-    """phi of each batch, allowed eta (2 sqrt phi + 2 phi + eta) + 8 eps phi, eta = c eps kappa."""
-    exactly = {**settings, "compensation": Fraction(settings["compensation"])}
-    scores = map(rounded, plain_stream([exact(b) for b in batches], **exactly))
-    expected, worst = [Expected(next(scores))], 1.0  # nan
-    for number, value in enumerate(scores, start=2):
-        seen = np.concatenate(batches[:number])
-        kappa = (abs(seen).max(axis=0) / seen.std(axis=0, ddof=1)).max()
-        worst, reach = max(worst, float(kappa)), BOUND * kappa
-        linear = reach * (2 * np.sqrt(value) + 2 * value) + 8 * value
-        expected.append(Expected(value, linear, quadratic=np.full(value.shape, reach**2)))
-    return expected, worst
-
-
-# ---- known mistakes ------------------------------------------------------------------------------
+# Most who get it wrong do not look whether the denominator is 0 either.
+UNGUARDED: dict[str, dict[str, Any]] = {
+    "standard deviation where the variance is meant": {"denominator": np.sqrt},
+    "the square is missing (a z-score)": {"numerator": abs, "denominator": np.sqrt},
+    "the sign is kept (a z-score)": {"numerator": lambda d: d, "denominator": np.sqrt},
+    "only the numerator's square is missing": {"numerator": abs},
+    "compensation is added as it is, not times the mean variance": {"below": lambda v, c: v + c},
+    "compensation times the sum of the variances, not their mean":
+        {"below": lambda v, c: v + c * v.sum()},
+    "compensation times the neuron's own variance": {"below": lambda v, c: v + c * v},
+    "compensation outside: variance and mean variance change places":
+        {"below": lambda v, c: c * v + v.mean()},
+    "compensation by the mean over the last axis only":
+        {"below": lambda v, c: v + c * np.atleast_1d(v).mean(axis=-1, keepdims=True)},
+    "infinity instead of nan for a constant neuron": {},
+    "a small epsilon is added to the variance (1e-8)":
+        {"below": lambda v, c: v + c * v.mean() + 1e-8},
+    "a small epsilon is added to the variance (1e-5)":
+        {"below": lambda v, c: v + c * v.mean() + 1e-5},
+}
 
 SCALE = Mistakes(plain_scale, {
-    "standard deviation where the variance is meant": {"denominator": np.sqrt, "guarded": False},
-    "the square is missing (a z-score)":
-        {"numerator": abs, "denominator": np.sqrt, "guarded": False},
-    "the sign is kept (a z-score)":
-        {"numerator": lambda d: d, "denominator": np.sqrt, "guarded": False},
-    "only the numerator's square is missing": {"numerator": abs, "guarded": False},
+    **{name: {"guarded": False, **knobs} for name, knobs in UNGUARDED.items()},
     "taken about zero instead of the mean": {"about": 0},
     "compensation is ignored": {"below": lambda v, c: v},
-    "compensation is added as it is, not times the mean variance":
-        {"below": lambda v, c: v + c, "guarded": False},
-    "compensation times the sum of the variances, not their mean":
-        {"below": lambda v, c: v + c * v.sum(), "guarded": False},
-    "compensation times the neuron's own variance":
-        {"below": lambda v, c: v + c * v, "guarded": False},
-    "compensation outside: variance and mean variance change places":
-        {"below": lambda v, c: c * v + v.mean(), "guarded": False},
-    "compensation by the mean over the last axis only":
-        {"below": lambda v, c: v + c * np.atleast_1d(v).mean(axis=-1, keepdims=True),
-         "guarded": False},
     "0 instead of nan for a constant neuron": {"result": np.nan_to_num},
-    "infinity instead of nan for a constant neuron": {"guarded": False},
-    "a small epsilon is added to the variance (1e-8)":
-        {"below": lambda v, c: v + c * v.mean() + 1e-8, "guarded": False},
-    "a small epsilon is added to the variance (1e-5)":
-        {"below": lambda v, c: v + c * v.mean() + 1e-5, "guarded": False},
     "logarithm of the scale": {"result": np.log},
     "averaged over samples": {"result": lambda phi: np.broadcast_to(phi.mean(axis=0), phi.shape)},
 })
@@ -221,15 +207,8 @@ STREAM = Mistakes(plain_stream, {
 })
 
 
-# ---- minimono's own ----------------------------------------------------------------------------
-
-
-def score_batches(
-    batches: list[Array], *, convention: Any, forget_after: int, compensation: float
-) -> list[Array]:
-    tracker = mono.ScaleTracker(
-        convention=convention, forget_after=forget_after, compensation=compensation
-    )
+def score_batches(batches: list[Array], **settings: Any) -> list[Array]:
+    tracker = mono.ScaleTracker(**settings)
     return [tracker.score(batch) for batch in batches]
 
 
@@ -244,19 +223,17 @@ SUITE = Suite(
         "undefined": "nan where the denominator is 0, and in the first batch of a stream",
     },
     calls=(
-        Call(
-            "monosemantic_scale", ("z", "mean", "variance", "*", "compensation"), ("phi",),
-            "z (B, *neurons); mean, variance (*neurons); compensation a number. phi (B, *neurons).",
-        ),
-        Call(
-            "score_batches", ("batches", "*", "convention", "forget_after", "compensation"),
-            ("phi",),
-            "batches: a list of arrays (B, *neurons). Returns a list: phi of each batch.\n"
-            'convention "paper": score a batch by the moments of those before it, then update\n'
-            "them; once forget_after batches were seen, the past weighs as forget_after batches\n"
-            'of the current size. "authors": update first, the past weighing as\n'
-            "min(n, forget_after) batches of the current size, n the number of this batch, from 1.",
-        ),
+        Call("monosemantic_scale", ("z", "mean", "variance", "*", "compensation"), ("phi",),
+             "z (B, *neurons); mean, variance (*neurons); compensation a number. "
+             "phi (B, *neurons)."),
+        Call("score_batches", ("batches", "*", "convention", "forget_after", "compensation"),
+             ("phi",),
+             "batches: a list of arrays (B, *neurons). Returns a list: phi of each batch.\n"
+             'convention "paper": score a batch by the moments of those before it, then update\n'
+             "them; once forget_after batches were seen, the past weighs as forget_after batches\n"
+             'of the current size. "authors": update first, the past weighing as\n'
+             "min(n, forget_after) batches of the current size, n the number of this batch, "
+             "from 1."),
     ),
     cases=cases,
     own={"monosemantic_scale": mono.monosemantic_scale, "score_batches": score_batches},

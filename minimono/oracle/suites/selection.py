@@ -41,9 +41,7 @@ ROWS: dict[str, Callable[[Array], Array]] = {
 
 
 def plain_top_k(
-    phi: Array,
-    *,
-    k: int | Array, per: str, ties: str,
+    phi: Array, *, k: int | Array, per: str, ties: str,
     of: str | None = None,  # a key of ROWS in place of `per`
     tied: str | None = None,  # in place of `ties`
     last: bool = False,  # of ties the last in place of the first
@@ -69,9 +67,7 @@ def ceiling(fraction: float, size: int) -> int:
 
 
 def plain_top_fraction(
-    phi: Array,
-    *,
-    fraction: float, per: str, ties: str,
+    phi: Array, *, fraction: float, per: str, ties: str,
     count: Callable[[float, int], int] = ceiling,
     size_of: str | None = None,  # in place of `per`
     counts_nan: bool = True,
@@ -90,16 +86,11 @@ def plain_top_fraction(
 
 
 def plain_above(
-    phi: Array,
-    *,
-    threshold: float,
+    phi: Array, *, threshold: float,
     score: Callable[[Array], Array] = lambda phi: phi,
     flags: Callable[[Array, float], Array] = np.greater_equal,
 ) -> Array:
     return flags(score(phi), threshold)
-
-
-# ---- cases ---------------------------------------------------------------------------------------
 
 
 def cases() -> Iterator[Case]:
@@ -216,8 +207,6 @@ def _above(_: np.random.Generator) -> Entries:
         yield notes, {"phi": phi, "threshold": threshold}, [mask]
 
 
-# ---- known mistakes ------------------------------------------------------------------------------
-
 TOP: dict[str, dict[str, Any]] = {
     "of the whole batch where each sample's are wanted": {"of": "batch"},
     "of each sample where the batch's are wanted": {"of": "sample"},
@@ -247,7 +236,6 @@ TOP: dict[str, dict[str, Any]] = {
 }
 
 TOP_K = Mistakes(plain_top_k, TOP)
-
 TOP_FRACTION = Mistakes(plain_top_fraction, {
     "k is rounded down": {"count": lambda f, n: max(math.floor(f * n), 1)},
     "k is one more than rounded down":
@@ -285,20 +273,14 @@ SUITE = Suite(
         "infinity": "a number like any other",
     },
     calls=(
-        Call(
-            "select_top_k", ("phi", "*", "k", "per", "ties"), ("mask",),
-            'phi (B, *neurons). The k highest of each sample (per="sample") or of all\n'
-            '(per="batch"). mask: booleans of its shape. Fewer than k where fewer are not nan.',
-        ),
-        Call(
-            "select_top_fraction", ("phi", "*", "fraction", "per", "ties"), ("mask",),
-            "The same with k = ceil(fraction * size), the fraction taken as the decimal it is\n"
-            "written as, size the number of scores of a sample or of the batch.",
-        ),
-        Call(
-            "select_above", ("phi", "*", "threshold"), ("mask",),
-            "The scores that are at least the threshold.",
-        ),
+        Call("select_top_k", ("phi", "*", "k", "per", "ties"), ("mask",),
+             'phi (B, *neurons). The k highest of each sample (per="sample") or of all\n'
+             '(per="batch"). mask: booleans of its shape. Fewer than k where fewer are not nan.'),
+        Call("select_top_fraction", ("phi", "*", "fraction", "per", "ties"), ("mask",),
+             "The same with k = ceil(fraction * size), the fraction taken as the decimal it is\n"
+             "written as, size the number of scores of a sample or of the batch."),
+        Call("select_above", ("phi", "*", "threshold"), ("mask",),
+             "The scores that are at least the threshold."),
     ),
     cases=cases,
     own={
