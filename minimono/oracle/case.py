@@ -48,7 +48,7 @@ class Expected:
 
 
     def errors(self, got: Array) -> Array:
-        """Return the distance of each element from the truth, infinite where a nan or flag is wrong."""
+        """Return how far off each element is; infinite where a nan or a flag is wrong."""
         want = np.asarray(self.value)
         if want.dtype == np.float64:
             return distance(got, want)

@@ -287,7 +287,7 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
 
 
 def handed_over(value: Value, dtype: str, convert: Callable[[Array], Any] | None) -> Value:
-    """Return a copy of an argument, converted, so that nothing the implementation does reaches us."""
+    """Return a copy of an argument, converted: nothing the implementation does reaches us."""
     if isinstance(value, list):
         return [handed_over(v, dtype, convert) for v in value]
     if not isinstance(value, np.ndarray):

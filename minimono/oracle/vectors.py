@@ -86,7 +86,7 @@ def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
 
 
 def document_of_catches(suite: suites.Suite, cases: list[Case]) -> str:
-    """Return the file beside it: mistakes by function, and the numbers of those each case catches."""
+    """Return the file beside it: mistakes by function, and the numbers that each case catches."""
     mistakes = {call: list(named) for call, named in suite.mistakes.items()}
     head = {"version": VERSION, "suite": suite.name, "mistakes": mistakes}
     caught = catches.find(suite, cases)

@@ -179,7 +179,7 @@ def test_a_wrong_program_is_told_what_is_wrong(write: Write) -> None:
         ("say({'id': case['id'], 'result': [[True, 2.0]]})",
          "phi: true and false are mixed with numbers"),
         ("good['result'][0]['bits'][5] = '7ff8000000000000'; say(good)",
-         "1 of 24 values outside tolerance\n  worst at [0, 2, 1] is nan, want"),
+         "1 of 24 values outside tolerance\n  worst at [0, 2, 1]: got nan, want"),
     ],
     ids=lambda value: value.encode("unicode_escape").decode(),
 )
