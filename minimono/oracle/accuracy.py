@@ -27,7 +27,7 @@ from minimono.backend import Array
 from minimono.oracle import frameworks
 from minimono.oracle import suite as suites
 from minimono.oracle.adapters import to_numpy
-from minimono.oracle.suites import layers_truth as layers
+from minimono.oracle.suites.layers_formulas import TRUTHS
 from minimono.oracle.truth import exact, float32, precise, rounded
 
 Function = Callable[..., Any]
@@ -37,7 +37,7 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Exact:
-    """A true value as the sum of two float64 numbers: to about 32 digits."""
+    """Return a true value as the sum of two float64 numbers: to about 32 digits."""
 
     high: Array
     low: Array
@@ -65,7 +65,7 @@ class Operation:
 
 
 def table() -> str:
-    """The page: what was measured, by which versions on which machine, and the figures."""
+    """Return the page: what was measured, by which versions on which machine, and the figures."""
     libraries = _libraries()
     operations = list(_operations())
     with _wide_jax():
@@ -86,57 +86,51 @@ def _operations() -> Iterator[Operation]:
         return float32(size * rng.normal(size=shape))
 
     def operation(
-        name: str, call: str, truth: Function, own: tuple[bool, ...], arguments: Arguments,
-        **options: Any,
-    ) -> Operation:  # fmt: skip
-        values = truth(*map(precise, arguments.values()), **options)
+        name: str, call: str, own: tuple[bool, ...], arguments: Arguments, **options: Any
+    ) -> Operation:
+        values = TRUTHS[call](*map(precise, arguments.values()), **options)
         return Operation(name, call, {**arguments, **options}, tuple(map(Exact.of, values)), own)
 
     near, tail = float32(np.linspace(-3.0, 3.0, 4001)), float32(np.linspace(-12.0, -3.0, 2000))
     for approximate in ("none", "tanh"):
         for what, x, own in (("-3 to 3", near, False), ("-12 to -3", tail, True)):
             yield operation(
-                f"gelu, {approximate}, {what}", "gelu", layers.true_gelu, (True, own),
+                f"gelu, {approximate}, {what}", "gelu", (True, own),
                 {"x": x, "upstream": np.ones_like(x)}, approximate=approximate,
-            )  # fmt: skip
+            )
     for size in (1.0, 10.0):
         yield operation(
-            f"softmax of 16, logits of size {size:g}", "softmax", layers.true_softmax,
-            (True, False), {"x": drawn(200, 16, size=size), "upstream": drawn(200, 16)}, axis=-1,
-        )  # fmt: skip
+            f"softmax of 16, logits of size {size:g}", "softmax", (True, False),
+            {"x": drawn(200, 16, size=size), "upstream": drawn(200, 16)}, axis=-1,
+        )
     for offset in (0.0, 100.0, 10000.0):
         x = float32(offset + drawn(128, 32))
         yield operation(
-            f"layer norm of 32, mean {offset:g}, deviation 1", "layer_norm",
-            layers.true_layer_norm, (False,) * 4,
+            f"layer norm of 32, mean {offset:g}, deviation 1", "layer_norm", (False,) * 4,
             {"x": x, "weight": drawn(32), "bias": drawn(32), "upstream": drawn(128, 32)}, eps=1e-5,
-        )  # fmt: skip
+        )
     for causal in (False, True):
         yield operation(
             f"attention, 16 positions of 8{', causal' if causal else ''}",
-            "scaled_dot_product_attention", layers.true_attention, (False,) * 4,
+            "scaled_dot_product_attention", (False,) * 4,
             {name: drawn(4, 2, 16, 8) for name in ("q", "k", "v", "upstream")}, is_causal=causal,
-        )  # fmt: skip
+        )
     for size in (1.0, 10.0):
         logits, targets = drawn(256, 16, size=size), rng.integers(16, size=256)
-        values = layers.true_cross_entropy(precise(logits), targets)
-        yield Operation(
-            f"cross-entropy of 16, logits of size {size:g}", "cross_entropy",
-            {"logits": logits, "targets": targets}, tuple(map(Exact.of, values)), (True, False),
-        )  # fmt: skip
+        yield operation(
+            f"cross-entropy of 16, logits of size {size:g}", "cross_entropy", (True, False),
+            {"logits": logits}, targets=targets,
+        )
     shapes = {
         "x": (2, 3, 6, 6), "state": (2, 4, 6, 6), "w_in": (12, 3, 3, 3), "b_in": (12,),
         "w_state": (12, 4, 3, 3), "b_state": (12,), "upstream": (2, 4, 6, 6),
-    }  # fmt: skip
+    }
     arguments = {name: drawn(*s, size=0.3 if "_" in name else 1.0) for name, s in shapes.items()}
-    yield operation(
-        "ConvGRU cell, kernel 3", "conv_gru_cell", layers.true_conv_gru_cell, (False,) * 7,
-        arguments,
-    )  # fmt: skip
+    yield operation("ConvGRU cell, kernel 3", "conv_gru_cell", (False,) * 7, arguments)
 
 
 def _libraries() -> dict[str, Mapping[str, Function]]:
-    """The functions of each library that is there, by the names of the suite."""
+    """Return the functions of each library that is there, by the names of the suite."""
     own = suites.get("layers").own
     found: dict[str, Mapping[str, Function]] = {
         "minimono": own,
@@ -153,7 +147,7 @@ def _libraries() -> dict[str, Mapping[str, Function]]:
 
 
 def _reading(function: Function) -> Function:
-    """A function of minimono without its kernels."""
+    """Return a function of minimono without its kernels."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         with kernels.reference():
@@ -164,7 +158,7 @@ def _reading(function: Function) -> Function:
 
 @contextmanager
 def _wide_jax() -> Iterator[None]:
-    """JAX, if it is there, with float64."""
+    """Return JAX, if it is there, with float64."""
     try:
         jax = importlib.import_module("jax")
     except ImportError:
@@ -198,7 +192,7 @@ def errors_in_ulp(got: Any, truth: Exact, dtype: str, unit: Array) -> Array:
 
 
 def _measured(function: Function, operation: Operation, dtype: str) -> tuple[Array, Array]:
-    """All errors of the value, and all of the gradients."""
+    """Return all errors of the value, and all of the gradients."""
     given = {
         name: a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
         for name, a in operation.arguments.items()
@@ -232,7 +226,7 @@ def _layer_rows(
 
 
 def _written(errors: Array) -> str:
-    """The largest error and the median."""
+    """Return the largest error and the median."""
     return " / ".join(_short(float(e)) for e in (errors.max(), np.median(errors)))
 
 
@@ -344,7 +338,7 @@ def _head(libraries: Mapping[str, Any]) -> list[str]:
 
 
 def _processor() -> str:
-    """What the processor calls itself."""
+    """Return what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -40,7 +40,7 @@ class Expected:
     either: Array | None = None
 
     def allowed(self, eps: float) -> Array:
-        """The allowed error of each element, for a dtype of this eps."""
+        """Return the allowed error of each element, for a dtype of this eps."""
         if self.linear is None:
             return np.zeros(np.shape(self.value))
         quadratic = 0.0 if self.quadratic is None else self.quadratic
@@ -48,7 +48,7 @@ class Expected:
 
 
     def errors(self, got: Array) -> Array:
-        """How far each element is from the truth; infinite where a nan or a flag is wrong."""
+        """Return how far off each element is; infinite where a nan or a flag is wrong."""
         want = np.asarray(self.value)
         if want.dtype == np.float64:
             return distance(got, want)
@@ -90,7 +90,7 @@ class Case:
         return self.id.split("/")[0]
 
     def fits(self, dtype: str) -> bool:
-        """Whether `dtype` holds every float array of the arguments without rounding."""
+        """Return whether `dtype` holds every float array of the arguments without rounding."""
         arrays = (
             a for v in self.arguments.values() for a in (v if isinstance(v, list) else [v])
         )
@@ -106,7 +106,7 @@ class Case:
 
 
 def to_json(case: Case) -> dict[str, Any]:
-    """A case as JSON values."""
+    """Return a case as JSON values."""
     entry: dict[str, Any] = {
         "id": case.id,
         "call": case.call,
@@ -123,7 +123,7 @@ def to_json(case: Case) -> dict[str, Any]:
 
 
 def from_json(entry: Mapping[str, Any], conventions: Mapping[str, Value]) -> Case:
-    """The case that `to_json` wrote."""
+    """Return the case that `to_json` wrote."""
     return Case(
         id=entry["id"],
         call=entry["call"],
@@ -138,7 +138,7 @@ def from_json(entry: Mapping[str, Any], conventions: Mapping[str, Value]) -> Cas
 
 
 def encode(value: Value) -> Any:
-    """An argument or output as JSON.
+    """Return an argument or output as JSON.
 
     >>> encode(np.array([0.1, np.nan]))["bits"]
     ['3fb999999999999a', '7ff8000000000000']
@@ -169,7 +169,7 @@ def encode(value: Value) -> Any:
 
 
 def decode(entry: Any) -> Value:
-    """What `encode` encoded.
+    """Return what `encode` encoded.
 
     >>> decode({"dtype": "float64", "shape": [1], "bits": ["3fe0000000000000"], "text": ["0.5"]})
     array([0.5])

@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
             "  minimono oracle check --program ./memel\n"
             '  minimono oracle check --program "julia impl.jl" --suite scale --timeout 60'
         ),
-    )  # fmt: skip
+    )
     check_parser.set_defaults(command=check)
     check_parser.add_argument(
         "--program", required=True, metavar="COMMAND", help="the program, with its arguments"
@@ -42,11 +42,11 @@ def add_commands(commands: Any) -> None:
     check_parser.add_argument(
         "--dtype", choices=("float64", "float32"), default="float64",
         help="what the program computes in (default: float64)",
-    )  # fmt: skip
+    )
     check_parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="SECONDS",
         help="how long a reply may take (default: 10)",
-    )  # fmt: skip
+    )
     check_parser.add_argument(
         "--extreme", action="store_true", help="also cases near the ends of float64's range"
     )
@@ -55,9 +55,13 @@ def add_commands(commands: Any) -> None:
     )
     check_parser.add_argument("--json", metavar="FILE", help="also write the report to a file")
 
-    describe_parser = oracle.add_parser("describe", help="what a suite calls, and its conventions")
+    describe_parser = oracle.add_parser(
+        "describe", help="what a suite calls, and its conventions; which mistakes a case catches"
+    )
     describe_parser.set_defaults(command=describe)
-    describe_parser.add_argument("suite", nargs="?", metavar="SUITE", help="without it: a list")
+    describe_parser.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="or a case, as scale/given/1; without it: a list"
+    )
 
     dump_parser = oracle.add_parser("dump", help="write the cases as JSON files")
     dump_parser.set_defaults(command=dump)
@@ -73,7 +77,7 @@ def add_commands(commands: Any) -> None:
 def check(
     program: str, suite: list[str] | None, dtype: Any, timeout: float, extreme: bool,
     folder: str | None, json: str | None,
-) -> int:  # fmt: skip
+) -> int:
     from minimono.oracle.program import check_program
 
     report = check_program(
@@ -91,14 +95,16 @@ def _write_json(file: Path, content: Any) -> None:
 
 
 def describe(suite: str | None) -> int:
+    from minimono.oracle import description
     from minimono.oracle import suite as suites
 
     if suite is not None:
-        print(suites.describe(suite), end="")
+        print(description.describe(suite), end="")
     else:
         for name in suites.SUITES:
             print(f"{name:14} {suites.get(name).text}")
         print("\nminimono oracle describe SUITE   says how each of its functions is called")
+        print("minimono oracle describe CASE    shows one, as scale/given/1, and what it catches")
     return PASSED
 
 

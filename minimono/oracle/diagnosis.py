@@ -28,12 +28,12 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
     """
     # At the ends of the range a mistake's own formula fails too, so nothing is told by it.
     replied = [(c, replies) for c, replies in answers if replies is not None and not c.extreme]
-    failed = [(c, r) for c, r in replied if not _agrees_with_truth(c, r)]
-    passed = [c for c, r in replied if _agrees_with_truth(c, r)]
+    failed = [(c, r) for c, r in replied if not agrees_with_truth(c, r)]
+    passed = [c for c, r in replied if agrees_with_truth(c, r)]
     if not failed:
         return {}
     mistakes = {
-        name: {c.id: _reply_of(mistake, suite, c) for c, _ in replied}
+        name: {c.id: reply_of(mistake, suite, c) for c, _ in replied}
         for name, mistake in suite.mistakes.get(call, {}).items()
     }
     several = len(suite.call(call).outputs) > 1
@@ -44,7 +44,7 @@ def diagnose(suite: Suite, call: str, answers: Answers) -> dict[str, str]:
             name
             for name, cases in found.items()
             if len(cases) == len(failed)
-            and all(_agrees_with_truth(c, mistakes[name][c.id], first_only) for c in passed)
+            and all(agrees_with_truth(c, mistakes[name][c.id], first_only) for c in passed)
         ]
         explained = explained or found
         if whole:
@@ -72,11 +72,11 @@ def _explain(
     failed: Sequence[tuple[Case, list[Reply]]],
     first_only: bool,
 ) -> dict[str, dict[str, float]]:
-    """The mistakes whose replies are those of failed cases, with the digits that agree."""
+    """Return the mistakes whose replies are those of failed cases, with the digits that agree."""
     explained: dict[str, dict[str, float]] = {}
     for name, replies in mistakes.items():
         for case, got in failed:
-            if first_only and _agrees_with_truth(case, got, first_only):
+            if first_only and agrees_with_truth(case, got, first_only):
                 continue
             shared = agreement(case, got, replies[case.id], first_only)
             if shared is not None:
@@ -85,7 +85,7 @@ def _explain(
 
 
 def precision(answers: Sequence[tuple[Case, list[Reply]]]) -> str | None:
-    """Whether the errors are those of too few digits rather than of a wrong formula."""
+    """Return whether the errors are those of too few digits rather than of a wrong formula."""
 
     def cancelling(expected: Expected, condition: float, eps: float) -> Array:
         lost = condition**2 * eps > 1e-3  # all digits: any number can come out
@@ -108,7 +108,7 @@ def precision(answers: Sequence[tuple[Case, list[Reply]]]) -> str | None:
 def agreement(
     case: Case, got: list[Reply], wrong: list[Reply] | None, first_only: bool = False
 ) -> float | None:
-    """To how many digits a reply is that of a mistake; None if it is not."""
+    """Return to how many digits a reply is that of a mistake; None if it is not."""
     truths = _truths(case, first_only)
     if first_only and wrong is not None:
         got, wrong = got[: len(truths)], wrong[: len(truths)]
@@ -136,8 +136,8 @@ def agreement(
     return digits
 
 
-def _reply_of(mistake: Callable[..., Any], suite: Suite, case: Case) -> list[Reply] | None:
-    """What a mistaken implementation returns in this case; None if it cannot take it."""
+def reply_of(mistake: Callable[..., Any], suite: Suite, case: Case) -> list[Reply] | None:
+    """Return what a mistaken implementation returns in this case; None if it cannot take it."""
     call = suite.call(case.call)
     positional, named = call.bind({name: _copy(value) for name, value in case.arguments.items()})
     try:
@@ -157,12 +157,12 @@ def _copy(value: Any) -> Any:
 
 
 def _truths(case: Case, first_only: bool = False) -> list[Expected]:
-    """The expected outputs, one after the other; or those of the first output only."""
+    """Return the expected outputs, one after the other; or those of the first output only."""
     expected = list(case.expected.values())[: 1 if first_only else None]
     return [e for item in expected for e in ([item] if isinstance(item, Expected) else item)]
 
 
-def _agrees_with_truth(
+def agrees_with_truth(
     case: Case, replies: list[Reply] | None, first_only: bool = False
 ) -> bool:
     if replies is None:
@@ -178,7 +178,7 @@ def _within(
     allowed: Callable[[Expected, float, float], Array],
     first_only: bool = False,
 ) -> bool:
-    """Whether each reply is within what `allowed(expected, condition, eps)` says of the truth."""
+    """Return whether each reply is within `allowed(expected, condition, eps)` of the truth."""
     truths = _truths(case, first_only)
     if len(truths) != len(replies):
         return False

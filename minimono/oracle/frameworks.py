@@ -27,7 +27,7 @@ class Adapted(NamedTuple):
 
 
 def functions_of(namespace: Any) -> Adapted | None:
-    """The functions of a library that is known here; None for anything else.
+    """Return the functions of a library that is known here; None for anything else.
 
     >>> import minimono as mm
     >>> sorted(functions_of(mm.functional).functions)[:2]
@@ -83,7 +83,7 @@ def _torch(F: ModuleType) -> dict[str, Function]:
         return differentiate(
             lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=is_causal),
             [q, k, v], upstream,
-        )  # fmt: skip
+        )
 
     def cross_entropy(logits: Any, targets: Any) -> Any:
         classes = torch.as_tensor(targets).reshape(-1)  # (...) -> (N,)
@@ -125,7 +125,7 @@ def _jax(nn: ModuleType) -> dict[str, Function]:
         return differentiate(
             lambda x, w, b: nn.standardize(x, axis=-1, epsilon=eps) * w + b,
             [x, weight, bias], upstream,
-        )  # fmt: skip
+        )
 
     def softmax(x: Any, upstream: Any, *, axis: int) -> Any:
         return differentiate(lambda x: nn.softmax(x, axis=axis), [x], upstream)

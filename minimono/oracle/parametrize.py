@@ -75,7 +75,7 @@ def parametrize_with_checks(
             )
             for case in cases.values()
         ],
-    )  # fmt: skip
+    )
 
 
 class Answers:
@@ -98,11 +98,11 @@ class Answers:
             self.outcomes[case.id, dtype] = runner.run(
                 self.functions[case.call], case,
                 dtype=dtype, convert=self.convert, timeout=self.timeout,
-            )  # fmt: skip
+            )
         return self.outcomes[case.id, dtype]
 
     def failure(self, case: Case, dtype: str) -> Failure:
-        """A failed case with its diagnosis, for which all cases of the call are needed."""
+        """Return a failed case with its diagnosis, for which all cases of the call are needed."""
         if (case.call, dtype) not in self.failures:
             others = [c for c in self.cases if c.call == case.call and c.fits(dtype)]
             report = runner.finish(Report(), [self.outcome(c, dtype) for c in others], dtype=dtype)

@@ -107,7 +107,7 @@ class Program:
         self._end(wait=1.0)
 
     def run(self, case: Case, dtype: str, timeout: float) -> Outcome | str:
-        """What became of a case: an outcome, or the reason why the program skips it."""
+        """Return what became of a case: an outcome, or the reason why the program skips it."""
         try:
             reply = parse(self._ask(request(case), timeout), case.id)
         except NoReply as error:
@@ -125,7 +125,7 @@ class Program:
         return runner.judge(case, suites.get(case.suite).call(case.call), result)
 
     def _ask(self, line: bytes, timeout: float) -> bytes:
-        """The program's reply to a line. Writing can block too, so both are timed."""
+        """Return the program's reply to a line. Writing can block too, so both are timed."""
         process = self._start()
         stdin, stdout = _pipes(process)
         received: list[bytes] = []
@@ -158,7 +158,7 @@ class Program:
                 self.running = subprocess.Popen(
                     self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE, start_new_session=True,
-                )  # fmt: skip
+                )
             except OSError as error:
                 name = self.command[0]
                 raise ValueError(f"check_program: cannot start {name}: {error}") from error
@@ -183,7 +183,7 @@ class Program:
 
 
 class Complaints:
-    """The end of what a program writes to its standard error, read so that it never blocks."""
+    """The end of what a program writes to its standard error is read here, so it never blocks."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.stream, self.tail = process.stderr, b""
@@ -231,7 +231,7 @@ def _watched(cases: list[Case]) -> Iterable[Case]:
 
 
 def request(case: Case) -> bytes:
-    """The line that asks for a case."""
+    """Return the line that asks for a case."""
     call = suites.get(case.suite).call(case.call)
     arguments = {n: encode(case.arguments[n]) for n in call.arguments if n != "*"}
     content = {"id": case.id, "call": case.call, "arguments": arguments}
@@ -239,7 +239,7 @@ def request(case: Case) -> bytes:
 
 
 def parse(line: bytes, case: str) -> dict[str, Any]:
-    """A reply's line, if it is one, and to this case."""
+    """Return a reply's line, if it is one, and to this case."""
     if len(line) > LONGEST:
         raise NoReply(f"replied with a line of more than {LONGEST} bytes")
     try:
@@ -257,7 +257,7 @@ def parse(line: bytes, case: str) -> dict[str, Any]:
 
 
 def read_result(result: Any, case: Case, dtype: str) -> Any:
-    """A reply's result as a Python function would have returned it."""
+    """Return a reply's result as a Python function would have returned it."""
     if not isinstance(result, list) or len(result) != len(case.expected):
         size = f" of {len(result)}" if isinstance(result, list) else ""
         raise ValueError(
@@ -319,7 +319,7 @@ def read_output(entry: Any, expected: Expected, dtype: str = "float64") -> Array
 
 
 def _flattened(entry: Any) -> tuple[list[int], list[Any]]:
-    """The shape of nested arrays, and what they hold."""
+    """Return the shape of nested arrays, and what they hold."""
     if not isinstance(entry, list):
         return [], [entry]
     parts = [_flattened(e) for e in entry]

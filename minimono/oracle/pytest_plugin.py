@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("minimono").addoption(
         "--minimono-dtype", choices=("float64", "float32"), default="float64",
         help="dtype of the arrays that the oracle's checks hand to your code (default: float64)",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 
 
 def _check_of(item: pytest.Item) -> Check | None:
-    """The check that a decorated test is given; None for any other test."""
+    """Return the check that a decorated test is given; None for any other test."""
     module = sys.modules.get("minimono.oracle.parametrize")
     parameters = getattr(item, "callspec", None)
     check = parameters.params.get("check") if parameters is not None else None

@@ -215,12 +215,12 @@ def judge(case: Case, call: Call, result: Any, *, least_eps: float = 0.0) -> Out
         return Outcome(
             case, f"returned a {type(result).__name__}, expected {len(call.outputs)} values: "
             f"{', '.join(call.outputs)}",
-        )  # fmt: skip
+        )
     if len(parts) != len(call.outputs):
         return Outcome(
             case, f"returned {len(parts)} values, expected {len(call.outputs)}: "
             f"{', '.join(call.outputs)}",
-        )  # fmt: skip
+        )
     replies, messages = [], []
     for name, part in zip(call.outputs, parts, strict=True):
         expected = case.expected[name]
@@ -253,7 +253,7 @@ def judge(case: Case, call: Call, result: Any, *, least_eps: float = 0.0) -> Out
 
 
 def difference(reply: Reply, expected: Expected, condition: float) -> str | None:
-    """What is wrong with a reply; None if nothing is."""
+    """Return what is wrong with a reply; None if nothing is."""
     want, got = np.asarray(expected.value), reply.value
     if got.shape != want.shape:
         return f"has shape {got.shape}, expected {want.shape}"
@@ -287,7 +287,7 @@ def difference(reply: Reply, expected: Expected, condition: float) -> str | None
 
 
 def handed_over(value: Value, dtype: str, convert: Callable[[Array], Any] | None) -> Value:
-    """An argument as the implementation gets it: a copy, so that nothing it does can reach us."""
+    """Return a copy of an argument, converted: nothing the implementation does reaches us."""
     if isinstance(value, list):
         return [handed_over(v, dtype, convert) for v in value]
     if not isinstance(value, np.ndarray):
@@ -309,7 +309,7 @@ def _unchanged(value: Any, before: Value) -> bool:
 
 
 def functions_under_test(implementation: Any, suite: str | None) -> Functions:
-    """The functions by name, whichever way they were given."""
+    """Return the functions by name, whichever way they were given."""
     if isinstance(implementation, Mapping):
         functions = dict(implementation)
         for name in functions:
@@ -339,16 +339,16 @@ def functions_under_test(implementation: Any, suite: str | None) -> Functions:
 
 
 def _as_called(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that the suite calls: of a maker of modules, whole trajectories."""
+    """Return the function that the suite calls; what makes modules becomes one of trajectories."""
     if name != "MEmeL":
         return function
-    from minimono.oracle.suites.module import as_trajectory
+    from minimono.oracle.modules import as_trajectory
 
     return as_trajectory(function)
 
 
 def reason_to_skip(case: Case, dtype: str, extreme: bool) -> str | None:
-    """Why a case is not run, if it is not."""
+    """Return why a case is not run, if it is not."""
     if case.extreme and not extreme:
         return "near the ends of the range of float64 (extreme=True runs it)"
     if not case.fits(dtype):
@@ -361,7 +361,7 @@ def _kind(array: Array) -> str:
 
 
 def _digits(got: float, want: float) -> float:
-    """How many decimal digits two numbers share."""
+    """Return how many decimal digits two numbers share."""
     if got == want:
         return 16.0
     if want == 0 or not math.isfinite(want):

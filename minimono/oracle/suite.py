@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from minimono.oracle.case import Case, Value
+
+NONE: Mapping[str, Any] = MappingProxyType({})  # no knobs
 
 # The suites and what they call, so that none has to be imported to find the right one.
 SUITES: dict[str, tuple[str, ...]] = {
@@ -28,7 +33,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "gelu", "layer_norm", "softmax", "scaled_dot_product_attention", "cross_entropy",
         "conv_gru_cell",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Call:
     text: str
 
     def bind(self, values: Mapping[str, Value]) -> tuple[list[Value], dict[str, Value]]:
-        """The values as positional and keyword arguments."""
+        """Return the values as positional and keyword arguments."""
         star = self.arguments.index("*") if "*" in self.arguments else len(self.arguments)
         positional = [values[name] for name in self.arguments[:star]]
         return positional, {name: values[name] for name in self.arguments[star + 1 :]}
@@ -73,9 +78,10 @@ class Mistakes(Mapping[str, Callable[..., Any]]):
         self, right: Callable[..., Any], rows: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.right, self.rows = right, rows
+        self._mistaken = {name: partial(right, **knobs) for name, knobs in rows.items()}
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        return partial(self.right, **self.rows[name])
+        return self._mistaken[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
@@ -105,8 +111,29 @@ class Suite:
         return next(call for call in self.calls if call.name == name)
 
 
+# notes, arguments by name, expected outputs in order and, if need be, what else `Case` takes.
+Entries = Iterator[tuple[Any, ...]]
+Group = tuple[str, str, int, Callable[[np.random.Generator], Entries]]
+
+
+def grouped(suite: Suite, groups: Iterable[Group]) -> Iterator[Case]:
+    """Make cases, numbered "suite/group/1", "suite/group/2" and so on.
+
+    A group is its name, what it calls, a seed, and what makes its entries from random numbers.
+    Groups of one seed share a generator, one after the other.
+    """
+    generators: dict[int, np.random.Generator] = {}
+    for group, called, seed, entries in groups:
+        rng = generators.setdefault(seed, np.random.default_rng(seed))
+        call = suite.call(called)
+        for number, (notes, arguments, outputs, *more) in enumerate(entries(rng), start=1):
+            expected = dict(zip(call.outputs, outputs, strict=True))
+            id = f"{suite.name}/{group}/{number}"
+            yield Case(id, call.name, arguments, expected, notes, **dict(*more))
+
+
 def get(name: str) -> Suite:
-    """A suite by its name."""
+    """Return a suite by its name."""
     if name not in SUITES:
         raise ValueError(f"oracle: no suite is named {name!r}; there are {', '.join(SUITES)}")
     suite: Suite = import_module(f"minimono.oracle.suites.{name}").SUITE
@@ -114,19 +141,9 @@ def get(name: str) -> Suite:
 
 
 def suite_of(call: str) -> str:
-    """The name of the suite in which a function is called."""
+    """Return the name of the suite in which a function is called."""
     for suite, calls in SUITES.items():
         if call in calls:
             return suite
     known = (call for calls in SUITES.values() for call in calls)
     raise ValueError(f"oracle: no function is named {call!r}; there are {', '.join(known)}")
-
-
-def describe(name: str) -> str:
-    """What a suite calls, with which shapes and conventions, for people."""
-    suite = get(name)
-    lines = [f"{suite.name}: {suite.text}", ""]
-    for call in suite.calls:
-        lines += [str(call), *(f"    {line}" for line in call.text.splitlines()), ""]
-    lines += [f"{key}: {value}" for key, value in suite.conventions.items()]
-    return "\n".join(lines).rstrip() + "\n"

@@ -18,7 +18,7 @@ DIGITS = 50  # of mpmath
 
 
 def exact(array: Array) -> Array:
-    """An array of the same shape that holds Fractions: no operation on them rounds.
+    """Return an array of the same shape that holds Fractions: no operation on them rounds.
 
     >>> exact(np.array([0.5]))
     array([Fraction(1, 2)], dtype=object)
@@ -28,19 +28,19 @@ def exact(array: Array) -> Array:
 
 
 def precise(array: Array) -> Array:
-    """An array of mpmath numbers with 50 digits."""
+    """Return an array of mpmath numbers with 50 digits."""
     array = np.asarray(array, dtype=np.float64)
     mp = mpmath()
     return _objects([mp.mpf(float(v)) for v in array.reshape(-1)], array.shape)
 
 
 def float32(values: Array) -> Array:
-    """Values that float32 holds, in float64, so that one case serves both."""
+    """Return values rounded to float32, in float64, so that one case serves both."""
     return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
 def mpmath() -> Any:
-    """mpmath's context with 50 digits. Needed only to make vectors, not to run checks."""
+    """Return mpmath's context with 50 digits. Needed only to make vectors, not to run checks."""
     import mpmath
 
     context = mpmath.mp
@@ -49,10 +49,16 @@ def mpmath() -> Any:
 
 
 def rounded(values: Any) -> Array:
-    """Exact or precise values as float64, rounded once, to nearest; None is nan."""
+    """Return exact or precise values as float64, rounded once, to nearest; None is nan."""
     array = np.asarray(values, dtype=object)
     flat = [np.nan if v is None else float(v) for v in array.reshape(-1)]
     return np.array(flat, dtype=np.float64).reshape(array.shape)
+
+
+def settled(value: Array, limit: Any, size: Any, gap: float = 1e-3) -> None:
+    """Raise ValueError if rounding could decide how value and limit compare; they may be equal."""
+    if ((value != limit) & (abs(value - limit) < gap * size)).any():
+        raise ValueError("too close to call: take other numbers")
 
 
 def conditioned(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from minimono.oracle import catches
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case, from_json, to_json
 
@@ -18,18 +19,33 @@ VERSION = 1
 
 
 def load(suite: str, folder: Path | str | None = None) -> list[Case]:
-    """The cases of a suite, from the files that come with minimono or from another folder.
+    """Return the cases of a suite, from the files that come with minimono or from another folder.
 
     Raises ValueError for a file that is not the one the folder's manifest names.
     """
     suites.get(suite)
-    folder = FOLDER if folder is None else Path(folder)
     document = json.loads(_verified(folder, f"{suite}.json"))
     return [
         from_json(entry, group["conventions"])
         for group in document["groups"]
         for entry in group["cases"]
     ]
+
+
+def load_catches(suite: str, folder: Path | str | None = None) -> catches.Catches:
+    """Return the names of the mistakes that each case catches, by the case's name.
+
+    Raises ValueError for a file that is not the one the folder's manifest names.
+
+    >>> load_catches("scale")["scale/given/1"][-1]
+    'averaged over samples'
+    """
+    calls = {case.id: case.call for case in load(suite, folder)}
+    found = json.loads(_verified(folder, f"{suite}.catches.json"))
+    return {
+        case: [found["mistakes"][calls[case]][number] for number in numbers]
+        for case, numbers in found["catches"].items()
+    }
 
 
 def dump(folder: Path | str) -> list[Path]:
@@ -50,7 +66,7 @@ def dump(folder: Path | str) -> list[Path]:
 
 
 def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
-    """The file of a suite: its cases by group, each on one line, the same bytes each time."""
+    """Return a suite's file: its cases by group, each on one line, the same bytes each time."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.id.rpartition("/")[0], []).append(case)
@@ -69,14 +85,31 @@ def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
     return "\n".join([*lines, "]}"]) + "\n"
 
 
+def document_of_catches(suite: suites.Suite, cases: list[Case]) -> str:
+    """Return the file beside it: mistakes by function, and the numbers that each case catches."""
+    mistakes = {call: list(named) for call, named in suite.mistakes.items()}
+    head = {"version": VERSION, "suite": suite.name, "mistakes": mistakes}
+    caught = catches.find(suite, cases)
+    entries = [
+        f"{_compact(c.id)}:{_compact([mistakes[c.call].index(name) for name in caught[c.id]])}"
+        for c in cases
+        if c.id in caught
+    ]
+    return _compact(head)[:-1] + ',"catches":{\n' + ",\n".join(entries) + "\n}}\n"
+
+
 def write(folder: Path | str = FOLDER) -> list[Path]:
-    """Make all vectors anew, with their exact truth (needs mpmath), and the manifest."""
+    """Make all vectors anew, with their exact truth (needs mpmath), what each case catches, and
+    the manifest.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {SCHEMA: (FOLDER / SCHEMA).read_text(encoding="utf-8")}
     for name in suites.SUITES:
         suite = suites.get(name)
-        contents[f"{name}.json"] = document(suite, suite.cases())
+        cases = list(suite.cases())
+        contents[f"{name}.json"] = document(suite, cases)
+        contents[f"{name}.catches.json"] = document_of_catches(suite, cases)
     sums = (f"{_sha256(text.encode())}  {name}\n" for name, text in sorted(contents.items()))
     contents[MANIFEST] = "".join(sums)
     for name, text in contents.items():
@@ -84,8 +117,9 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _verified(folder: Path, name: str) -> bytes:
-    """A file's contents, if they are those of the manifest."""
+def _verified(folder: Path | str | None, name: str) -> bytes:
+    """Return a file's contents, if they are those of the manifest."""
+    folder = FOLDER if folder is None else Path(folder)
     try:
         manifest = (folder / MANIFEST).read_text(encoding="utf-8")
         contents = (folder / name).read_bytes()

@@ -45,6 +45,6 @@ def run_pytest(tmp_path: Path) -> Pytest:
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
             cwd=project, env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        )
 
     return run

@@ -40,7 +40,7 @@ def test_another_dtype_is_refused():
 def test_minimono_is_as_exact_as_the_page_says():
     """With room for another processor: the page's own largest errors are below half of these."""
     most = {"gelu, none, -3": 50, "gelu, tanh, -3": 50, "softmax of 16, logits of size 1": 20,
-            "layer norm": 20, "attention": 50, "cross-entropy": 20, "ConvGRU": 50}  # fmt: skip
+            "layer norm": 20, "attention": 50, "cross-entropy": 20, "ConvGRU": 50}
     own = accuracy.suites.get("layers").own
     seen = set()
     for operation in accuracy._operations():

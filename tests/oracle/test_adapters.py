@@ -16,7 +16,7 @@ class Torch:
     """Behaves as a PyTorch tensor does: __array__ refuses until all traps are out of the way."""
 
     def __init__(self, array: Any, *, grad: bool = False, conj: bool = False, sparse: bool = False,
-                 cuda: bool = False, dtype: str | None = None) -> None:  # fmt: skip
+                 cuda: bool = False, dtype: str | None = None) -> None:
         self.array, self.traps = array, {"grad": grad, "conj": conj, "sparse": sparse, "cuda": cuda}
         self.dtype = f"torch.{dtype or array.dtype}"
         self.layout = "torch.sparse_coo" if sparse else "torch.strided"
@@ -194,5 +194,5 @@ def test_torch_in_the_run(torch: Any, dtype: Any) -> None:
     halves = oracle.check(
         lambda *given, compensation: my_scale(*given, compensation=compensation).bfloat16(),
         "scale", convert=torch.from_numpy, dtype=dtype,
-    )  # fmt: skip
+    )
     assert "returned bfloat16" in halves.notes[0]

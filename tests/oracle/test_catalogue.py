@@ -144,7 +144,7 @@ class Neuron:
 def stream(
     batches, *, convention, forget_after, compensation, neuron=Neuron, after=None,
     first_twice=False, late=0, never=False, shift=True, padding=False, history=True,
-):  # fmt: skip
+):
     """Score batches in loops; sound as it stands, wrong with an option."""
     places = list(np.ndindex(batches[0].shape[1:]))
     neurons = {p: neuron() for p in places}
@@ -230,7 +230,7 @@ def _(batches, *, convention, forget_after, compensation):
     return stream(
         batches, convention=convention, forget_after=forget_after, compensation=compensation,
         neuron=Sums,
-    )  # fmt: skip
+    )
 
 
 @wrong("score_batches", "statistics over the wrong axis", "wrong axis")
@@ -343,7 +343,7 @@ for what, said, function in [
      deactivation(the_mean, lambda z, m, g, d: -g)),
     ("value stays", "value", deactivation(lambda z, m, g, d: z, lambda z, m, g, d: -d * g)),
     ("value is 0", "0|zero", deactivation(lambda z, m, g, d: 0.0, lambda z, m, g, d: -d * g)),
-]:  # fmt: skip
+]:
     wrong("deactivate", what, said)(function)
 
 
@@ -362,7 +362,7 @@ class Layer:
         self, *, k, strength, convention, forget_after, start_after, compensation, early=0,
         gradient=None, value="running mean", per="sample", eval_inhibits=False, eval_updates=False,
         constants=False, feeds_on="input",
-    ):  # fmt: skip
+    ):
         self.k, self.strength, self.convention = k, strength, convention
         self.forget_after, self.start_after = forget_after, start_after - early
         self.compensation, self.per, self.constants = compensation, per, constants
@@ -489,7 +489,7 @@ for what, said, function in [
      penalty(lambda d: math.log1p(d * d), lambda d: 2 * d / (1 + d * d))),
     ("gradient of the distance's size", "sign|absolute|abs",
      penalty(lambda d: math.log(d * d), lambda d: 2 / abs(d))),
-]:  # fmt: skip
+]:
     wrong("log_distance_penalty", what, said)(function)
 
 
@@ -525,19 +525,19 @@ def rate(phi, features_of_input, feature_of_neuron, k, fraction, scope, share):
 def _(phi, features_of_input, feature_of_neuron, *, k, fraction, scope):
     other = "per_input" if scope == "global" else "global"
     return rate(phi, features_of_input, feature_of_neuron, k, fraction, other,
-                lambda s, own: (s & ~own).sum() / s.sum())  # fmt: skip
+                lambda s, own: (s & ~own).sum() / s.sum())
 
 
 @wrong("false_killing_rate", "true killing rate", "complement|right|true|opposite|hits")
 def _(phi, features_of_input, feature_of_neuron, *, k, fraction, scope):
     return rate(phi, features_of_input, feature_of_neuron, k, fraction, scope,
-                lambda s, own: (s & own).sum() / s.sum())  # fmt: skip
+                lambda s, own: (s & own).sum() / s.sum())
 
 
 @wrong("false_killing_rate", "divided by all activations", "all")
 def _(phi, features_of_input, feature_of_neuron, *, k, fraction, scope):
     return rate(phi, features_of_input, feature_of_neuron, k, fraction, scope,
-                lambda s, own: (s & ~own).sum() / s.size)  # fmt: skip
+                lambda s, own: (s & ~own).sum() / s.size)
 
 
 # ---- decorrelation and preference ----------------------------------------------------------------

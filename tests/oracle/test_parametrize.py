@@ -23,7 +23,7 @@ def test_one_test_for_each_case_that_is_not_extreme() -> None:
     wanted = [
         case.id for case in oracle.load("scale")
         if case.call == "monosemantic_scale" and not case.extreme
-    ]  # fmt: skip
+    ]
     assert [case.id for case in cases(mark)] == wanted
     assert len(wanted) >= 14
     with_extreme = oracle.parametrize_with_checks({"monosemantic_scale": len}, extreme=True)
@@ -72,7 +72,7 @@ def test_expected_failures_are_expected(check: Callable[[], None]) -> None:
             "names 'scale/stream/1'",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_input(functions: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         oracle.parametrize_with_checks(functions, **options)
@@ -102,7 +102,7 @@ def test_an_expected_failure_that_passes_is_an_error(run_pytest: Pytest) -> None
     test = PROJECT.format(
         below="np.where(below > 0, below, np.nan)",
         expected={"scale/given/2": "rounding"}, calls=14,
-    )  # fmt: skip
+    )
     run = run_pytest(test)
     assert run.returncode == 1
     assert "[XPASS(strict)] rounding" in run.stdout

@@ -64,7 +64,7 @@ def test_the_diagnosis_is_in_junits_xml(run_pytest: Pytest, tmp_path: Path) -> N
     assert ("minimono_call", "monosemantic_scale") in properties
     assert (
         "minimono_diagnosis", '"standard deviation where the variance is meant" to 15 digits'
-    ) in properties  # fmt: skip
+    ) in properties
 
 
 def test_dtype_option(run_pytest: Pytest) -> None:

@@ -82,7 +82,7 @@ def failures(report: oracle.Report) -> dict[str, str]:
         '    good["result"][0].update(text=text, dtype="float64"); say(good)\n',
     ],
     ids=["bits", "text", "values", "nested text", "nested", "hexadecimal", "whole", "as sent"],
-)  # fmt: skip
+)
 def test_ways_to_reply(write: Write, reply: str) -> None:
     report = oracle.check_program(write(reply), "scale")
     assert failures(report) == {}
@@ -179,10 +179,10 @@ def test_a_wrong_program_is_told_what_is_wrong(write: Write) -> None:
         ("say({'id': case['id'], 'result': [[True, 2.0]]})",
          "phi: true and false are mixed with numbers"),
         ("good['result'][0]['bits'][5] = '7ff8000000000000'; say(good)",
-         "1 of 24 values outside tolerance\n  worst at [0, 2, 1] is nan, want"),
+         "1 of 24 values outside tolerance\n  worst at [0, 2, 1]: got nan, want"),
     ],
     ids=lambda value: value.encode("unicode_escape").decode(),
-)  # fmt: skip
+)
 def test_a_case_that_goes_wrong_fails_by_name_and_the_run_goes_on(
     write: Write, third: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

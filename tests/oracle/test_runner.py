@@ -187,7 +187,7 @@ TWO = Case(
      "upstream": np.ones(2)},
     {"value": Expected(np.array([0.0, 1.0])), "gradient": Expected(np.array([-1.0, 1.0]))},
     "two outputs",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_several_outputs(result: Any, message: str | None) -> None:
         (np.array(np.inf), -np.inf, "got -inf, want inf (inf)"),
         (np.array(0.0), -0.0, None),
     ],
-)  # fmt: skip
+)
 def test_values(want: Array, got: Any, message: str | None) -> None:
     case = Case("emergence/x/1", "emergence", {"widths": [], "active": [], "form": "sum"},
-                {"paths": Expected(want)}, "")  # fmt: skip
+                {"paths": Expected(want)}, "")
     call = oracle.suite.Call("emergence", (), ("paths",), "")
     with warnings.catch_warnings(action="error"):
         found = runner.judge(case, call, got).message
@@ -276,7 +276,7 @@ def test_read_only_arguments() -> None:
 def test_float32_returned_for_float64_is_judged_as_float32_and_said() -> None:
     report = oracle.check(lambda *given, compensation: my_scale(
         *(g.astype("float32") for g in given), compensation=compensation
-    ), "scale")  # fmt: skip
+    ), "scale")
     assert len(report.passed) == 14
     assert "was given float64, returned float32 and was allowed" in report.notes[0]
     assert "note: monosemantic_scale was given float64" in str(report)
@@ -317,7 +317,7 @@ def test_ways_to_give_functions() -> None:
         (my_scale, "scale", {"on_fail": "ignore"}, "on_fail is 'ignore'"),
         (my_scale, "scale", {"dtype": "bfloat16"}, "dtype is 'bfloat16'"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(implementation: Any, suite: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         oracle.check(implementation, suite, **options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minimono.oracle.case import BOUND
-from minimono.oracle.suites.scale import phi_given
+from minimono.oracle.suites.scale import plain_scale
 from minimono.oracle.truth import exact, rounded
 
 # ---- mean and sum of squared deviations, in the dtype of the data --------------------------------
@@ -80,7 +80,7 @@ def needed(
     exact_z = exact(z)
     centre = exact_z.sum(axis=0) / len(z)
     variance = ((exact_z - centre) ** 2).sum(axis=0) / (len(z) - 1)
-    want = rounded(phi_given(exact(new), centre, variance, 0.0))
+    want = rounded(plain_scale(exact(new), centre, variance, compensation=0))
     if not np.isfinite(want).all():
         return 0.0, 1.0
     u = float(np.finfo(dtype).eps)

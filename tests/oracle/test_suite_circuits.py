@@ -1,4 +1,4 @@
-"""Suite `circuits`: its truth by other ways, its own, its mistakes."""
+"""Suite `circuits`: its truth by other ways."""
 
 from fractions import Fraction
 
@@ -10,7 +10,6 @@ from minimono.oracle.suites.circuits import EPSILON, SUITE, attribution
 from minimono.oracle.truth import exact
 
 CASES = list(SUITE.cases())
-NAMED = [(call, name) for call, wrong in SUITE.mistakes.items() for name in wrong]
 
 
 def cases_of(call):
@@ -21,22 +20,6 @@ def report(call, function, dtype="float64", convert=None):
     chosen = [c for c in cases_of(call) if c.fits(dtype)]
     outcomes = [runner.run(function, c, dtype=dtype, convert=convert) for c in chosen]
     return runner.finish(runner.Report(), outcomes, dtype=dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("call", SUITE.own)
-def test_own(call, dtype):
-    found = report(call, SUITE.own[call], dtype)
-    assert found.passed
-    assert not found.failures, str(found)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a mistake may divide by 0
-@pytest.mark.parametrize(("call", "name"), NAMED)
-def test_each_mistake_is_named(call, name):
-    failures = report(call, SUITE.mistakes[call][name]).failures
-    assert failures
-    assert {f.diagnosis for f in failures} == {f'"{name}" to 15 digits'}
 
 
 # ---- attribution ---------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from minimono.oracle import runner
 from minimono.oracle.suites.decorrelation import CIRCLE, SUITE
 
 CASES = list(SUITE.cases())
-NAMED = [(call, name) for call, wrong in SUITE.mistakes.items() for name in wrong]
 
 
 def cases_of(call):
@@ -20,25 +19,6 @@ def report(call, function, dtype="float64", convert=None, extreme=False):
     chosen = [c for c in cases_of(call) if c.fits(dtype) and (extreme or not c.extreme)]
     outcomes = [runner.run(function, c, dtype=dtype, convert=convert) for c in chosen]
     return runner.finish(runner.Report(), outcomes, dtype=dtype)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("call", SUITE.own)
-def test_own(call, dtype):
-    found = report(call, SUITE.own[call], dtype, extreme=True)
-    assert found.passed
-    assert not found.failures, str(found)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a mistake may overflow
-@pytest.mark.parametrize(("call", "name"), NAMED)
-def test_each_mistake_is_named(call, name):
-    failures = report(call, SUITE.mistakes[call][name]).failures
-    assert failures
-    # A mistake that cannot take a shape raises there and has no reply to compare.
-    named = [f.diagnosis for f in failures if "raised" not in f.message]
-    assert named
-    assert set(named) == {f'"{name}" to 15 digits'}
 
 
 # ---- the measure, the proxy, L1 ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Suite `module`: its truth by the formulas as printed, its own, its mistakes, what it accepts."""
+"""Suite `module`: its truth by the formulas as printed, and what it accepts."""
 
 import functools
 import statistics
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import minimono as mm
-from minimono import kernels
-from minimono.oracle import diagnosis, runner
-from minimono.oracle.suites.module import MISTAKES, SUITE, as_trajectory, mistaken, trajectory
+from minimono.oracle import runner
+from minimono.oracle.modules import as_trajectory, trajectory
+from minimono.oracle.suites.module import SUITE, plain_memel
 
 CASES = list(SUITE.cases())
 
@@ -25,60 +25,16 @@ def noted(beginning, convention="paper"):
     found = [
         c for c in CASES
         if c.notes.startswith(beginning) and c.arguments["convention"] == convention
-    ]  # fmt: skip
+    ]
     assert len(found) == 1, beginning
     return found[0]
-
-
-# ---- its own, and its mistakes -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_own(dtype):
-    found = report(SUITE.own["MEmeL"], dtype)
-    assert len(found.passed) > 40
-    assert not found.failures, str(found)
-
-
-def test_own_reading_versions():
-    def reading(*arguments, **options):
-        with kernels.reference():
-            return SUITE.own["MEmeL"](*arguments, **options)
-
-    assert not report(reading).failures
-
-
-_replies = {}
-
-
-@pytest.fixture
-def remembered(monkeypatch):
-    """A mistake's reply to a case is worked out once, not once for each mistake under test."""
-    work_out = diagnosis._reply_of
-
-    def reply_of(mistake, suite, case):
-        key = id(mistake), case.id
-        if key not in _replies:
-            _replies[key] = work_out(mistake, suite, case)
-        return _replies[key]
-
-    monkeypatch.setattr(diagnosis, "_reply_of", reply_of)
-
-
-@pytest.mark.usefixtures("remembered")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("name", MISTAKES)
-def test_each_mistake_is_named(name):
-    failures = report(MISTAKES[name]).failures
-    assert failures
-    assert {f.diagnosis for f in failures} == {f'"{name}" to 15 digits'}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_what_the_mistakes_are_made_from_is_sound(dtype):
     """MEmeL in plain NumPy, in the dtype of the data: all of float32 passes too."""
-    found = report(mistaken, dtype)
+    found = report(plain_memel, dtype)
     assert not found.failures, str(found)
 
 
@@ -170,7 +126,7 @@ def test_constant_neurons_by_hand():
     for z, g, value, gradient in zip(
         still.arguments["batches"], still.arguments["upstream"], *still.expected.values(),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert (value.value == z).all()
         assert (gradient.value == g).all()
 
@@ -181,7 +137,7 @@ def test_calls_in_eval_are_exact_copies():
         for z, train, value in zip(
             case.arguments["batches"], case.arguments["training"], case.expected["values"],
             strict=True,
-        ):  # fmt: skip
+        ):
             if not train:
                 seen += 1
                 assert (value.value == z).all()
@@ -219,7 +175,7 @@ def test_a_function_that_makes_modules_is_taken():
         return mm.mono.MEmeL(
             k, strength, convention=convention, forget_after=forget_after,
             start_after=start_after, compensation=compensation,
-        )  # fmt: skip
+        )
 
     assert not run_as(make).failures
     assert not run_as(lambda **settings: mm.mono.MEmeL(**settings)).failures
@@ -240,7 +196,7 @@ def test_a_function_of_trajectories_is_taken_as_it_is():
 
 
 def test_a_module_in_place_of_its_class_is_refused():
-    with pytest.raises(TypeError, match="got a module, a MEmeL; give its class, or a function"):
+    with pytest.raises(TypeError, match="is a module, a MEmeL; give its class, or a function"):
         as_trajectory(mm.mono.MEmeL())
 
 

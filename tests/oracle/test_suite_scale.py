@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minimono.oracle import runner
-from minimono.oracle.suites.scale import SUITE, mistaken_stream, stream
+from minimono.oracle.suites.scale import SUITE, plain_scale, plain_stream
+from minimono.oracle.truth import exact
 
 CASES = list(SUITE.cases())
 
@@ -41,12 +42,17 @@ def test_truth_of_a_stream_by_pythons_statistics():
                 assert case.expected["phi"][number].value[index] == float(phi)
 
 
+def authors(batches):
+    exactly = [exact(b) for b in batches]
+    return plain_stream(exactly, convention="authors", forget_after=10, compensation=0)
+
+
 def test_the_authors_mean_counts_the_first_batch_twice():
     """mean_n = (2 u_1 + u_2 + ... + u_n) / (n + 1), so a value there has phi 0."""
     batches = [np.array([[1.0], [3.0]]), np.array([[4.0], [6.0]]), np.array([[4.25], [9.0]])]
     u = [2, 5, Fraction(53, 8)]
     mean = (2 * u[0] + u[1] + u[2]) / 4
-    phi = stream(batches, "authors", 10, 0.0)[2]
+    phi = authors(batches)[2]
     spread = [abs(Fraction(z) - mean) for z in (Fraction(17, 4), Fraction(9))]
     assert phi[0, 0] / phi[1, 0] == (spread[0] / spread[1]) ** 2
 
@@ -55,7 +61,7 @@ def test_authors_bound_without_compensation():
     """phi <= (M - 1)^2 / M with M = b (U + 1): a lone far value in the batch comes near it."""
     quiet = [np.array([[1.0], [-1.0], [1.0], [-1.0]]) * 1e-3] * 12
     loud = np.array([[1e6], [0.0], [0.0], [0.0]])
-    phi = stream([*quiet, loud], "authors", 10, 0.0)[-1]
+    phi = authors([*quiet, loud])[-1]
     bound = Fraction(43**2, 44)
     assert bound * Fraction(999, 1000) < phi[0, 0] <= bound
 
@@ -64,12 +70,9 @@ def test_authors_bound_without_compensation():
 def test_samuelson(size):
     """By the biased variance of its own batch, phi sums to n and is n - 1 at most."""
     z = np.random.default_rng(size).normal(size=(size, 1))
-    from minimono.oracle.suites.scale import phi_given
-    from minimono.oracle.truth import exact
-
     q = exact(z)
     mean = q.sum(axis=0) / size
-    phi = phi_given(q, mean, ((q - mean) ** 2).sum(axis=0) / size, 0.0)
+    phi = plain_scale(q, mean, ((q - mean) ** 2).sum(axis=0) / size, compensation=0)
     assert phi.sum() == size
     assert phi.max() <= size - 1
 
@@ -99,13 +102,13 @@ def test_the_formula_in_plain_numpy_passes(dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_stream_by_merging_passes(dtype):
     """Chan's merge in the dtype of the data, without options: what mistakes are made from."""
-    found = report("score_batches", mistaken_stream, dtype)
+    found = report("score_batches", plain_stream, dtype)
     assert not found.failures, str(found)
 
 
 def test_float32_inside_is_named():
     def narrow(batches, **options):
-        scores = mistaken_stream([b.astype(np.float32) for b in batches], **options)
+        scores = plain_stream([b.astype(np.float32) for b in batches], **options)
         return [phi.astype(float) for phi in scores]
 
     found = report("score_batches", narrow)

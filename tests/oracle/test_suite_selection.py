@@ -76,7 +76,7 @@ def test_truth_by_hand():
         "nan is not flagged beside negative scores": [[True, False, False], [False, False, True]],
         "scores that differ in their last bit are no tie": [[False, True, False, False]],
         "every score is nan": [[False, False], [False, False]],
-    }  # fmt: skip
+    }
     for notes, mask in by_hand.items():
         assert masks[notes] == mask, notes
 

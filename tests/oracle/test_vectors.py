@@ -68,7 +68,7 @@ def test_cases_fit_their_calls(name: str) -> None:
     ],
     ids=["no notes", "unknown key", "id", "dtype", "bits", "no value", "linear", "no conventions",
          "version"],
-)  # fmt: skip
+)
 def test_the_schema_finds_damage(damage: Any) -> None:
     schema = json.loads((vectors.FOLDER / vectors.SCHEMA).read_text(encoding="utf-8"))
     document = json.loads((vectors.FOLDER / "scale.json").read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def test_there_and_back() -> None:
         True, [np.array([1.0]), np.array([2.0])], [1, 2],
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_encode_and_decode(value: Any) -> None:
     back = decode(json.loads(json.dumps(encode(value), allow_nan=False)))
     assert type(back) is type(value)
@@ -157,7 +157,7 @@ def test_dump_overwrites_nothing(tmp_path: Path) -> None:
         (lambda f: (f.parent / "MANIFEST.sha256").write_text(""), "edited or damaged"),
     ],
     ids=["edited", "cut off", "line ends", "missing", "no manifest", "empty manifest"],
-)  # fmt: skip
+)
 def test_an_edited_folder_is_refused(tmp_path: Path, edit: Any, message: str) -> None:
     oracle.dump(tmp_path)
     edit(tmp_path / "scale.json")
@@ -178,7 +178,7 @@ def test_neither_locale_nor_line_ends_of_the_machine_matter(tmp_path: Path) -> N
     subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", script], check=True, timeout=60,
         env={**os.environ, "LC_ALL": "C", "PYTHONHASHSEED": "7"},
-    )  # fmt: skip
+    )
     for name in ("scale.json", vectors.SCHEMA):
         assert (tmp_path / name).read_bytes() == (vectors.FOLDER / name).read_bytes()
     digest = hashlib.sha256((tmp_path / "scale.json").read_bytes()).hexdigest()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,22 +14,25 @@ from minimono.backend import Array
 from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Suite
-from minimono.oracle.truth import conditioned, exact, float32
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
+from minimono.oracle.truth import conditioned, exact, float32, settled
+
+Formula = Callable[..., Any]
 
 EPSILON = Fraction(1e-10)  # the stored number, in the denominator of rho
-GAP = 1e-3  # how far a comparison is from the other outcome, unless it is a tie
 
 
 # ---- the truth, in Fractions ---------------------------------------------------------------------
 
 
+def pictures(x: Array, weight: Array) -> tuple[Array, Array]:
+    """Input and weights of a convolution; of a dense layer, those on pictures of one point."""
+    return (x, weight) if x.ndim == 4 else (x[..., None, None], weight[..., None, None])
+
+
 def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> Array:
-    """The channel's activation a: (B,) of a dense layer, (B, Y', X') of a convolution."""
-    w = weight[channel]
-    if w.ndim == 1:
-        return np.array([(row * w).sum() + bias[channel] for row in x], dtype=x.dtype)
-    padded, (ky, kx) = _padded(x, padding), w.shape[1:]
+    """The channel's activation (B, Y', X')."""
+    w, padded, (ky, kx) = weight[channel], _padded(x, padding), weight.shape[2:]
     shape = (len(x), padded.shape[2] - ky + 1, padded.shape[3] - kx + 1)
     a = np.empty(shape, dtype=x.dtype)
     for b, i, j in np.ndindex(shape):
@@ -38,10 +42,7 @@ def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> 
 
 def gradient(start: Array, x: Array, weight: Array, channel: int, padding: int) -> Array:
     """Σ_q start_q da_q/dx, of x's shape."""
-    w = weight[channel]
-    if w.ndim == 1:
-        return start[:, None] * w
-    slope, (ky, kx) = _padded(0 * x, padding), w.shape[1:]
+    w, slope, (ky, kx) = weight[channel], _padded(0 * x, padding), weight.shape[2:]
     for b, i, j in np.ndindex(start.shape):
         slope[b, :, i : i + ky, j : j + kx] += start[b, i, j] * w
     inside = slice(padding, -padding or None)
@@ -55,68 +56,88 @@ def _padded(x: Array, padding: int) -> Array:
     return out
 
 
-def attribution(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> Array:
-    """rho (B, C): R = Σ_p x dx, started with relu(a), divided by Σ|R| + 1e-10."""
-    a = neuron(x, weight, bias, channel, padding)
-    product = x * gradient(np.where(a > 0, a, 0 * a), x, weight, channel, padding)
-    relevance = product.reshape(*x.shape[:2], -1).sum(axis=2)  # (B, C, ...) -> (B, C)
-    return relevance / (abs(relevance).sum(axis=1, keepdims=True) + EPSILON)
+def relu(a: Array) -> Array:
+    return np.where(a > 0, a, 0 * a)
 
 
-def split(
-    weight: Array, relevance_1: Array, relevance_2: Array, ratio: float
-) -> tuple[Array, Array, Array]:
-    """w without the second concept's channels, without the first's, without either's."""
-    r = Fraction(ratio)
-    first, second, overlap = weight.copy(), weight.copy(), weight.copy()
-    for c, (one, two) in enumerate(zip(exact(relevance_1), exact(relevance_2), strict=True)):
-        for mine, other in ((one, two), (two, one)):
-            if r * mine != other and abs(r * mine - other) < GAP * (abs(one) + abs(two)):
-                raise ValueError("too close to call: take other numbers")
-        if r * one > two:
-            second[c] = overlap[c] = 0.0
-        elif r * two > one:
-            first[c] = overlap[c] = 0.0
-    return first, second, overlap
+def attribution(
+    x: Array, weight: Array, bias: Array, channel: int, padding: int, *,
+    epsilon: Fraction | float = EPSILON, start: Formula = relu,
+    product: Formula = lambda x, slope: x * slope, pool: Formula = lambda x: x.sum(axis=2),
+    relevance: Formula = lambda R: R, size: Formula = lambda R: abs(R).sum(axis=1, keepdims=True),
+    share: Formula = lambda R, size, epsilon: R / (size + epsilon),
+    on_by_bias: bool = True, back: Formula = lambda kernel: kernel,
+    channels: Formula = lambda channel, all: [channel],
+) -> Array:
+    """rho (B, C): R = Σ_p x dx, started with relu(a), divided by Σ|R| + 1e-10.
+
+    The rest are knobs, which make it wrong.   channels: whose relevances are added up.
+    on_by_bias: whether a has its bias.   back: the weights on the way back.
+    """
+    R, (x, weight) = 0, pictures(x, weight)
+    for c in channels(channel, range(len(weight))):
+        a = neuron(x, weight, bias if on_by_bias else 0 * bias, c, padding)
+        terms = product(x, gradient(start(a), x, back(weight), c, padding))
+        R = R + pool(terms.reshape(*x.shape[:2], -1))  # (B, C, ...) -> (B, C)
+    R = relevance(R)
+    rho: Array = share(R, size(R), epsilon)
+    return rho
 
 
-def nearest(rho: Array, centroids: Array) -> Array:
-    """The nearest centroid of each row, of equally near ones the first."""
-    labels = []
-    for row in exact(rho):
-        squares = [((row - centre) ** 2).sum() for centre in exact(centroids)]
-        closest = min(squares)
-        if any(closest < s < (1 + GAP) * closest for s in squares):
-            raise ValueError("too close to call: take other numbers")
-        labels.append(squares.index(closest))
-    return np.array(labels, dtype=np.int64)
+def _without(weight: Array, channels: Array) -> Array:
+    out = weight.copy()
+    out[channels] = 0.0
+    return out
+
+
+def split_weights(
+    weight: Array, relevance_1: Array, relevance_2: Array, *, ratio: Any,
+    belongs: Formula = lambda mine, other, ratio: ratio * mine > other,
+    both: Formula = lambda one, two: (one, two & ~one), without: Formula = _without,
+    parts: Formula = lambda one, two: (two, one, one | two),
+) -> tuple[Array, ...]:
+    """`split`. both: where a channel goes that meets both conditions.
+
+    parts: which channels are 0 in the first, the second and the overlap.
+    """
+    one, two = belongs(relevance_1, relevance_2, ratio), belongs(relevance_2, relevance_1, ratio)
+    return tuple(without(weight, channels) for channels in parts(*both(one, two)))
+
+
+def _square(p: Array, c: Array) -> Array:
+    return ((p - c) ** 2).sum(axis=2)
+
+
+def route(
+    rho: Array, centroids: Array, *, distance: Formula = _square, last: bool = False,
+    first_label: int = 0, exchanged: bool = False,
+) -> Array:
+    """The centroid with the least `distance` of rho (B, 1, C) and centroids (1, K, C)."""
+    rows, centres = (centroids, rho) if exchanged else (rho, centroids)
+    d = distance(rows[:, None], centres[None])  # (B, K)
+    return first_label + (d.shape[1] - 1 - d[:, ::-1].argmin(axis=1) if last else d.argmin(axis=1))
 
 
 # ---- cases ---------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[Case]:
-    yield from _dense()
-    yield from _convolution()
-    yield from _splits()
-    yield from _routes()
+def _drawn(rng: np.random.Generator, *shape: int) -> Array:
+    return float32(rng.normal(size=shape))
 
 
-def _attribution_case(
-    id: str, notes: str, x: Array, weight: Array, bias: Array, channel: int, padding: int
-) -> Case:
-    truth = partial(attribution, channel=channel, padding=padding)
-    (rho,) = conditioned(lambda *inputs: [truth(*inputs)], x, weight, bias)
-    a = neuron(exact(x), exact(weight), exact(bias), channel, padding).astype(np.float64)
-    size = neuron(abs(x), abs(weight), abs(bias), channel, padding)
-    if (abs(a[a != 0]) < GAP * size[a != 0]).any():
-        raise ValueError(f"{id}: too close to the bend of relu: take other numbers")
-    arguments = {"x": x, "weight": weight, "bias": bias, "channel": channel, "padding": padding}
-    return Case(id, "circuit_attribution", arguments, {"rho": rho}, notes)
+def _attributions(plans: Iterable[tuple[Any, ...]]) -> Entries:
+    for notes, x, weight, bias, channel, padding in plans:
+        arguments = {"x": x, "weight": weight, "bias": bias, "channel": channel, "padding": padding}
+        truth = partial(attribution, channel=channel, padding=padding)
+        expected = conditioned(lambda *inputs, truth=truth: [truth(*inputs)], x, weight, bias)
+        x, weight = pictures(x, weight)
+        a = neuron(exact(x), exact(weight), exact(bias), channel, padding)
+        settled(a, 0 * a, neuron(abs(x), abs(weight), abs(bias), channel, padding))
+        yield notes, arguments, expected
 
 
-def _dense() -> Iterator[Case]:
-    rng = np.random.default_rng(27182818)
+def _dense(rng: np.random.Generator) -> Entries:
+    drawn = partial(_drawn, rng)
     none = np.zeros(1)
     hand = np.array([[3.0, 1.0, 9.0], [1.0, 3.0, 9.0]])
     plans: list[tuple[str, Array, Array, Array, int]] = [
@@ -126,10 +147,9 @@ def _dense() -> Iterator[Case]:
          np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([[1.0, -1.0]]), np.array([3.0]), 0),
         ("exactly at the bend of relu: off, all shares 0",
          np.array([[2.0, 2.0], [4.0, 2.0]]), np.array([[1.0, -1.0]]), none, 0),
-        ("channel 2 of three", float32(rng.normal(size=(4, 5))), float32(rng.normal(size=(3, 5))),
-         float32(rng.normal(size=3)), 2),
-        ("positive activations, as after a relu", float32(abs(rng.normal(size=(3, 6)))),
-         float32(rng.normal(size=(2, 6))), float32(np.full(2, 2.0)), 1),
+        ("channel 2 of three", drawn(4, 5), drawn(3, 5), drawn(3), 2),
+        ("positive activations, as after a relu", abs(drawn(3, 6)), drawn(2, 6), np.full(2, 2.0),
+         1),
         ("an input of zeros: nothing to share, 0 and not nan", np.zeros((1, 3)), np.ones((1, 3)),
          np.ones(1), 0),
         ("so weak that the 1e-10 in the denominator shows: the shares do not add up to 1",
@@ -138,19 +158,12 @@ def _dense() -> Iterator[Case]:
          np.array([[2.0], [-1.0]]), np.array([[1.0]]), np.array([3.0]), 0),
         ("large numbers: scaling changes nothing", float32(1e6 * rng.normal(size=(2, 4))),
          float32(1e3 * rng.normal(size=(2, 4))), np.array([1e9, 1e9]), 0),
-    ]  # fmt: skip
-    for number, (notes, x, weight, bias, channel) in enumerate(plans, start=1):
-        yield _attribution_case(
-            f"circuits/dense/{number}", notes, x, weight, bias, channel, padding=0
-        )
+    ]
+    yield from _attributions((*plan, 0) for plan in plans)
 
 
-def _convolution() -> Iterator[Case]:
-    rng = np.random.default_rng(57721566)
-
-    def drawn(*shape: int) -> Array:
-        return float32(rng.normal(size=shape))
-
+def _convolution(rng: np.random.Generator) -> Entries:
+    drawn = partial(_drawn, rng)
     hand = np.array([[[[1.0, 2.0, 0.0]], [[0.0, 1.0, 3.0]]]])  # (1, 2, 1, 3)
     plans: list[tuple[str, Array, Array, Array, int, int]] = [
         ("whole numbers, to try by hand: kernel 1 x 2 on a picture of 1 x 3",
@@ -164,21 +177,16 @@ def _convolution() -> Iterator[Case]:
         ("off everywhere: all shares 0", abs(drawn(1, 2, 2, 2)), -abs(drawn(1, 2, 2, 2)),
          np.zeros(1), 0, 0),
         ("weak: a mean over positions in place of the sum, or a factor 2, shows in the 1e-10",
-         float32(1e-5 * abs(rng.normal(size=(1, 2, 2, 2)))), np.ones((1, 2, 1, 1)),
-         np.zeros(1), 0, 0),
+         float32(1e-5 * abs(rng.normal(size=(1, 2, 2, 2)))), np.ones((1, 2, 1, 1)), np.zeros(1), 0,
+         0),
         ("on at some positions only; shares of both signs", drawn(2, 4, 2, 3),
          drawn(2, 4, 2, 2), np.array([0.0, -0.5]), 1, 0),
-    ]  # fmt: skip
-    for number, (notes, *arguments) in enumerate(plans, start=1):
-        yield _attribution_case(f"circuits/conv/{number}", notes, *arguments)
+    ]
+    yield from _attributions(plans)
 
 
-def _splits() -> Iterator[Case]:
-    rng = np.random.default_rng(14142135)
-
-    def drawn(*shape: int) -> Array:
-        return float32(rng.normal(size=shape))
-
+def _splits(rng: np.random.Generator) -> Entries:
+    drawn = partial(_drawn, rng)
     w = np.array([2.0, 3.0, 4.0, 5.0])
     mixed = np.array([[4.0, 1.0, 2.0, 0.0], [1.0, 4.0, 2.0, 0.0]])
     plans: list[tuple[str, Array, Array, Array, float]] = [
@@ -196,18 +204,16 @@ def _splits() -> Iterator[Case]:
          drawn(6, 3, 3), abs(drawn(6)), abs(drawn(6)), 0.125),
         ("square: as many channels as kernel positions", drawn(3, 3, 3), drawn(3), drawn(3), 1.0),
         ("no relevance at all: everything overlaps", w, np.zeros(4), np.zeros(4), 1.0),
-    ]  # fmt: skip
-    for number, (notes, weight, one, two, ratio) in enumerate(plans, start=1):
-        parts = split(weight, one, two, ratio)
-        yield Case(
-            f"circuits/split/{number}", "split_weights",
-            {"weight": weight, "relevance_1": one, "relevance_2": two, "ratio": ratio},
-            dict(zip(("first", "second", "overlap"), map(Expected, parts), strict=True)), notes,
-        )  # fmt: skip
+    ]
+    for notes, weight, one, two, ratio in plans:
+        a, b, r = exact(one), exact(two), Fraction(ratio)
+        settled(r * a, b, abs(a) + abs(b))
+        settled(r * b, a, abs(a) + abs(b))
+        arguments = {"weight": weight, "relevance_1": one, "relevance_2": two, "ratio": ratio}
+        yield notes, arguments, map(Expected, split_weights(weight, a, b, ratio=r))
 
 
-def _routes() -> Iterator[Case]:
-    rng = np.random.default_rng(16449340)
+def _routes(rng: np.random.Generator) -> Entries:
 
     def shares(*shape: int) -> Array:
         values = rng.normal(size=shape)
@@ -236,12 +242,22 @@ def _routes() -> Iterator[Case]:
         ("very far from 0: |p|^2 - 2pc + |c|^2 loses its digits in float64 (for float64 only)",
          2.0**40 + np.array([[0.0, 1.0], [5.0, 4.0], [2.0, 7.0]]),
          2.0**40 + np.array([[6.0, 6.0], [1.0, 2.0]])),
-    ]  # fmt: skip
-    for number, (notes, rho, centroids) in enumerate(plans, start=1):
-        yield Case(
-            f"circuits/route/{number}", "route", {"rho": rho, "centroids": centroids},
-            {"label": Expected(nearest(rho, centroids))}, notes,
-        )  # fmt: skip
+    ]
+    for notes, rho, centroids in plans:
+        squares = _square(exact(rho)[:, None], exact(centroids)[None])
+        least = squares.min(axis=1, keepdims=True)
+        settled(squares, least, least)
+        arguments = {"rho": rho, "centroids": centroids}
+        yield notes, arguments, [Expected(route(exact(rho), exact(centroids)))]
+
+
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("dense", "circuit_attribution", 27182818, _dense),
+        ("conv", "circuit_attribution", 57721566, _convolution),
+        ("split", "split_weights", 14142135, _splits),
+        ("route", "route", 16449340, _routes),
+    ])
 
 
 # ---- minimono's own ------------------------------------------------------------------------------
@@ -258,274 +274,108 @@ def circuit_attribution(
     return mono.circuit_attribution(x, layer, channel)
 
 
-def split_weights(
-    weight: Array, relevance_1: Array, relevance_2: Array, *, ratio: float
-) -> tuple[Array, Array, Array]:
-    return mono.split_weights(weight, relevance_1, relevance_2, ratio)
-
-
 # ---- known mistakes ------------------------------------------------------------------------------
 
 
-def _relu(a: Array) -> Array:
-    return np.maximum(a, 0.0)
+def _highest_only(a: Array) -> Array:
+    rows = relu(a).reshape(len(a), -1)
+    first = np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None]
+    return np.where(first, rows, 0.0).reshape(a.shape)
 
 
-def _pooled(product: Array) -> Array:
-    return product.reshape(*product.shape[:2], -1).sum(axis=2)  # (B, C, ...) -> (B, C)
-
-
-def _shares(relevance: Array) -> Array:
-    return relevance / (abs(relevance).sum(axis=1, keepdims=True) + 1e-10)
-
-
-def mistaken(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    channel: int,
-    *,
-    padding: int,
-    start: Callable[[Array], Array] = _relu,
-    product: Callable[[Array, Array], Array] = lambda x, slope: x * slope,
-    pool: Callable[[Array], Array] = _pooled,
-    normalise: Callable[[Array], Array] = _shares,
-    with_bias: bool = True,
-    turned: bool = False,
-    backwards: Callable[[Array], Array] = lambda weight: weight,
-) -> Array:
-    """`circuit_attribution` with something wrong, as the options say."""
-    a = neuron(x, weight, bias if with_bias else 0 * bias, channel, padding)
-    walked = np.flip(weight, axis=(2, 3)) if turned and weight.ndim == 4 else backwards(weight)
-    slope = gradient(start(a), x, walked, channel, padding)
-    return normalise(pool(product(x, slope)))
-
-
-def _first_channel(x: Array, weight: Array, bias: Array, channel: int, *, padding: int) -> Array:
-    return mistaken(x, weight, bias, 0, padding=padding)
-
-
-def _all_channels(x: Array, weight: Array, bias: Array, channel: int, *, padding: int) -> Array:
-    """The gradient of ½ Σ relu(a)² over all channels of the upper layer."""
-    return _shares(sum(
-        mistaken(x, weight, bias, c, padding=padding, normalise=lambda r: r)
-        for c in range(len(weight))
-    ))  # fmt: skip
-
-
-def _only_highest(a: Array) -> Array:
-    rows = _relu(a).reshape(len(a), -1)
-    peak = np.zeros(rows.shape)
-    best = rows.argmax(axis=1)
-    peak[np.arange(len(a)), best] = rows[np.arange(len(a)), best]
-    return peak.reshape(a.shape)
-
-
-def _mean_pooled(product: Array) -> Array:
-    return product.reshape(*product.shape[:2], -1).mean(axis=2)
-
-
-def _largest_pooled(product: Array) -> Array:
-    return product.reshape(*product.shape[:2], -1).max(axis=2)
-
-
-def _mean_picture(x: Array, slope: Array) -> Array:
-    """x and the gradient averaged over positions before they are multiplied."""
-    axes = tuple(range(2, x.ndim))
-    return x.mean(axis=axes) * slope.mean(axis=axes) if axes else x * slope
-
-
-def _divided_by(size: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return lambda r: r / (size(r) + 1e-10)
-
-
-ATTRIBUTION: dict[str, Callable[..., Array]] = {
-    "the gradient alone, not times the activation": partial(mistaken, product=lambda x, g: g),
-    "no relu at the start: a neuron that is off is attributed too": partial(
-        mistaken, start=lambda a: a
-    ),
-    "started with 1 where the neuron is on, not with its activation": partial(
-        mistaken, start=lambda a: (a > 0) * 1.0
-    ),
-    "started with 1 everywhere: the gradient of the activation before relu": partial(
-        mistaken, start=np.ones_like
-    ),
-    "started with the square of the activation": partial(mistaken, start=lambda a: _relu(a) ** 2),
-    "started at the highest position only": partial(mistaken, start=_only_highest),
-    "twice the relevance: the half before the square is missing": partial(
-        mistaken, start=lambda a: 2 * _relu(a)
-    ),
-    "absolute values: the sign of the shares is lost": partial(
-        mistaken, normalise=lambda r: _shares(abs(r))
-    ),
-    "absolute values before the sum over positions": partial(
-        mistaken, pool=lambda p: _pooled(abs(p))
-    ),
-    "negative relevance is cut off": partial(mistaken, normalise=lambda r: _shares(_relu(r))),
-    "not normalised": partial(mistaken, normalise=lambda r: r),
-    "divided by the Euclidean length, not by the sum of absolute values": partial(
-        mistaken, normalise=_divided_by(lambda r: np.sqrt((r**2).sum(axis=1, keepdims=True)))
-    ),
-    "divided by the sum with its signs, not by the sum of absolute values": partial(
-        mistaken, normalise=_divided_by(lambda r: r.sum(axis=1, keepdims=True))
-    ),
-    "divided by the largest absolute value": partial(
-        mistaken, normalise=_divided_by(lambda r: abs(r).max(axis=1, keepdims=True))
-    ),
-    "normalised over the batch, not for each sample": partial(
-        mistaken, normalise=_divided_by(lambda r: abs(r).sum())
-    ),
-    "normalised over the samples of each channel (wrong axis)": partial(
-        mistaken, normalise=_divided_by(lambda r: abs(r).sum(axis=0, keepdims=True))
-    ),
-    "no 1e-10 in the denominator: nan where the neuron is off": partial(
-        mistaken, normalise=lambda r: r / abs(r).sum(axis=1, keepdims=True)
-    ),
-    "1e-12 in the denominator instead of 1e-10": partial(
-        mistaken, normalise=lambda r: r / (abs(r).sum(axis=1, keepdims=True) + 1e-12)
-    ),
-    "1e-8 in the denominator instead of 1e-10": partial(
-        mistaken, normalise=lambda r: r / (abs(r).sum(axis=1, keepdims=True) + 1e-8)
-    ),
-    "the larger of the sum and 1e-10 in the denominator": partial(
-        mistaken, normalise=lambda r: r / np.maximum(abs(r).sum(axis=1, keepdims=True), 1e-10)
-    ),
-    "weights only: the same for all inputs": partial(
-        mistaken, start=np.ones_like, product=lambda x, g: g
-    ),
-    "averaged over positions, not summed": partial(mistaken, pool=_mean_pooled),
-    "the largest position, not the sum": partial(mistaken, pool=_largest_pooled),
-    "activation and gradient are averaged over positions before they are multiplied": partial(
-        mistaken, product=_mean_picture
-    ),
-    "the bias is left out": partial(mistaken, with_bias=False),
-    "the kernel is turned around on the way back": partial(mistaken, turned=True),
-    "positive weights only (z+ rule)": partial(mistaken, backwards=_relu),
-    "channel 0, whichever was asked for": _first_channel,
-    "all channels of the upper layer, not the one asked for": _all_channels,
-}
-
-
-def mistaken_split(
-    weight: Array,
-    relevance_1: Array,
-    relevance_2: Array,
-    *,
-    ratio: float,
-    belongs: Callable[[Array, Array, float], Array] = lambda mine, other, r: r * mine > other,
-    both_to: str = "the first",
-    parts: Callable[..., tuple[Array, Array, Array]] | None = None,
-) -> tuple[Array, Array, Array]:
-    """`split_weights` with something wrong, as the options say."""
-    in_1 = belongs(relevance_1, relevance_2, ratio)
-    in_2 = belongs(relevance_2, relevance_1, ratio)
-    if both_to == "the first":
-        in_2 = in_2 & ~in_1
-    elif both_to == "the second":
-        in_1 = in_1 & ~in_2
-    elif both_to == "neither":
-        in_1, in_2 = in_1 & ~in_2, in_2 & ~in_1
-    if parts is not None:
-        return parts(weight, in_1, in_2)
-    return _without(weight, in_2), _without(weight, in_1), _without(weight, in_1 | in_2)
-
-
-def _without(weight: Array, channels: Array) -> Array:
-    out = weight.copy()
-    out[channels] = 0.0
-    return out
+ATTRIBUTION = Mistakes(partial(attribution, epsilon=1e-10), {
+    "the gradient alone, not times the activation": {"product": lambda x, slope: slope},
+    "no relu at the start: a neuron that is off is attributed too": {"start": lambda a: a},
+    "started with 1 where the neuron is on, not with its activation":
+        {"start": lambda a: (a > 0) * 1.0},
+    "started with 1 everywhere: the gradient of the activation before relu":
+        {"start": np.ones_like},
+    "started with the square of the activation": {"start": lambda a: relu(a) ** 2},
+    "started at the highest position only": {"start": _highest_only},
+    "twice the relevance: the half before the square is missing": {"start": lambda a: 2 * relu(a)},
+    "absolute values: the sign of the shares is lost": {"relevance": abs},
+    "absolute values before the sum over positions": {"pool": lambda x: abs(x).sum(axis=2)},
+    "negative relevance is cut off": {"relevance": relu},
+    "not normalised": {"share": lambda R, size, epsilon: R},
+    "divided by the Euclidean length, not by the sum of absolute values":
+        {"size": lambda R: np.sqrt((R**2).sum(axis=1, keepdims=True))},
+    "divided by the sum with its signs, not by the sum of absolute values":
+        {"size": lambda R: R.sum(axis=1, keepdims=True)},
+    "divided by the largest absolute value": {"size": lambda R: abs(R).max(axis=1, keepdims=True)},
+    "normalised over the batch, not for each sample": {"size": lambda R: abs(R).sum()},
+    "normalised over the samples of each channel (wrong axis)":
+        {"size": lambda R: abs(R).sum(axis=0, keepdims=True)},
+    "no 1e-10 in the denominator: nan where the neuron is off": {"epsilon": 0.0},
+    "1e-12 in the denominator instead of 1e-10": {"epsilon": 1e-12},
+    "1e-8 in the denominator instead of 1e-10": {"epsilon": 1e-8},
+    "the larger of the sum and 1e-10 in the denominator":
+        {"share": lambda R, size, epsilon: R / np.maximum(size, epsilon)},
+    "weights only: the same for all inputs":
+        {"start": np.ones_like, "product": lambda x, slope: slope},
+    "averaged over positions, not summed": {"pool": lambda x: x.mean(axis=2)},
+    "the largest position, not the sum": {"pool": lambda x: x.max(axis=2)},
+    "activation and gradient are averaged over positions before they are multiplied":
+        {"product": lambda x, slope: x.mean(axis=(2, 3)) * slope.mean(axis=(2, 3))},
+    "the bias is left out": {"on_by_bias": False},
+    "the kernel is turned around on the way back": {"back": lambda kernel: kernel[..., ::-1, ::-1]},
+    "positive weights only (z+ rule)": {"back": relu},
+    "channel 0, whichever was asked for": {"channels": lambda channel, all: [0]},
+    "all channels of the upper layer, not the one asked for":
+        {"channels": lambda channel, all: all},
+})
 
 
 def _without_columns(weight: Array, channels: Array) -> Array:
-    out = weight.copy()
-    out[..., np.flatnonzero(channels[: weight.shape[-1]])] = 0.0
-    return out
+    columns = np.flatnonzero(channels[: weight.shape[-1]])
+    return _without(weight.swapaxes(0, -1), columns).swapaxes(0, -1)
 
 
-SPLIT: dict[str, Callable[..., tuple[Array, Array, Array]]] = {
-    "first and second have changed places": partial(
-        mistaken_split,
-        parts=lambda w, a, b: (_without(w, a), _without(w, b), _without(w, a | b)),
-    ),
-    "at least, where above is meant: ties are not in both": partial(
-        mistaken_split, belongs=lambda mine, other, r: r * mine >= other
-    ),
-    "the ratio is at the other concept's relevance": partial(
-        mistaken_split, belongs=lambda mine, other, r: mine > r * other
-    ),
-    "the ratio is ignored": partial(mistaken_split, belongs=lambda mine, other, r: mine > other),
-    "absolute relevances": partial(
-        mistaken_split, belongs=lambda mine, other, r: r * abs(mine) > abs(other)
-    ),
-    "a channel that meets both conditions is left out of both parts": partial(
-        mistaken_split, both_to="both"
-    ),
-    "a channel that meets both conditions goes to the second concept": partial(
-        mistaken_split, both_to="the second"
-    ),
-    "a channel that meets both conditions is in both parts": partial(
-        mistaken_split, both_to="neither"
-    ),
-    "each part has its own channels only, without those that overlap": partial(
-        mistaken_split,
-        parts=lambda w, a, b: (_without(w, ~a), _without(w, ~b), _without(w, a | b)),
-    ),
-    "the overlap is what was shared out, not what is in both": partial(
-        mistaken_split,
-        parts=lambda w, a, b: (_without(w, b), _without(w, a), _without(w, ~(a | b))),
-    ),
-    "the overlap is all zeros": partial(
-        mistaken_split, parts=lambda w, a, b: (_without(w, b), _without(w, a), 0 * w)
-    ),
-    "the last axis is taken for the channels": partial(
-        mistaken_split,
-        parts=lambda w, a, b: (
-            _without_columns(w, b), _without_columns(w, a), _without_columns(w, a | b)
-        ),
-    ),
-}  # fmt: skip
-
-
-def _routed(
-    distance: Callable[[Array, Array], Array], *, last: bool = False
-) -> Callable[..., Array]:
-    """The centroid with the smallest `distance(rows (B, 1, C), centroids (1, K, C))`."""
-
-    def route(rho: Array, centroids: Array) -> Array:
-        d = distance(rho[:, None], centroids[None])  # (B, K)
-        return d.shape[1] - 1 - d[:, ::-1].argmin(axis=1) if last else d.argmin(axis=1)
-
-    return route
-
-
-def _square(p: Array, c: Array) -> Array:
-    return ((p - c) ** 2).sum(axis=2)
+SPLIT = Mistakes(split_weights, {
+    "first and second have changed places": {"parts": lambda one, two: (one, two, one | two)},
+    "at least, where above is meant: ties are not in both":
+        {"belongs": lambda mine, other, ratio: ratio * mine >= other},
+    "the ratio is at the other concept's relevance":
+        {"belongs": lambda mine, other, ratio: mine > ratio * other},
+    "the ratio is ignored": {"belongs": lambda mine, other, ratio: mine > other},
+    "absolute relevances": {"belongs": lambda mine, other, ratio: ratio * abs(mine) > abs(other)},
+    "a channel that meets both conditions is left out of both parts":
+        {"both": lambda one, two: (one, two)},
+    "a channel that meets both conditions goes to the second concept":
+        {"both": lambda one, two: (one & ~two, two)},
+    "a channel that meets both conditions is in both parts":
+        {"both": lambda one, two: (one & ~two, two & ~one)},
+    "each part has its own channels only, without those that overlap":
+        {"parts": lambda one, two: (~one, ~two, one | two)},
+    "the overlap is what was shared out, not what is in both":
+        {"parts": lambda one, two: (two, one, ~(one | two))},
+    "the overlap is all zeros": {"parts": lambda one, two: (two, one, one | True)},
+    "the last axis is taken for the channels": {"without": _without_columns},
+})
 
 
 def _length(p: Array) -> Array:
     return np.sqrt((p**2).sum(axis=2))
 
 
-ROUTE: dict[str, Callable[..., Array]] = {
-    "of equally near centroids the last": _routed(_square, last=True),
-    "the farthest centroid": _routed(lambda p, c: -_square(p, c)),
-    "the largest scalar product, not the nearest": _routed(lambda p, c: -(p * c).sum(axis=2)),
-    "the smallest angle (cosine), not the nearest": _routed(
-        lambda p, c: -(p * c).sum(axis=2) / (_length(p) * _length(c))
-    ),
-    "the sum of absolute differences, not of squares": _routed(lambda p, c: abs(p - c).sum(axis=2)),
-    "the largest difference, not the sum of squares": _routed(lambda p, c: abs(p - c).max(axis=2)),
-    "differences summed with their signs": _routed(lambda p, c: abs((p - c).sum(axis=2))),
-    "the first channel only": _routed(lambda p, c: abs(p - c)[:, :, 0]),
-    "|p|^2 - 2pc + |c|^2, which loses its digits far from 0": _routed(
-        lambda p, c: (p**2).sum(axis=2) - 2 * (p * c).sum(axis=2) + (c**2).sum(axis=2)
-    ),
-    "absolute values of rho": _routed(lambda p, c: _square(abs(p), abs(c))),
-    "counted from 1": lambda rho, centroids: _routed(_square)(rho, centroids) + 1,
-    "one for each centroid (its nearest sample), not for each sample": lambda rho, centroids: (
-        _routed(_square)(centroids, rho)
-    ),
-}
+ROUTE = Mistakes(route, {
+    "of equally near centroids the last": {"last": True},
+    "the farthest centroid": {"distance": lambda p, c: -_square(p, c)},
+    "the largest scalar product, not the nearest": {"distance": lambda p, c: -(p * c).sum(axis=2)},
+    "the smallest angle (cosine), not the nearest":
+        {"distance": lambda p, c: -(p * c).sum(axis=2) / (_length(p) * _length(c))},
+    "the sum of absolute differences, not of squares":
+        {"distance": lambda p, c: abs(p - c).sum(axis=2)},
+    "the largest difference, not the sum of squares":
+        {"distance": lambda p, c: abs(p - c).max(axis=2)},
+    "differences summed with their signs": {"distance": lambda p, c: abs((p - c).sum(axis=2))},
+    "the first channel only": {"distance": lambda p, c: abs(p - c)[:, :, 0]},
+    "|p|^2 - 2pc + |c|^2, which loses its digits far from 0": {
+        "distance": lambda p, c: (p**2).sum(axis=2) - 2 * (p * c).sum(axis=2) + (c**2).sum(axis=2)
+    },
+    "absolute values of rho": {"distance": lambda p, c: _square(abs(p), abs(c))},
+    "counted from 1": {"first_label": 1},
+    "one for each centroid (its nearest sample), not for each sample": {"exchanged": True},
+})
 
 
 SUITE = Suite(
@@ -541,29 +391,24 @@ SUITE = Suite(
         "ties": "of equally near centroids the first",
     },
     calls=(
-        Call(
-            "circuit_attribution", ("x", "weight", "bias", "channel", "*", "padding"), ("rho",),
-            "x (B, C) and weight (D, C), or x (B, C, Y, X) and weight (D, C, ky, kx); bias (D,);\n"
-            "channel: which of the D; padding: on all four sides (0 for a dense layer).\n"
-            "rho (B, C).",
-        ),
-        Call(
-            "split_weights", ("weight", "relevance_1", "relevance_2", "*", "ratio"),
-            ("first", "second", "overlap"),
-            "weight (C, *kernel) of one neuron; relevances (C,); ratio above 0, up to 1.\n"
-            "S1: ratio relevance_1 > relevance_2; S2: ratio relevance_2 > relevance_1, not in S1.\n"
-            "first: weight, but 0 on S2; second: 0 on S1; overlap: 0 on both.",
-        ),
-        Call(
-            "route", ("rho", "centroids"), ("label",),
-            "rho (B, C), centroids (K, C). label (B,): the nearest centroid, from 0.",
-        ),
+        Call("circuit_attribution", ("x", "weight", "bias", "channel", "*", "padding"), ("rho",),
+             "x (B, C) and weight (D, C), or x (B, C, Y, X) and weight (D, C, ky, kx); bias (D,);\n"
+             "channel: which of the D; padding: on all four sides (0 for a dense layer).\n"
+             "rho (B, C)."),
+        Call("split_weights", ("weight", "relevance_1", "relevance_2", "*", "ratio"),
+             ("first", "second", "overlap"),
+             "weight (C, *kernel) of one neuron; relevances (C,); ratio above 0, up to 1.\n"
+             "S1: ratio relevance_1 > relevance_2; S2: ratio relevance_2 > relevance_1, not in "
+             "S1.\n"
+             "first: weight, but 0 on S2; second: 0 on S1; overlap: 0 on both."),
+        Call("route", ("rho", "centroids"), ("label",),
+             "rho (B, C), centroids (K, C). label (B,): the nearest centroid, from 0."),
     ),
     cases=cases,
     own={
         "circuit_attribution": circuit_attribution,
-        "split_weights": split_weights,
+        "split_weights": mono.split_weights,
         "route": mono.route,
     },
     mistakes={"circuit_attribution": ATTRIBUTION, "split_weights": SPLIT, "route": ROUTE},
-)  # fmt: skip
+)

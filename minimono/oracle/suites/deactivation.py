@@ -9,14 +9,33 @@ import numpy as np
 
 from minimono import mono
 from minimono.backend import Array
-from minimono.engine.tensor import Tensor
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
+from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.truth import float32
 
 
+def plain_deactivate(
+    z: Array, mask: Array, mean: Array, strength: float, upstream: Array,
+    *, value: Callable[[Array, Array, float], Array] = lambda z, mean, d: mean,
+    gradient: Callable[[Array, float], Array] = lambda g, d: -d * g,
+    elsewhere: Callable[[Array, float], Array] = lambda g, d: g,
+    flags: Callable[[Array], Array] = lambda mask: mask,
+    choose: Callable[[Array, Array, Array], Array] = np.where,  # of the values
+) -> tuple[Array, Array]:
+    """Return the value and the gradient; strength is d and upstream is g in the knobs."""
+    mask = flags(mask)
+    return (
+        choose(mask, value(z, mean, strength), z),
+        np.where(mask, gradient(upstream, strength), elsewhere(upstream, strength)),
+    )
+
+
 def cases() -> Iterator[Case]:
-    rng = np.random.default_rng(27182818)
+    return grouped(SUITE, [("all", "deactivate", 27182818, _entries)])
+
+
+def _entries(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, tuple[int, ...], float, float]] = [
         ("reversed deactivation", (3, 4), 1.0, 1.0),
         ("naive (a): no gradient", (3, 4), 0.0, 1.0),
@@ -30,7 +49,7 @@ def cases() -> Iterator[Case]:
         ("|z| near 1000: written as -z + (mean + z), the value is rounded", (3, 4), 1.0, 1e3),
         ("strength 100 and |z| near 1000: the rounding grows with it", (3, 4), 100.0, 1e3),
         ("the same in float64", (3, 4), 100.0, 1e9),
-    ]  # fmt: skip
+    ]
     entries: list[tuple[str, Array, Array, Array, float, Array]] = []
     for notes, shape, strength, size in plans:
         z = size * rng.normal(size=shape)
@@ -52,109 +71,48 @@ def cases() -> Iterator[Case]:
          np.array([1.0, np.nan]), 1.0, upstream),
         ("strength -2: twice the gradient, not reversed", z, by_hand, mean, -2.0, upstream),
         ("one sample", z[:1], by_hand[:1], mean, 2.0, upstream[:1]),
-    ]  # fmt: skip
-    for number, (notes, z, mask, mean, strength, upstream) in enumerate(entries, start=1):
-        yield Case(
-            f"deactivation/all/{number}", "deactivate",
-            {"z": z, "mask": mask, "mean": mean, "strength": strength, "upstream": upstream},
-            {"value": Expected(np.where(mask, mean, z)),
-             "gradient": Expected(np.where(mask, -strength * upstream, upstream) + 0.0,
-                                  linear=np.where(mask, abs(strength * upstream), 0.0))},
-            notes,
-        )  # fmt: skip
+    ]
+    for notes, *given in entries:
+        arguments = dict(zip(SUITE.call("deactivate").arguments, given, strict=True))
+        value, gradient = plain_deactivate(**arguments)
+        rounded = np.where(arguments["mask"], abs(gradient), 0.0)
+        yield notes, arguments, [Expected(value), Expected(gradient + 0.0, rounded)]
 
 
-def deactivate(
-    z: Array, mask: Array, mean: Array, strength: float, upstream: Array
-) -> tuple[Array, Array]:
-    variable = Tensor(z, requires_grad=True)
-    value = mono.deactivate(variable, mask, mean, strength=strength)
-    (value * Tensor(upstream)).sum().backward()
-    return value.data, variable.grad
-
-
-def _mistaken(
-    value: Callable[..., Array], gradient: Callable[..., Array]
-) -> Callable[..., tuple[Array, Array]]:
-    def deactivate(
-        z: Array, mask: Array, mean: Array, strength: float, upstream: Array
-    ) -> tuple[Array, Array]:
-        known = {"z": z, "mask": mask, "mean": mean, "d": strength, "g": upstream}
-        return value(**known), gradient(**known)
-
-    return deactivate
-
-
-def _value(z: Array, mask: Array, mean: Array, **_: Any) -> Array:
-    return np.where(mask, mean, z)
-
-
-def _reversed(mask: Array, d: float, g: Array, **_: Any) -> Array:
-    return np.where(mask, -d * g, g)
-
-
-def _where(there: Callable[[Array, float], Array]) -> Callable[..., Array]:
-    """A gradient that is right elsewhere, and `there(upstream, strength)` where flagged."""
-    return lambda mask, d, g, **_: np.where(mask, there(g, d), g)
-
-
-MISTAKES: dict[str, Callable[..., tuple[Array, Array]]] = {
-    "the gradient of a flagged value is 0": _mistaken(_value, _where(lambda g, d: 0 * g)),
-    "the gradient of a flagged value is +strength: not reversed": _mistaken(
-        _value, _where(lambda g, d: d * g)
-    ),
-    "the gradient of a flagged value is +1": _mistaken(_value, _where(lambda g, d: g)),
-    "the gradient of a flagged value is doubled": _mistaken(
-        _value, _where(lambda g, d: -2 * d * g)
-    ),
-    "the gradient of a flagged value is 1 - strength": _mistaken(
-        _value, _where(lambda g, d: (1 - d) * g)
-    ),
-    "strength is ignored": _mistaken(_value, _where(lambda g, d: -g)),
-    "strength counts twice": _mistaken(_value, _where(lambda g, d: -d * abs(d) * g)),
-    "the gradient leaks into values that are not flagged": _mistaken(
-        _value, lambda d, g, **_: -d * g
-    ),
-    "values that are not flagged get no gradient": _mistaken(
-        _value, lambda mask, d, g, **_: np.where(mask, -d * g, 0.0)
-    ),
-    "the gradient is that of ones, not of the upstream": _mistaken(
-        _value, lambda mask, d, g, **_: np.where(mask, -d, 1.0)
-    ),
-    "the value is not replaced": _mistaken(lambda z, **_: z, _reversed),
-    "the value is 0 instead of the mean": _mistaken(
-        lambda z, mask, **_: np.where(mask, 0.0, z), _reversed
-    ),
-    "the value is the batch's mean instead of the given one": _mistaken(
-        lambda z, mask, **_: np.where(mask, z.mean(axis=0), z), _reversed
-    ),
-    "the value is reflected at the mean": _mistaken(
-        lambda z, mask, mean, **_: np.where(mask, 2 * mean - z, z), _reversed
-    ),
-    "the value is written as -d z + (mean + d z), which rounds": _mistaken(
-        lambda z, mask, mean, d, **_: np.where(mask, -d * z + (mean + d * z), z), _reversed
-    ),
-    "the mask multiplies the mean: 0 times nan is nan": _mistaken(
-        lambda z, mask, mean, **_: mask * mean + (1 - mask) * z, _reversed
-    ),
-    "the value is the mean over all neurons": _mistaken(
-        lambda z, mask, mean, **_: np.where(mask, mean.mean(), z), _reversed
-    ),
-    "a flag in one sample flags the neuron in all": _mistaken(
-        lambda z, mask, mean, **_: np.where(mask.any(axis=0), mean, z),
-        lambda mask, d, g, **_: np.where(mask.any(axis=0), -d * g, g),
-    ),
-    "a flagged value gets the upstream of all samples, summed": _mistaken(
-        _value, lambda mask, d, g, **_: np.where(mask, -d * g.sum(axis=0), g)
-    ),
-    "the gradient of a flagged value is divided by the number of samples": _mistaken(
-        _value, lambda mask, d, g, **_: np.where(mask, -d * g / len(g), g)
-    ),
-    "the mask is inverted": _mistaken(
-        lambda z, mask, mean, **_: np.where(mask, z, mean),
-        lambda mask, d, g, **_: np.where(mask, g, -d * g),
-    ),
+GRADIENTS: dict[str, dict[str, Any]] = {  # of suite `module` too
+    "the gradient of a flagged value is 0": {"gradient": lambda g, d: 0 * g},
+    "the gradient of a flagged value is +strength: not reversed": {"gradient": lambda g, d: d * g},
+    "the gradient of a flagged value is +1": {"gradient": lambda g, d: g},
+    "the gradient of a flagged value is doubled": {"gradient": lambda g, d: -2 * d * g},
+    "the gradient of a flagged value is 1 - strength": {"gradient": lambda g, d: (1 - d) * g},
+    "strength is ignored": {"gradient": lambda g, d: -g},
+    "the gradient leaks into values that are not flagged": {"elsewhere": lambda g, d: -d * g},
+    "values that are not flagged get no gradient": {"elsewhere": lambda g, d: np.zeros_like(g)},
+    "the gradient is that of ones, not of the upstream":
+        {"gradient": lambda g, d: -d * np.ones_like(g), "elsewhere": lambda g, d: np.ones_like(g)},
 }
+
+MISTAKES = Mistakes(plain_deactivate, {
+    **GRADIENTS,
+    "strength counts twice": {"gradient": lambda g, d: -d * abs(d) * g},
+    "the value is not replaced": {"value": lambda z, mean, d: z},
+    "the value is 0 instead of the mean": {"value": lambda z, mean, d: np.zeros_like(z)},
+    "the value is the batch's mean instead of the given one":
+        {"value": lambda z, mean, d: z.mean(axis=0)},
+    "the value is reflected at the mean": {"value": lambda z, mean, d: 2 * mean - z},
+    "the value is written as -d z + (mean + d z), which rounds":
+        {"value": lambda z, mean, d: -d * z + (mean + d * z)},
+    "the mask multiplies the mean: 0 times nan is nan":
+        {"choose": lambda mask, mean, z: mask * mean + (1 - mask) * z},
+    "the value is the mean over all neurons": {"value": lambda z, mean, d: mean.mean()},
+    "a flag in one sample flags the neuron in all":
+        {"flags": lambda mask: np.broadcast_to(mask.any(axis=0), mask.shape)},
+    "a flagged value gets the upstream of all samples, summed":
+        {"gradient": lambda g, d: -d * g.sum(axis=0)},
+    "the gradient of a flagged value is divided by the number of samples":
+        {"gradient": lambda g, d: -d * g / len(g)},
+    "the mask is inverted": {"flags": np.invert},
+})
 
 SUITE = Suite(
     name="deactivation",
@@ -166,14 +124,14 @@ SUITE = Suite(
         "strength": "1 reversed, 0 naive (a), -1 naive (b), d: gradient -d",
     },
     calls=(
-        Call(
-            "deactivate", ("z", "mask", "mean", "strength", "upstream"), ("value", "gradient"),
-            "z (B, *neurons); mask booleans of that shape; mean (*neurons); upstream, the loss's\n"
-            "gradient by the value. gradient is the loss's gradient by z: -strength * upstream\n"
-            "where flagged, upstream elsewhere.",
-        ),
+        Call("deactivate", ("z", "mask", "mean", "strength", "upstream"), ("value", "gradient"),
+             "z (B, *neurons); mask booleans of that shape; mean (*neurons); upstream, the loss's\n"
+             "gradient by the value. gradient is the loss's gradient by z: -strength * upstream\n"
+             "where flagged, upstream elsewhere."),
     ),
     cases=cases,
-    own={"deactivate": deactivate},
+    own={"deactivate": value_and_gradients(
+        lambda z, mask, mean, d: mono.deactivate(z, mask, mean, strength=d), upstream=True
+    )},
     mistakes={"deactivate": MISTAKES},
-)  # fmt: skip
+)

@@ -2,93 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from minimono import mono
 from minimono.backend import Array
-from minimono.engine.tensor import Tensor
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suite import Call, Entries, Suite, grouped
+from minimono.oracle.suites import decorrelation_formulas as right
 from minimono.oracle.suites.decorrelation_mistakes import MISTAKES
-from minimono.oracle.truth import (
-    conditioned,
-    conditioned_by,
-    exact,
-    float32,
-    mpmath,
-    precise,
-    rounded,
-)
-
-# ---- the truth, in mpmath numbers or Fractions ---------------------------------------------------
-
-
-def mean_cosine(z: Array) -> Any:
-    """1 - Σ_{i≠j} cos(z_i, z_j) / (N (N - 1)), one pair at a time."""
-    mp, N = mpmath(), len(z)
-    total = mp.mpf(0)
-    for i in range(N):
-        for j in range(N):
-            if i != j:
-                lengths = mp.sqrt((z[i] * z[i]).sum() * (z[j] * z[j]).sum())
-                total += (z[i] * z[j]).sum() / lengths
-    return 1 - total / (N * (N - 1))
-
-
-def penalty_of(z: Array, over: str, convention: str) -> tuple[Any, Array]:
-    """The penalty of rows z (B, n) and its gradient; z of Fractions or mpmath numbers."""
-    B = len(z)
-    if convention == "authors":
-        size = np.vectorize(abs, otypes=[object])(z)
-        total = size.sum(axis=0)  # |Σ_i |z_i||² is the sum of all entries of |Z| |Z|ᵀ
-        sign = np.vectorize(lambda v: (v > 0) - (v < 0), otypes=[object])(z)
-        return ((total * total).sum() - B) / _whole(z, B * B), (
-            2 * sign * total / _whole(z, B * B)
-        )
-    rows = z if over == "samples" else z.T
-    excess = np.array(
-        [[(a * b).sum() - (i == j) for j, b in enumerate(rows)] for i, a in enumerate(rows)],
-        dtype=object,
-    )
-    gradient = 4 * excess.dot(rows)
-    return (excess * excess).sum(), gradient if over == "samples" else gradient.T
-
-
-def _whole(z: Array, number: int) -> Any:
-    """A whole number of the kind that z holds, so that dividing by it rounds nothing."""
-    return Fraction(number) if isinstance(z.reshape(-1)[0], Fraction) else mpmath().mpf(number)
-
-
-def pair_loss(margins: Array, slope: Any) -> tuple[Any, Array]:
-    """Mean of -log sigmoid(margin), and -slope sigmoid(-margin) / B."""
-    mp, B = mpmath(), len(margins)
-    loss = sum(mp.log1p(mp.exp(-m)) for m in margins) / B
-    return loss, np.array([-slope / (1 + mp.exp(m)) / B for m in margins], dtype=object)
-
+from minimono.oracle.suites.own import value_and_gradients
+from minimono.oracle.truth import conditioned, conditioned_by, exact, float32, precise, rounded
 
 # ---- cases -------------------------------------------------------------------------------------
-
-
-def cases() -> Iterator[Case]:
-    yield from _feature_decorrelation()
-    yield from _penalty()
-    yield from _l1()
-    yield from _proxy()
-    yield from _fold()
-    yield from _preference()
-    yield from _decpo()
 
 
 HAND = np.array([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0]])
 
 
-def _feature_decorrelation() -> Iterator[Case]:
-    rng = np.random.default_rng(66274341)
+def _feature_decorrelation(rng: np.random.Generator) -> Entries:
     lengths = np.array([1e-3, 1.0, 50.0, 1e3])[:, None]
     entries: list[tuple[str, Array, bool]] = [
         ("four inputs, five neurons", rng.normal(size=(4, 5)), False),
@@ -109,18 +45,15 @@ def _feature_decorrelation() -> Iterator[Case]:
          np.array([[3.0, 4.0], [4.0, 3.0], [6.0, 8.0]]), False),
         ("the squares overflow or underflow, the cosine does not",
          np.array([[1e200, 2e200], [1e-200, -3e-200]]), True),
-    ]  # fmt: skip
-    for number, (notes, z, extreme) in enumerate(entries, start=1):
+    ]
+    for notes, z, extreme in entries:
         z = z if extreme else float32(z)
-        fd = rounded(np.array(mean_cosine(precise(z).reshape(len(z), -1)), dtype=object))
-        yield Case(  # each cosine, at most 1, is rounded a few times, whatever their mean is
-            f"decorrelation/fd/{number}", "feature_decorrelation", {"z": z},
-            {"fd": Expected(fd, linear=np.array(float(BOUND)))}, notes, extreme=extreme,
-        )  # fmt: skip
+        fd = rounded(right.feature_decorrelation(precise(z), cosines=right.precise_cosines))
+        # each cosine, at most 1, is rounded a few times, whatever their mean is
+        yield notes, {"z": z}, [Expected(fd, np.array(float(BOUND)))], {"extreme": extreme}
 
 
-def _penalty() -> Iterator[Case]:
-    rng = np.random.default_rng(83462684)
+def _penalty(rng: np.random.Generator) -> Entries:
     turned = np.array([[0.6, 0.8], [-0.8, 0.6]])
     entries: list[tuple[str, Array]] = [
         ("three inputs, five neurons", rng.normal(size=(3, 5))),
@@ -132,64 +65,49 @@ def _penalty() -> Iterator[Case]:
         ("orthonormal rows: the optimum of the paper's, not of the authors'", turned),
         ("all 0: the authors' is -1/B, its gradient 0", np.zeros((2, 3))),
         ("offset 100", 100 + rng.normal(size=(3, 4))),
-    ]  # fmt: skip
-    number = 0
-    for notes, z in entries:
-        z = float32(z)
-        for over, convention in [
-            ("samples", "paper"), ("features", "paper"), ("samples", "authors"),
-        ]:  # fmt: skip
-            number += 1
-            yield Case(
-                f"decorrelation/penalty/{number}", "decorrelation_penalty",
-                {"z": z, "over": over, "convention": convention},
-                _expected_penalty(z, over, convention),
-                f"{notes}; over {over}, convention {convention}",
-            )  # fmt: skip
+    ]
+    forms = [("samples", "paper"), ("features", "paper"), ("samples", "authors")]
+    for (notes, z), (over, convention) in product(entries, forms):
+        arguments = {"z": float32(z), "over": over, "convention": convention}
+        notes = f"{notes}; over {over}, convention {convention}"
+        yield notes, arguments, _expected_penalty(**arguments)
 
 
-def _expected_penalty(z: Array, over: str, convention: str) -> dict[str, Expected]:
+def _expected_penalty(z: Array, over: str, convention: str) -> list[Expected]:
     """Exact, with the errors that rounded entries of the Gram matrix make."""
+    value, slope = map(
+        rounded, right.decorrelation_penalty(exact(z), over=over, convention=convention)
+    )
     flat = z.reshape(len(z), -1)
-    value, gradient = penalty_of(exact(flat), over, convention)
-    slope = rounded(gradient).reshape(z.shape)
     size = abs(flat)
     if convention == "authors":
         reach = (size @ size.T).mean() + 1 / len(z)
-        return {"penalty": Expected(rounded(np.array(value, dtype=object)), BOUND * reach),
-                "gradient": Expected(slope, BOUND * abs(slope))}  # fmt: skip
+        return [Expected(value, BOUND * reach), Expected(slope, BOUND * abs(slope))]
     rows, reach = (flat, size) if over == "samples" else (flat.T, size.T)
     excess = abs(rows @ rows.T - np.eye(len(rows)))
     gram = reach @ reach.T + np.eye(len(rows))  # each entry is off by at most BOUND eps times this
-    return {
-        "penalty": Expected(
-            rounded(np.array(value, dtype=object)),
-            linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
+    return [
+        Expected(
+            value, linear=np.array(BOUND * (2 * (excess * gram).sum() + (excess**2).sum())),
             quadratic=np.array(BOUND**2 * (gram**2).sum()),
         ),
-        "gradient": Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
-    }
+        Expected(slope, 4 * BOUND * (size @ size.T @ size + size).reshape(z.shape)),
+    ]
 
 
-def _l1() -> Iterator[Case]:
-    rng = np.random.default_rng(23025850)
-    for number, (notes, z) in enumerate([
+def _l1(rng: np.random.Generator) -> Entries:
+    for notes, z in [
         ("summed over neurons, averaged over inputs", rng.normal(size=(3, 4))),
         ("a sequence (B, T, C): summed over positions and channels", rng.normal(size=(2, 3, 2))),
         ("a feature map (B, C, Y, X)", rng.normal(size=(2, 2, 2, 3))),
         ("small whole numbers, to try by hand: (3 + 2) / 2; the gradient at 0 is 0", HAND),
         ("one input", rng.normal(size=(1, 5))),
         ("all 0", np.zeros((3, 2))),
-    ], start=1):  # fmt: skip
+    ]:
         z = float32(z)
-        value = sum(abs(v) for v in exact(z).reshape(-1)) / Fraction(len(z))
-        gradient = np.sign(z) / len(z)
-        yield Case(
-            f"decorrelation/l1/{number}", "l1_penalty", {"z": z},
-            {"penalty": Expected(np.array(float(value)), np.array(BOUND * float(value))),
-             "gradient": Expected(gradient, 2 * abs(gradient))},
-            notes,
-        )  # fmt: skip
+        value, gradient = map(rounded, right.l1_penalty(exact(z)))
+        outputs = [Expected(value, BOUND * value), Expected(gradient, 2 * abs(gradient))]
+        yield notes, {"z": z}, outputs
 
 
 CIRCLE = {3: 1 / 3, 4: 0.0, 5: -0.4472135954999579, 6: -1.0, 8: -2.414213562373095}
@@ -202,18 +120,17 @@ def circle(n: int) -> tuple[Array, Array]:
     return np.stack([np.cos(angles), np.sin(angles)]), np.full(n, cosine / (cosine - 1))
 
 
-def _proxy() -> Iterator[Case]:
-    rng = np.random.default_rng(17320508)
+def _proxy(rng: np.random.Generator) -> Entries:
     entries: list[tuple[str, Array, Array]] = [
         (f"published: {n} binary features on a circle, cos(2 pi/n) / (cos(2 pi/n) - 1) = "
          f"{CIRCLE[n]:.4g}", *circle(n))
         for n in CIRCLE
-    ]  # fmt: skip
+    ]
     for notes, shape in [
         ("4 inputs, 6 neurons", (4, 6)), ("8 inputs, 3 neurons", (8, 3)),
         ("as many inputs as neurons: rows for columns would not show in the shape", (5, 5)),
         ("one input", (1, 4)), ("one neuron", (6, 1)),
-    ]:  # fmt: skip
+    ]:
         entries.append(
             (notes, float32(rng.normal(size=shape)), float32(rng.normal(size=shape[1])))
         )
@@ -222,18 +139,13 @@ def _proxy() -> Iterator[Case]:
          np.array([-1.0, 0.5])),
         ("a bias of 0, and a neuron without weights: 0", np.array([[1.0, 0.0], [2.0, 0.0]]),
          np.array([0.0, -3.0])),
-    ]  # fmt: skip
-    for number, (notes, w_in, b_in) in enumerate(entries, start=1):
-        W, b, mp = precise(w_in), precise(b_in), mpmath()
-        proxy = rounded([b[j] * mp.sqrt((W[:, j] * W[:, j]).sum()) for j in range(len(b))])
-        yield Case(
-            f"decorrelation/proxy/{number}", "superposition_proxy", {"w_in": w_in, "b_in": b_in},
-            {"proxy": Expected(proxy, linear=8 * abs(proxy))}, notes,
-        )  # fmt: skip
+    ]
+    for notes, w_in, b_in in entries:
+        proxy = rounded(right.superposition_proxy(precise(w_in), precise(b_in)))
+        yield notes, {"w_in": w_in, "b_in": b_in}, [Expected(proxy, 8 * abs(proxy))]
 
 
-def _fold() -> Iterator[Case]:
-    rng = np.random.default_rng(22360679)
+def _fold(rng: np.random.Generator) -> Entries:
     gain, shift = np.array([2.0, 2.0]), np.array([1.0, 0.0])
     by_hand = (np.array([[1.0], [3.0]]), np.array([0.5]), gain, shift)
     entries: list[tuple[str, tuple[Array, ...]]] = [
@@ -242,54 +154,32 @@ def _fold() -> Iterator[Case]:
     ]
     for notes, (D, neurons) in [
         ("4 inputs, 3 neurons", (4, 3)), ("as many inputs as neurons", (4, 4)), ("6, 2", (6, 2)),
-    ]:  # fmt: skip
+    ]:
         sizes = ((D, neurons), (neurons,), (D,), (D,))
         entries.append((notes, tuple(float32(rng.normal(size=size)) for size in sizes)))
-    for number, (notes, arrays) in enumerate(entries, start=1):
-        weight, bias = conditioned(folded, *arrays)
-        yield Case(
-            f"decorrelation/fold/{number}", "fold_into_linear",
-            dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True)),
-            {"weight": weight, "bias": bias}, notes,
-        )  # fmt: skip
+    for notes, arrays in entries:
+        arguments = dict(zip(("w_in", "b_in", "gain", "shift"), arrays, strict=True))
+        yield notes, arguments, conditioned(right.fold_into_linear, *arrays)
 
 
-def folded(w_in: Array, b_in: Array, gain: Array, shift: Array, **wrong: Any) -> list[Array]:
-    """The layer norm's gain and shift in the linear layer; `wrong` makes the known mistakes."""
-    scaled = gain[:, None] * w_in
-    centre = scaled.sum(axis=0) / len(scaled)
-    if wrong.get("centre") == "over neurons":
-        centre = scaled.sum(axis=1, keepdims=True) / scaled.shape[1]
-    weight = scaled if wrong.get("centre") == "not" else scaled - centre
-    carrier = {"scaled": scaled, "centred": weight}.get(wrong.get("carrier", ""), w_in)
-    moved = 0 * shift if wrong.get("carrier") == "none" else shift
-    return [weight, b_in + (moved[:, None] * carrier).sum(axis=0)]
-
-
-def _dpo_truth(pc: Array, pr: Array, rc: Array, rr: Array, beta: Array) -> tuple[Any, ...]:
-    loss, gradient = pair_loss(beta[()] * ((pc - rc) - (pr - rr)), beta[()])
-    return loss, gradient, -gradient
-
-
-def _simpo_truth(chosen: Array, rejected: Array, beta: Array, gamma: Array) -> tuple[Any, ...]:
-    loss, gradient = pair_loss(beta[()] * (chosen - rejected) - gamma[()], beta[()])
-    return loss, gradient, -gradient
-
-
-def _decpo_truth(
-    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, beta: Array, weight: Array,
-    *, over: str, convention: str,
-) -> tuple[Any, ...]:  # fmt: skip
-    loss, chosen, rejected = _dpo_truth(pc, pr, rc, rr, beta)
-    step = 2 if convention == "authors" else 1
-    rows = z[::step].reshape(len(z[::step]), -1)
-    penalty, slope = penalty_of(rows, over, convention)
-    gradient = 0 * z
-    gradient[::step] = weight[()] * slope.reshape(z[::step].shape)
-    return loss + weight[()] * penalty, chosen, rejected, gradient
-
-
+LOG_PROBABILITIES = (
+    "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"
+)
 PAIR_OUTPUTS = ("loss", "gradient_chosen", "gradient_rejected")
+
+
+def _pair_loss(
+    truth: Callable[..., Any], arrays: Mapping[str, Array], numbers: Mapping[str, float],
+    **options: Any,
+) -> tuple[dict[str, Any], list[Expected]]:
+    """The arguments and outputs of a loss, whose truth takes its numbers with 50 digits too."""
+
+    def outputs(*given: Array) -> Any:
+        places = dict(zip(numbers, given[len(arrays) :], strict=True))
+        return truth(*given[: len(arrays)], **places, **options)
+
+    expected = conditioned_by(precise, outputs, *arrays.values(), *map(np.array, numbers.values()))
+    return {**arrays, **numbers, **options}, expected
 
 
 def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Array, Array, Array]:
@@ -299,11 +189,10 @@ def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Arr
     return float32(pc), float32(pr), float32(rc), float32(rr)
 
 
-def _preference() -> Iterator[Case]:
-    rng = np.random.default_rng(26457513)
+def _dpo(rng: np.random.Generator) -> Entries:
     same = np.array([-4.0, -9.0, -6.0])
     zero = np.zeros(2)
-    dpo: list[tuple[str, tuple[Array, Array, Array, Array], float]] = [
+    plans: list[tuple[str, tuple[Array, Array, Array, Array], float]] = [
         ("four pairs", _log_probabilities(rng, 4), 0.1),
         ("one pair", _log_probabilities(rng, 1), 0.1),
         ("beta 0.5", _log_probabilities(rng, 5), 0.5),
@@ -317,22 +206,21 @@ def _preference() -> Iterator[Case]:
          (np.array([-1.0, -1001.0]), np.array([-1001.0, -1.0]), zero, zero), 1.0),
         ("margin 40: the loss is exp(-40), not 0; a sigmoid rounded to 1 has lost it",
          (np.array([-1.0, -2.0]), np.array([-41.0, -42.0]), zero, zero), 1.0),
-    ]  # fmt: skip
-    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
-    for number, (notes, inputs, beta) in enumerate(dpo, start=1):
-        expected = conditioned_by(precise, _dpo_truth, *inputs, np.array(beta))
-        yield Case(
-            f"decorrelation/dpo/{number}", "dpo_loss",
-            {**dict(zip(names, inputs, strict=True)), "beta": beta},
-            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )  # fmt: skip
-    simpo: list[tuple[str, int, float, float]] = [
+    ]
+    truth = partial(right.dpo_loss, loss=right.PRECISE)
+    for notes, inputs, beta in plans:
+        arrays = dict(zip(LOG_PROBABILITIES, inputs, strict=True))
+        yield notes, *_pair_loss(truth, arrays, {"beta": beta})
+
+
+def _simpo(rng: np.random.Generator) -> Entries:
+    drawn: list[tuple[str, int, float, float]] = [
         ("four pairs", 4, 2.0, 1.0), ("one pair", 1, 2.5, 0.5), ("no margin", 3, 2.0, 0.0),
         ("beta 10, margin 3", 5, 10.0, 3.0), ("a negative margin", 2, 1.0, -0.5),
-    ]  # fmt: skip
+    ]
     entries = [
         (notes, -float32(rng.uniform(0.2, 3, pairs)), -float32(rng.uniform(0.2, 3, pairs)), b, g)
-        for notes, pairs, b, g in simpo
+        for notes, pairs, b, g in drawn
     ]
     entries += [
         ("exactly at the margin: log 2", np.array([-1.0, -2.0]), np.array([-1.5, -2.5]), 2.0, 1.0),
@@ -340,21 +228,14 @@ def _preference() -> Iterator[Case]:
          np.array([-501.0, -1.0]), 2.0, 1.0),
         ("40 beyond the margin: the loss is exp(-40), not 0", np.array([-1.0]), np.array([-22.0]),
          2.0, 2.0),
-    ]  # fmt: skip
-    for number, (notes, chosen, rejected, beta, gamma) in enumerate(entries, start=1):
-        expected = conditioned_by(
-            precise, _simpo_truth, chosen, rejected, np.array(beta), np.array(gamma)
-        )
-        yield Case(
-            f"decorrelation/simpo/{number}", "simpo_loss",
-            {"chosen": chosen, "rejected": rejected, "beta": beta, "gamma": gamma},
-            dict(zip(PAIR_OUTPUTS, expected, strict=True)), notes,
-        )  # fmt: skip
+    ]
+    truth = partial(right.simpo_loss, loss=right.PRECISE)
+    for notes, chosen, rejected, beta, gamma in entries:
+        arrays = {"chosen": chosen, "rejected": rejected}
+        yield notes, *_pair_loss(truth, arrays, {"beta": beta, "gamma": gamma})
 
 
-def _decpo() -> Iterator[Case]:
-    rng = np.random.default_rng(33166247)
-    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+def _decpo(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, tuple[int, ...], float, float, str, str]] = [
         ("two pairs", (4, 3), 0.1, 1e-4, "samples", "paper"),
         ("neurons compared: another value, the same gradients", (4, 3), 0.1, 1e-4, "features",
@@ -367,60 +248,26 @@ def _decpo() -> Iterator[Case]:
         ("a sequence (2B, T, C)", (2, 2, 2), 0.1, 0.5, "samples", "paper"),
         ("a sequence, the authors' code: of one pair, the chosen", (2, 2, 2), 0.1, 0.5, "samples",
          "authors"),
-    ]  # fmt: skip
-    for number, (notes, shape, beta, weight, over, convention) in enumerate(plans, start=1):
-        inputs, z = _log_probabilities(rng, shape[0] // 2), float32(rng.normal(size=shape))
-
-        truth = partial(_decpo_truth, over=over, convention=convention)
-        expected = conditioned_by(precise, truth, *inputs, z, np.array(beta), np.array(weight))
-        yield Case(
-            f"decorrelation/decpo/{number}", "decpo_loss",
-            {**dict(zip(names, inputs, strict=True)), "z": z, "beta": beta, "weight": weight,
-             "over": over, "convention": convention},
-            dict(zip((*PAIR_OUTPUTS, "gradient_z"), expected, strict=True)), notes,
-        )  # fmt: skip
+    ]
+    truth = partial(right.decpo_loss, dpo={"loss": right.PRECISE})
+    for notes, shape, beta, weight, over, convention in plans:
+        arrays = dict(zip(LOG_PROBABILITIES, _log_probabilities(rng, shape[0] // 2), strict=True))
+        arrays["z"] = float32(rng.normal(size=shape))
+        numbers = {"beta": beta, "weight": weight}
+        yield notes, *_pair_loss(truth, arrays, numbers, over=over, convention=convention)
 
 
-# ---- minimono's own ----------------------------------------------------------------------------
-
-
-def _gradients(loss: Tensor, *variables: Tensor) -> tuple[Array, ...]:
-    loss.backward()
-    return (loss.data, *(v.grad for v in variables))
-
-
-def _variables(*arrays: Array) -> list[Tensor]:
-    return [Tensor(a, requires_grad=True) for a in arrays]
-
-
-def decorrelation_penalty(z: Array, *, over: Any, convention: Any) -> tuple[Array, ...]:
-    (z_,) = _variables(z)
-    return _gradients(mono.decorrelation_penalty(z_, over=over, convention=convention), z_)
-
-
-def l1_penalty(z: Array) -> tuple[Array, ...]:
-    (z_,) = _variables(z)
-    return _gradients(mono.l1_penalty(z_), z_)
-
-
-def dpo_loss(pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float) -> tuple[Array, ...]:
-    chosen, rejected = _variables(pc, pr)
-    return _gradients(mono.dpo_loss(chosen, rejected, rc, rr, beta=beta), chosen, rejected)
-
-
-def simpo_loss(
-    chosen: Array, rejected: Array, *, beta: float, gamma: float
-) -> tuple[Array, ...]:
-    better, worse = _variables(chosen, rejected)
-    return _gradients(mono.simpo_loss(better, worse, beta=beta, gamma=gamma), better, worse)
-
-
-def decpo_loss(
-    pc: Array, pr: Array, rc: Array, rr: Array, z: Array, **options: Any
-) -> tuple[Array, ...]:
-    chosen, rejected, z_ = _variables(pc, pr, z)
-    loss = mono.decpo_loss(chosen, rejected, rc, rr, z_, **options)
-    return _gradients(loss, chosen, rejected, z_)
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("fd", "feature_decorrelation", 66274341, _feature_decorrelation),
+        ("penalty", "decorrelation_penalty", 83462684, _penalty),
+        ("l1", "l1_penalty", 23025850, _l1),
+        ("proxy", "superposition_proxy", 17320508, _proxy),
+        ("fold", "fold_into_linear", 22360679, _fold),
+        ("dpo", "dpo_loss", 26457513, _dpo),
+        ("simpo", "simpo_loss", 26457513, _simpo),
+        ("decpo", "decpo_loss", 33166247, _decpo),
+    ])
 
 
 _FLOATS = "(B,) log-probabilities, natural logarithm"
@@ -436,76 +283,43 @@ SUITE = Suite(
         "pairs": "losses are means over pairs",
     },
     calls=(
-        Call(
-            "feature_decorrelation", ("z",), ("fd",),
-            "z (N, *neurons). 1 - the mean cosine over all pairs of different inputs.",
-        ),
-        Call(
-            "decorrelation_penalty", ("z", "*", "over", "convention"), ("penalty", "gradient"),
-            "z (B, *neurons), as rows Z (B, n). \"paper\": the sum of the squared entries of\n"
-            'Z Z^T - I (over "samples") or Z^T Z - I ("features"). "authors": the mean of all\n'
-            'entries of |Z| |Z|^T - I, over "samples" only. gradient: by z.',
-        ),
-        Call(
-            "l1_penalty", ("z",), ("penalty", "gradient"),
-            "z (B, *neurons). The sum of |z| of each input, averaged over inputs; gradient by z.",
-        ),
-        Call(
-            "superposition_proxy", ("w_in", "b_in"), ("proxy",),
-            "w_in (D, neurons), a column for each neuron; b_in (neurons,). Bias times the\n"
-            "Euclidean length of the column.",
-        ),
-        Call(
-            "fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
-            "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with gain\n"
-            "and shift (D,). weight: gain * w_in, each column less its mean over the D inputs;\n"
-            "bias: b_in + shift w_in.",
-        ),
-        Call(
-            "dpo_loss",
-            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "*",
-             "beta"),
-            PAIR_OUTPUTS,
-            f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
-            "(policy_rejected - reference_rejected))); gradients by the policy's two.",
-        ),
-        Call(
-            "simpo_loss", ("chosen", "rejected", "*", "beta", "gamma"), PAIR_OUTPUTS,
-            f"{_FLOATS},\naveraged over the response. Mean of\n"
-            "-log sigmoid(beta (chosen - rejected) - gamma); gradients by both.",
-        ),
-        Call(
-            "decpo_loss",
-            ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "z",
-             "*", "beta", "weight", "over", "convention"),
-            (*PAIR_OUTPUTS, "gradient_z"),
-            "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
-            'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",\n'
-            "and the others' gradient is 0.",
-        ),
+        Call("feature_decorrelation", ("z",), ("fd",),
+             "z (N, *neurons). 1 - the mean cosine over all pairs of different inputs."),
+        Call("decorrelation_penalty", ("z", "*", "over", "convention"), ("penalty", "gradient"),
+             "z (B, *neurons), as rows Z (B, n). \"paper\": the sum of the squared entries of\n"
+             'Z Z^T - I (over "samples") or Z^T Z - I ("features"). "authors": the mean of all\n'
+             'entries of |Z| |Z|^T - I, over "samples" only. gradient: by z.'),
+        Call("l1_penalty", ("z",), ("penalty", "gradient"),
+             "z (B, *neurons). The sum of |z| of each input, averaged over inputs; gradient by z."),
+        Call("superposition_proxy", ("w_in", "b_in"), ("proxy",),
+             "w_in (D, neurons), a column for each neuron; b_in (neurons,). Bias times the\n"
+             "Euclidean length of the column."),
+        Call("fold_into_linear", ("w_in", "b_in", "gain", "shift"), ("weight", "bias"),
+             "w_in (D, neurons), b_in (neurons,) of the linear layer behind a layer norm with "
+             "gain\nand shift (D,). weight: gain * w_in, each column less its mean over the D "
+             "inputs;\nbias: b_in + shift w_in."),
+        Call("dpo_loss", (*LOG_PROBABILITIES, "*", "beta"), PAIR_OUTPUTS,
+             f"All {_FLOATS}. Mean of\n-log sigmoid(beta ((policy_chosen - reference_chosen) -\n"
+             "(policy_rejected - reference_rejected))); gradients by the policy's two."),
+        Call("simpo_loss", ("chosen", "rejected", "*", "beta", "gamma"), PAIR_OUTPUTS,
+             f"{_FLOATS},\naveraged over the response. Mean of\n"
+             "-log sigmoid(beta (chosen - rejected) - gamma); gradients by both."),
+        Call("decpo_loss", (*LOG_PROBABILITIES, "z", "*", "beta", "weight", "over", "convention"),
+             (*PAIR_OUTPUTS, "gradient_z"),
+             "dpo_loss + weight decorrelation_penalty(rows, over, convention). z (2B, *neurons):\n"
+             'the chosen, then the rejected. rows: all of z in "paper"; 0, 2, 4, ... in "authors",'
+             "\nand the others' gradient is 0."),
     ),
     cases=cases,
     own={
         "feature_decorrelation": mono.feature_decorrelation,
-        "decorrelation_penalty": decorrelation_penalty,
-        "l1_penalty": l1_penalty,
+        "decorrelation_penalty": value_and_gradients(mono.decorrelation_penalty),
+        "l1_penalty": value_and_gradients(mono.l1_penalty),
         "superposition_proxy": mono.superposition_proxy,
         "fold_into_linear": mono.fold_into_linear,
-        "dpo_loss": dpo_loss,
-        "simpo_loss": simpo_loss,
-        "decpo_loss": decpo_loss,
+        "dpo_loss": value_and_gradients(mono.dpo_loss, (0, 1)),
+        "simpo_loss": value_and_gradients(mono.simpo_loss, (0, 1)),
+        "decpo_loss": value_and_gradients(mono.decpo_loss, (0, 1, 4)),
     },
-    mistakes=MISTAKES
-    | {
-        "fold_into_linear": {
-            "the weights are not centred": partial(folded, centre="not"),
-            "centred over neurons, not over inputs": partial(folded, centre="over neurons"),
-            "the shift is left out of the bias": partial(folded, carrier="none"),
-            "the shift passes through the weights with the gain": partial(folded, carrier="scaled"),
-            "the shift passes through the centred weights": partial(folded, carrier="centred"),
-            "the gain is left out": lambda w_in, b_in, gain, shift: folded(
-                w_in, b_in, np.ones_like(gain), shift
-            ),
-        },
-    },
-)  # fmt: skip
+    mistakes=MISTAKES,
+)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -13,67 +12,80 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Suite
-from minimono.oracle.truth import exact, float32
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
+from minimono.oracle.truth import exact, float32, settled
 
-GAP = 1e-3  # how far a mean is from the threshold, unless it equals it
+Formula = Callable[..., Any]
 
-# ---- the truth, in Python's integers -------------------------------------------------------------
-
-
-def paths(widths: list[int], active: list[int], form: str) -> int:
-    """The sum over pairs of layers i < j, as it is defined."""
-    total = 0
-    for j in range(len(widths)):
-        for i in range(j):
-            through = 1
-            for k in range(i + 1, j):
-                through *= widths[k] if form == "A" else active[k]
-            total += (widths[i] - active[i]) * through * active[j]
-    return total
+# ---- the truth, in Python's integers; its knobs make it wrong ------------------------------------
 
 
-def paths_of_masks(masks: list[Array], active: list[Array], form: str) -> int:
-    """For each node, how many paths end in it that start at an inactive node: edge by edge."""
-    arriving = [0] * len(active[0])
-    total = 0
+def paths(
+    widths: list[int], active: list[int], form: str, *,
+    form_as: Formula = str, layers: slice = slice(None), number: type = int,
+    in_one_pass: bool = False, result: Formula = lambda total, widths: total,
+    start: Formula = lambda n, a: n - a, end: Formula = lambda n, a: a,
+    through: Formula = lambda n, a, form: n if form == "A" else a,
+    first: int = 1, last: int = 0, longest: int = 10**9, within: bool = False,
+) -> Any:
+    """The sum over pairs of layers i < j, as it is defined.
+
+    number: the type that counts.   result: what becomes of the sum.   first, last: where the
+    product over the layers between begins (i + first) and ends (before j + last).   longest: how
+    far apart two layers may be.   within: whether i = j is a pair too.
+    """
+    form, widths, active = form_as(form), widths[layers], active[layers]
+    total: Any = number(0)
+    arriving = total
+    for j, (n_j, a_j) in enumerate(zip(widths, active, strict=True)):
+        if in_one_pass:
+            total += a_j * arriving
+            arriving = arriving * through(n_j, a_j, form) + start(n_j, a_j)
+            continue
+        for i in range(max(0, j - longest), j + within):
+            product = number(start(widths[i], active[i])) * number(end(n_j, a_j))
+            for k in range(i + first, j + last):
+                product *= number(through(widths[k], active[k], form))
+            total += product
+    return result(total, widths)
+
+
+def paths_of_masks(
+    masks: list[Array], active: list[Array], form: str, *,
+    form_as: Formula = str, number: type = object, mask_of: Formula = lambda mask: mask,
+    start: Formula = lambda on: ~on, end: Formula = lambda on: on,
+    blocked: Formula = lambda on, form: ~on if form == "B" else on & False,
+    longer: bool = True, result: Formula = int,
+) -> Any:
+    """For each node, how many paths end in it that start at an inactive node: layer by layer.
+
+    number: the dtype that counts.   blocked: which nodes are not passed through.   longer: whether
+    paths go on at all.
+    """
+    total: Any = 0
+    arriving: Any = np.zeros(len(active[0]), dtype=number)
     for mask, (here, there) in zip(masks, pairwise(active), strict=True):
-        sums = [
-            sum(n + (not on) for n, on, edge in zip(arriving, here, row, strict=True) if edge)
-            for row in mask
-        ]
-        total += sum(n for n, on in zip(sums, there, strict=True) if on)
-        arriving = [n if on or form == "A" else 0 for n, on in zip(sums, there, strict=True)]
-    return int(total)
+        arriving = mask_of(mask).astype(number) @ (arriving + start(here).astype(number))
+        total = total + arriving[end(there)].sum()
+        arriving = np.where(blocked(there, form_as(form)), 0, arriving) if longer else 0 * arriving
+    return result(total)
 
 
-def counts(z: Array, threshold: float, per: str) -> Array:
-    """How many are above the threshold; per="batch" compares the mean over samples."""
-    rows = exact(z.reshape(len(z), -1))
-    if per == "batch":
-        rows = rows.sum(axis=0, keepdims=True) / len(z)
-    limit = Fraction(threshold)
-    if any(v != limit and abs(v - limit) < GAP * abs(z).max() for v in rows.reshape(-1)):
-        raise ValueError("too close to call: take other numbers")
-    numbers = [sum(v > limit for v in row) for row in rows]
-    return np.array(numbers[0] if per == "batch" else numbers, dtype=np.int64)
+def counts(
+    z: Array, *, threshold: Any, per: str,
+    change: Formula = lambda z: z, pool: Formula = lambda z: z.mean(axis=0),
+    above: Formula = lambda z, threshold: z > threshold,
+    each: Formula = lambda on: on.reshape(len(on), -1).sum(axis=1),
+) -> Any:
+    """How many are above the threshold; per="batch" compares what `pool` makes of the samples."""
+    z = change(z)
+    return int(above(pool(z), threshold).sum()) if per == "batch" else each(above(z, threshold))
 
 
 # ---- cases ---------------------------------------------------------------------------------------
 
 
-def cases() -> Iterator[Case]:
-    yield from _of_widths()
-    yield from _of_masks()
-    yield from _counts()
-
-
-def _whole(value: int) -> Expected:
-    return Expected(np.array(value, dtype=object))
-
-
-def _of_widths() -> Iterator[Case]:
-    rng = np.random.default_rng(20240901)
+def _of_widths(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, list[int], list[int]]] = [
         ("A 12, B 8", [3, 2, 2], [1, 1, 2]),
         ("A 16, B 13", [4, 3, 2], [1, 2, 1]),
@@ -96,16 +108,11 @@ def _of_widths() -> Iterator[Case]:
         ("a deep and wide network: 80 digits", [2039] * 24,
          [int(a) for a in rng.integers(1, 2039, size=24)]),
         ("above 1.8e308: float64 overflows to infinity", [2**30] * 36, [2**30 - 1] * 36),
-    ]  # fmt: skip
-    number = 0
-    for notes, widths, active in plans:
-        for form in ("A", "B"):
-            number += 1
-            yield Case(
-                f"emergence/widths/{number}", "emergence",
-                {"widths": widths, "active": active, "form": form},
-                {"paths": _whole(paths(widths, active, form))}, f"{notes}; form {form}",
-            )  # fmt: skip
+    ]
+    for (notes, widths, active), form in product(plans, "AB"):
+        arguments = {"widths": widths, "active": active, "form": form}
+        found = np.array(paths(widths, active, form), dtype=object)
+        yield f"{notes}; form {form}", arguments, [Expected(found)]
 
 
 def _drawn(rng: np.random.Generator, layers: int, widest: int) -> tuple[list[int], list[int]]:
@@ -113,8 +120,7 @@ def _drawn(rng: np.random.Generator, layers: int, widest: int) -> tuple[list[int
     return widths, [int(rng.integers(0, n + 1)) for n in widths]
 
 
-def _of_masks() -> Iterator[Case]:
-    rng = np.random.default_rng(20240902)
+def _of_masks(rng: np.random.Generator) -> Entries:
 
     def network(
         widths: list[int], active: float | list[int], kept: float = 1.0
@@ -144,19 +150,13 @@ def _of_masks() -> Iterator[Case]:
         ("above 2^63: int64 wraps round", network([5] * 34, 0.6, 0.97)),
         ("narrow and deep, above 2^128", network([3] * 90, 0.7)),
     ]
-    number = 0
-    for notes, (masks, active) in plans:
-        for form in ("A", "B"):
-            number += 1
-            yield Case(
-                f"emergence/masks/{number}", "emergence_of_masks",
-                {"masks": masks, "active": active, "form": form},
-                {"paths": _whole(paths_of_masks(masks, active, form))}, f"{notes}; form {form}",
-            )  # fmt: skip
+    for (notes, (masks, active)), form in product(plans, "AB"):
+        arguments = {"masks": masks, "active": active, "form": form}
+        found = np.array(paths_of_masks(masks, active, form), dtype=object)
+        yield f"{notes}; form {form}", arguments, [Expected(found)]
 
 
-def _counts() -> Iterator[Case]:
-    rng = np.random.default_rng(20240903)
+def _counts(rng: np.random.Generator) -> Entries:
     at = np.array([[0.25, 0.5, 0.0], [0.25, 0.0, 0.125], [0.25, 0.5, 1.0]])
     plans: list[tuple[str, Array, float]] = [
         ("the usual threshold", np.array([[0.0, 0.2, 1.0], [0.0, 0.0, 1.0]]), 0.05),
@@ -178,280 +178,123 @@ def _counts() -> Iterator[Case]:
         ("a feature map (B, C, Y, X): a node is a (channel, y, x) triple",
          float32(np.maximum(rng.normal(size=(3, 2, 3, 3)), 0.0)), 0.25),
         ("as many samples as neurons", float32(rng.normal(size=(4, 4))), 0.1),
-    ]  # fmt: skip
-    number = 0
-    for notes, z, threshold in plans:
-        for per in ("batch", "sample"):
-            number += 1
-            yield Case(
-                f"emergence/counts/{number}", "active_counts",
-                {"z": z, "threshold": threshold, "per": per},
-                {"counts": Expected(counts(z, threshold, per))}, f"{notes}; per {per}",
-            )  # fmt: skip
+    ]
+    for (notes, z, threshold), per in product(plans, ("batch", "sample")):
+        lifted, limit = exact(z), Fraction(threshold)
+        settled(lifted.mean(axis=0) if per == "batch" else lifted, limit, abs(z).max())
+        found = np.array(counts(lifted, threshold=limit, per=per), dtype=np.int64)
+        arguments = {"z": z, "threshold": threshold, "per": per}
+        yield f"{notes}; per {per}", arguments, [Expected(found)]
 
 
-# ---- minimono's own ------------------------------------------------------------------------------
-
-
-def active_counts(z: Array, *, threshold: float, per: Any) -> Any:
-    return mono.active_counts(z, threshold, per=per)
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("widths", "emergence", 20240901, _of_widths),
+        ("masks", "emergence_of_masks", 20240902, _of_masks),
+        ("counts", "active_counts", 20240903, _counts),
+    ])
 
 
 # ---- known mistakes ------------------------------------------------------------------------------
 
-UINT64 = 2**64
+LARGEST = np.finfo(np.float64).max
 
 
-def mistaken(
-    widths: list[int],
-    active: list[int],
-    *,
-    form: str,
-    number: Callable[[int], Any] = int,
-    start: Callable[[int, int], int] = lambda n, a: n - a,
-    end: Callable[[int, int], int] = lambda n, a: a,
-    through: Callable[[int, int, str], int] = lambda n, a, form: n if form == "A" else a,
-    first: int = 1,
-    last: int = 0,
-    longest: int = 10**9,
-    include_same: bool = False,
-) -> Any:
-    """`emergence` with something wrong, as the options say.
-
-    number: the type that counts.   first, last: where the product over the layers between begins
-    (i + first) and ends (before j + last).   longest: the farthest layers that are paired.
-    """
-    total = number(0)
-    for j, (n_j, a_j) in enumerate(zip(widths, active, strict=True)):
-        for i in range(max(0, j - longest), j + include_same):
-            product = number(start(widths[i], active[i])) * number(end(n_j, a_j))
-            for k in range(i + first, j + last):
-                product = product * number(through(widths[k], active[k], form))
-            total = total + product
-    return total
+def _in_float64(total: Any, widths: Any = None) -> int:
+    """Rounded to float64, as a whole number; what does not fit becomes the largest float64."""
+    return int(float(min(total, int(LARGEST))))
 
 
-def _in_int64(result: int) -> int:
-    """What is left of it in 64 bits with a sign, whatever the order of the operations."""
-    return (result + 2**63) % UINT64 - 2**63
+OTHER = {"A": "B", "B": "A"}.get
+
+WIDTHS = Mistakes(paths, {
+    "counted in int64, which wraps round above 2^63":
+        {"result": lambda total, widths: (total + 2**63) % 2**64 - 2**63},
+    "counted in uint64, which wraps round above 2^64":
+        {"result": lambda total, widths: total % 2**64},
+    "counted in int32, which wraps round above 2^31":
+        {"result": lambda total, widths: (total + 2**31) % 2**32 - 2**31},
+    "counted in float64, which rounds above 2^53 (pair by pair)":
+        {"number": float, "result": _in_float64},
+    "counted in float64, which rounds above 2^53 (in one pass)":
+        {"number": float, "result": _in_float64, "in_one_pass": True},
+    "the right number, rounded to float64 at the end": {"result": _in_float64},
+    "forms A and B have changed places": {"form_as": OTHER},
+    "form A, whichever was asked for": {"form_as": lambda form: "A"},
+    "form B, whichever was asked for": {"form_as": lambda form: "B"},
+    "the product over the layers between starts with the first layer itself": {"first": 0},
+    "the product over the layers between includes the last layer itself": {"last": 1},
+    "the product over the layers between leaves its first layer out": {"first": 2},
+    "the product over the layers between leaves its last layer out": {"last": -1},
+    "the layers between are left out: only their ends count": {"through": lambda n, a, form: 1},
+    "through inactive nodes only": {"through": lambda n, a, form: n - a},
+    "only neighbouring layers": {"longest": 1},
+    "the paths start at active nodes": {"start": lambda n, a: a},
+    "the paths start at any node": {"start": lambda n, a: n},
+    "the paths end at inactive nodes": {"end": lambda n, a: n - a},
+    "the paths end at any node": {"end": lambda n, a: n},
+    "from active to inactive nodes, or the layers taken backwards":
+        {"start": lambda n, a: a, "end": lambda n, a: n - a},
+    "pairs within a layer are counted too": {"within": True},
+    "the input layer is left out": {"layers": slice(1, None)},
+    "the output layer is left out": {"layers": slice(-1)},
+    "divided by the number of weights": {
+        "result": lambda total, widths: total // max(1, sum(x * y for x, y in pairwise(widths))),
+    },
+})
+
+MASKS = Mistakes(paths_of_masks, {
+    "counted in int64, which wraps round above 2^63": {"number": np.int64},
+    "counted in float64, which rounds above 2^53": {"number": np.float64, "result": _in_float64},
+    "counted in booleans: whether there is a path, not how many": {"number": bool},
+    "forms A and B have changed places": {"form_as": OTHER},
+    "form A, whichever was asked for": {"form_as": lambda form: "A"},
+    "form B, whichever was asked for": {"form_as": lambda form: "B"},
+    "the masks are transposed (in, out)":
+        {"mask_of": lambda mask: mask.T if mask.T.shape == mask.shape else mask},
+    "the pruned weights are counted, not those that are left": {"mask_of": lambda mask: ~mask},
+    "pruning is ignored: widths only": {"mask_of": np.ones_like},
+    "the share of weights kept instead of which": {
+        "mask_of": lambda mask: np.full(mask.shape, Fraction(int(mask.sum()), mask.size)),
+        "result": round,
+    },
+    "only neighbouring layers": {"longer": False},
+    "the paths start at active nodes": {"start": lambda on: on},
+    "the paths start at any node": {"start": lambda on: on | True},
+    "the paths end at inactive nodes": {"end": lambda on: ~on},
+    "the paths end at any node": {"end": lambda on: on | True},
+    "from active to inactive nodes, not from inactive to active ones":
+        {"start": lambda on: on, "end": lambda on: ~on},
+    "through inactive nodes only": {"blocked": lambda on, form: on},
+    "the nodes of a layer in the wrong order": {"mask_of": lambda mask: mask[:, ::-1]},
+})
 
 
-def _in_float64(result: float) -> int:
-    """As a whole number; what does not fit becomes the largest float64."""
-    return int(min(float(result), np.finfo(np.float64).max))
+def _channel_means(z: Array) -> Array:
+    """The means over the positions of a sequence (B, T, C) or a feature map (B, C, Y, X)."""
+    return z.mean(axis={2: (), 3: 1, 4: (2, 3)}[z.ndim])
 
 
-def _float_rounded(widths: list[int], active: list[int], *, form: str) -> int:
-    return _in_float64(mistaken(widths, active, form=form, number=float))
-
-
-def _cumulated_in_float(widths: list[int], active: list[int], *, form: str) -> int:
-    """One pass over the layers, in float64."""
-    total = arriving = 0.0
-    for n, a in zip(map(float, widths), map(float, active), strict=True):
-        total += a * arriving
-        arriving = arriving * (n if form == "A" else a) + (n - a)
-    return _in_float64(total)
-
-
-def _other(form: str) -> str:
-    return "B" if form == "A" else "A"
-
-
-WIDTHS: dict[str, Callable[..., Any]] = {
-    "counted in int64, which wraps round above 2^63": lambda n, a, *, form: _in_int64(
-        mistaken(n, a, form=form)
-    ),
-    "counted in uint64, which wraps round above 2^64": lambda n, a, *, form: (
-        mistaken(n, a, form=form) % UINT64
-    ),
-    "counted in int32, which wraps round above 2^31": lambda n, a, *, form: (
-        (mistaken(n, a, form=form) + 2**31) % 2**32 - 2**31
-    ),
-    "counted in float64, which rounds above 2^53 (pair by pair)": _float_rounded,
-    "counted in float64, which rounds above 2^53 (in one pass)": _cumulated_in_float,
-    "the right number, rounded to float64 at the end": lambda n, a, *, form: _in_float64(
-        min(mistaken(n, a, form=form), int(np.finfo(np.float64).max))
-    ),
-    "forms A and B have changed places": lambda n, a, *, form: mistaken(n, a, form=_other(form)),
-    "form A, whichever was asked for": lambda n, a, *, form: mistaken(n, a, form="A"),
-    "form B, whichever was asked for": lambda n, a, *, form: mistaken(n, a, form="B"),
-    "the product over the layers between starts with the first layer itself": partial(
-        mistaken, first=0
-    ),
-    "the product over the layers between includes the last layer itself": partial(
-        mistaken, last=1
-    ),
-    "the product over the layers between leaves its first layer out": partial(mistaken, first=2),
-    "the product over the layers between leaves its last layer out": partial(mistaken, last=-1),
-    "the layers between are left out: only their ends count": partial(
-        mistaken, through=lambda n, a, form: 1
-    ),
-    "through inactive nodes only": partial(mistaken, through=lambda n, a, form: n - a),
-    "only neighbouring layers": partial(mistaken, longest=1),
-    "the paths start at active nodes": partial(mistaken, start=lambda n, a: a),
-    "the paths start at any node": partial(mistaken, start=lambda n, a: n),
-    "the paths end at inactive nodes": partial(mistaken, end=lambda n, a: n - a),
-    "the paths end at any node": partial(mistaken, end=lambda n, a: n),
-    "from active to inactive nodes, or the layers taken backwards": partial(
-        mistaken, start=lambda n, a: a, end=lambda n, a: n - a
-    ),
-    "pairs within a layer are counted too": partial(mistaken, include_same=True),
-    "the input layer is left out": lambda n, a, *, form: mistaken(n[1:], a[1:], form=form),
-    "the output layer is left out": lambda n, a, *, form: mistaken(n[:-1], a[:-1], form=form),
-    "divided by the number of weights": lambda n, a, *, form: (
-        mistaken(n, a, form=form) // max(1, sum(x * y for x, y in pairwise(n)))
-    ),
-}
-
-
-def mistaken_masks(
-    masks: list[Array],
-    active: list[Array],
-    *,
-    form: str,
-    number: Any = object,
-    start: Callable[[Array], Array] = lambda on: ~on,
-    end: Callable[[Array], Array] = lambda on: on,
-    mask_of: Callable[[Array], Array] = lambda mask: mask,
-    blocked: Callable[[Array, str], Array] = lambda on, form: ~on if form == "B" else on & False,
-    remember: bool = True,
-) -> Any:
-    """`emergence_of_masks` with something wrong, as the options say."""
-    total: Any = 0
-    arriving = np.zeros(len(active[0]), dtype=number)
-    for mask, (here, there) in zip(masks, pairwise(active), strict=True):
-        arriving = mask_of(mask).astype(number) @ (arriving + start(here).astype(number))
-        total = total + arriving[end(there)].sum()
-        arriving = np.where(blocked(there, form), 0, arriving) if remember else 0 * arriving
-    return total if isinstance(total, int) else total.item()
-
-
-def _in_full(masks: list[Array], active: list[Array], *, form: str) -> Any:
-    """Pruning ignored: the widths and the counts of active nodes."""
-    return paths([len(a) for a in active], [int(a.sum()) for a in active], form)
-
-
-def _expected_paths(masks: list[Array], active: list[Array], *, form: str) -> int:
-    """Counts of active nodes, and the share of weights kept, instead of the masks themselves."""
-    value = Fraction(0)
-    arriving = Fraction(0)
-    for i, on in enumerate(active):
-        n, a = len(on), int(on.sum())
-        density = Fraction(int(masks[i - 1].sum()), masks[i - 1].size) if i else Fraction(0)
-        arriving *= density
-        value += a * arriving
-        arriving = arriving * (n if form == "A" else a) + (n - a)
-    return round(value)
-
-
-def _only_matching(change: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """`change`, where it leaves the shape as it was."""
-    return lambda mask: change(mask) if change(mask).shape == mask.shape else mask
-
-
-MASKS: dict[str, Callable[..., Any]] = {
-    "counted in int64, which wraps round above 2^63": partial(mistaken_masks, number=np.int64),
-    "counted in float64, which rounds above 2^53": lambda masks, active, *, form: _in_float64(
-        mistaken_masks(masks, active, form=form, number=np.float64)
-    ),
-    "counted in booleans: whether there is a path, not how many": partial(
-        mistaken_masks, number=bool
-    ),
-    "forms A and B have changed places": lambda masks, active, *, form: mistaken_masks(
-        masks, active, form=_other(form)
-    ),
-    "form A, whichever was asked for": lambda masks, active, *, form: mistaken_masks(
-        masks, active, form="A"
-    ),
-    "form B, whichever was asked for": lambda masks, active, *, form: mistaken_masks(
-        masks, active, form="B"
-    ),
-    "the masks are transposed (in, out)": partial(
-        mistaken_masks, mask_of=_only_matching(lambda mask: mask.T)
-    ),
-    "the pruned weights are counted, not those that are left": partial(
-        mistaken_masks, mask_of=lambda mask: ~mask
-    ),
-    "pruning is ignored: widths only": _in_full,
-    "the share of weights kept instead of which": _expected_paths,
-    "only neighbouring layers": partial(mistaken_masks, remember=False),
-    "the paths start at active nodes": partial(mistaken_masks, start=lambda on: on),
-    "the paths start at any node": partial(mistaken_masks, start=lambda on: on | True),
-    "the paths end at inactive nodes": partial(mistaken_masks, end=lambda on: ~on),
-    "the paths end at any node": partial(mistaken_masks, end=lambda on: on | True),
-    "from active to inactive nodes, not from inactive to active ones": partial(
-        mistaken_masks, start=lambda on: on, end=lambda on: ~on
-    ),
-    "through inactive nodes only": partial(mistaken_masks, blocked=lambda on, form: on),
-    "the nodes of a layer in the wrong order": partial(
-        mistaken_masks, mask_of=lambda mask: mask[:, ::-1]
-    ),
-}
-
-
-def mistaken_counts(
-    z: Array,
-    *,
-    threshold: float,
-    per: str,
-    above: Callable[[Array, float], Array] = lambda z, t: z > t,
-    pool: Callable[[Array], Array] = lambda z: z.mean(axis=0),
-    change: Callable[[Array], Array] = lambda z: z,
-) -> Any:
-    """`active_counts` with something wrong, as the options say."""
-    z = change(z)
-    if per == "batch":
-        return int(above(pool(z), threshold).sum())
-    return above(z, threshold).reshape(len(z), -1).sum(axis=1)
-
-
-def _swapped(z: Array, *, threshold: float, per: str) -> Any:
-    if per == "sample":  # one number for each neuron
-        return (z > threshold).sum(axis=0).reshape(-1)
-    return mistaken_counts(z, threshold=threshold, per=per)
-
-
-def _of_first_neurons(z: Array, *, threshold: float, per: str) -> Any:
-    """Channels counted, of a sequence or a feature map, by their mean over positions."""
-    axes = tuple(range(1, z.ndim - 1)) if z.ndim == 3 else tuple(range(2, z.ndim))
-    return mistaken_counts(z.mean(axis=axes) if axes else z, threshold=threshold, per=per)
-
-
-COUNTS: dict[str, Callable[..., Any]] = {
-    "at least the threshold, not above it": partial(mistaken_counts, above=lambda z, t: z >= t),
-    "absolute values": partial(mistaken_counts, change=abs),
-    "the inactive are counted": partial(mistaken_counts, above=lambda z, t: z <= t),
-    "the threshold is ignored: above 0": partial(mistaken_counts, above=lambda z, t: z > 0),
-    "the threshold is ignored: 0.05": partial(mistaken_counts, above=lambda z, t: z > 0.05),
-    "the threshold is taken of the largest activation": partial(
-        mistaken_counts, above=lambda z, t: z > t * z.max()
-    ),
-    "the highest sample is compared, not the mean": partial(
-        mistaken_counts, pool=lambda z: z.max(axis=0)
-    ),
-    "the sum over samples is compared, not the mean": partial(
-        mistaken_counts, pool=lambda z: z.sum(axis=0)
-    ),
-    "the median is compared, not the mean": partial(
-        mistaken_counts, pool=lambda z: np.median(z, axis=0)
-    ),
-    "the mean of absolute values is compared": partial(
-        mistaken_counts, pool=lambda z: abs(z).mean(axis=0)
-    ),
-    "the first sample is compared, not the mean": partial(mistaken_counts, pool=lambda z: z[0]),
-    "activations counted over the whole batch, not nodes": partial(
-        mistaken_counts, pool=lambda z: z
-    ),
-    "relu before the mean": partial(
-        mistaken_counts, pool=lambda z: np.maximum(z, 0.0).mean(axis=0)
-    ),
-    "the mean over the last axis, not over the samples": partial(
-        mistaken_counts, pool=lambda z: z.mean(axis=-1)
-    ),
-    "one number for each neuron, not for each sample": _swapped,
-    "channels are counted by their mean over positions, not nodes": _of_first_neurons,
-}
+COUNTS = Mistakes(counts, {
+    "at least the threshold, not above it": {"above": lambda z, threshold: z >= threshold},
+    "absolute values": {"change": abs},
+    "the inactive are counted": {"above": lambda z, threshold: z <= threshold},
+    "the threshold is ignored: above 0": {"above": lambda z, threshold: z > 0},
+    "the threshold is ignored: 0.05": {"above": lambda z, threshold: z > 0.05},
+    "the threshold is taken of the largest activation":
+        {"above": lambda z, threshold: z > threshold * z.max()},
+    "the highest sample is compared, not the mean": {"pool": lambda z: z.max(axis=0)},
+    "the sum over samples is compared, not the mean": {"pool": lambda z: z.sum(axis=0)},
+    "the median is compared, not the mean": {"pool": lambda z: np.median(z, axis=0)},
+    "the mean of absolute values is compared": {"pool": lambda z: abs(z).mean(axis=0)},
+    "the first sample is compared, not the mean": {"pool": lambda z: z[0]},
+    "activations counted over the whole batch, not nodes": {"pool": lambda z: z},
+    "relu before the mean": {"pool": lambda z: np.maximum(z, 0.0).mean(axis=0)},
+    "the mean over the last axis, not over the samples": {"pool": lambda z: z.mean(axis=-1)},
+    "one number for each neuron, not for each sample":
+        {"each": lambda on: on.sum(axis=0).reshape(-1)},
+    "channels are counted by their mean over positions, not nodes": {"change": _channel_means},
+})
 
 
 SUITE = Suite(
@@ -467,29 +310,23 @@ SUITE = Suite(
         "node": "all axes but the first; axis 0 is the samples",
     },
     calls=(
-        Call(
-            "emergence", ("widths", "active", "*", "form"), ("paths",),
-            "widths, active: lists of whole numbers, one for each layer: how many nodes it has,\n"
-            "how many of them are active.\n"
-            "A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
-            "B: sum over i<j of (n_i - a_i) prod of a_k, i<k<=j.",
-        ),
-        Call(
-            "emergence_of_masks", ("masks", "active", "*", "form"), ("paths",),
-            "active: for each layer booleans (n,). masks: for each pair of neighbours booleans\n"
-            "(n of the later, n of the earlier). Masks of ones give `emergence`.",
-        ),
-        Call(
-            "active_counts", ("z", "*", "threshold", "per"), ("counts",),
-            'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the\n'
-            'samples is above the threshold. per "sample": (B,), each sample by its own values.',
-        ),
+        Call("emergence", ("widths", "active", "*", "form"), ("paths",),
+             "widths, active: lists of whole numbers, one for each layer: how many nodes it has,\n"
+             "how many of them are active.\n"
+             "A: sum over i<j of (n_i - a_i) a_j prod of n_k, i<k<j.\n"
+             "B: sum over i<j of (n_i - a_i) prod of a_k, i<k<=j."),
+        Call("emergence_of_masks", ("masks", "active", "*", "form"), ("paths",),
+             "active: for each layer booleans (n,). masks: for each pair of neighbours booleans\n"
+             "(n of the later, n of the earlier). Masks of ones give `emergence`."),
+        Call("active_counts", ("z", "*", "threshold", "per"), ("counts",),
+             'z (B, *neurons). per "batch": one whole number, the nodes whose mean over the\n'
+             'samples is above the threshold. per "sample": (B,), each sample by its own values.'),
     ),
     cases=cases,
     own={
         "emergence": mono.emergence,
         "emergence_of_masks": mono.emergence_of_masks,
-        "active_counts": active_counts,
+        "active_counts": mono.active_counts,
     },
     mistakes={"emergence": WIDTHS, "emergence_of_masks": MASKS, "active_counts": COUNTS},
-)  # fmt: skip
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,10 @@ from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor
 from minimono.nn.convolution import ConvGRUCell
 from minimono.oracle.case import BOUND, Case, Expected
-from minimono.oracle.suite import Call, Suite
-from minimono.oracle.suites.layers_mistakes import (
-    ATTENTION,
-    CELL,
-    CROSS_ENTROPY,
-    GELU,
-    LAYER_NORM,
-    SOFTMAX,
-    scores_of,
-    softmax_of,
-)
-from minimono.oracle.suites.layers_truth import (
-    Outputs,
-    true_attention,
-    true_conv_gru_cell,
-    true_cross_entropy,
-    true_gelu,
-    true_layer_norm,
-    true_softmax,
-)
+from minimono.oracle.suite import Call, Entries, Suite, grouped
+from minimono.oracle.suites.layers_formulas import TRUTHS, Outputs, softmax_of
+from minimono.oracle.suites.layers_mistakes import MISTAKES
+from minimono.oracle.suites.own import value_and_gradients
 from minimono.oracle.truth import conditioned_by, float32, precise
 
 FLOOR = 1e-30  # times eps: an absolute error that is always allowed, where float32 underflows
@@ -45,29 +30,27 @@ FLOOR = 1e-30  # times eps: an absolute error that is always allowed, where floa
 # no implementation avoids them, though the result itself is well conditioned.
 
 
-def cases() -> Iterator[Case]:
-    for group in (_gelus, _layer_norms, _softmaxes, _attentions, _cross_entropies, _conv_grus):
-        yield from group()
+def _true(call: str, arguments: Mapping[str, Any]) -> list[Expected]:
+    """The outputs of a call; what is no array of floats is an option of its truth."""
+    lifted = {n for n, a in arguments.items() if np.asarray(a).ndim and a.dtype == np.float64}
+    truth = partial(TRUTHS[call], **{n: a for n, a in arguments.items() if n not in lifted})
+    find = _elementwise if call == "gelu" else partial(conditioned_by, precise)
+    return find(truth, *(a for n, a in arguments.items() if n in lifted))
 
 
 def _allowing(expected: Sequence[Expected], *more: Array | float) -> list[Expected]:
     """`expected` with BOUND roundings of `more` on top."""
     return [
-        Expected(e.value, (0.0 if e.linear is None else e.linear) + BOUND * np.asarray(m) + FLOOR)
+        Expected(e.value, np.asarray(e.linear) + BOUND * np.asarray(m) + FLOOR)
         for e, m in zip(expected, more, strict=True)
     ]
-
-
-def _named(names: str, expected: Sequence[Expected]) -> dict[str, Expected]:
-    return dict(zip(names.split(), expected, strict=True))
 
 
 def _drawn(rng: np.random.Generator, *shape: int, size: float = 1.0) -> Array:
     return float32(size * rng.normal(size=shape))
 
 
-def _gelus() -> Iterator[Case]:
-    rng = np.random.default_rng(160608415)
+def _gelus(rng: np.random.Generator) -> Entries:
     near = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
     far = np.array([-1000.0, -40.0, -13.0, -7.0, 7.0, 13.0, 40.0, 1000.0])
     plans: list[tuple[str, Array, Array]] = [
@@ -78,36 +61,27 @@ def _gelus() -> Iterator[Case]:
         ("a feature map (B, C, Y, X)", _drawn(rng, 2, 2, 2, 3), _drawn(rng, 2, 2, 2, 3)),
         ("far from 0: 0 to the left, x to the right, gradient 0 and 1, no nan", far, np.ones(8)),
         ("tiny: x / 2", float32([1e-20, -1e-20, 1e-6, -1e-6]), np.full(4, 2.0)),
-    ]  # fmt: skip
-    number = 0
-    for notes, x, g in plans:
-        for approximate in ("none", "tanh"):
-            number += 1
-            expected = _elementwise(partial(true_gelu, approximate=approximate), x, g)
-            # (1 + erf) / 2, as most write it, rounds to a multiple of eps for x << 0
-            expected = _allowing(expected, abs(x), (1 + x**2 * (abs(x) < 40)) * abs(g))
-            yield Case(
-                f"layers/gelu/{number}", "gelu",
-                {"x": x, "upstream": g, "approximate": approximate},
-                _named("value gradient", expected), f"{notes}; approximate={approximate}",
-            )  # fmt: skip
+    ]
+    for (notes, x, g), approximate in product(plans, ("none", "tanh")):
+        arguments = {"x": x, "upstream": g, "approximate": approximate}
+        # (1 + erf) / 2, as most write it, rounds to a multiple of eps for x << 0
+        more = abs(x), (1 + x**2 * (abs(x) < 40)) * abs(g)
+        notes = f"{notes}; approximate={approximate}"
+        yield notes, arguments, _allowing(_true("gelu", arguments), *more)
+
+
+def _gelu_tails(rng: np.random.Generator) -> Entries:
     left = np.array([-5.1, -7.3, -10.1, -20.3, -30.7, -36.9])
-    for number, approximate in enumerate(("none", "tanh"), start=1):
-        x = left if approximate == "none" else left[:4]
-        expected = _elementwise(partial(true_gelu, approximate=approximate), x, np.ones_like(x))
-        yield Case(
-            f"layers/gelu-tail/{number}", "gelu",
-            {"x": x, "upstream": np.ones_like(x), "approximate": approximate},
-            _named("value gradient", expected),
-            f"far to the left, with all digits: needs erfc or exp, not 1 + erf; {approximate}",
-            extreme=True,
-        )  # fmt: skip
+    notes = "far to the left, with all digits: needs erfc or exp, not 1 + erf"
+    for x, approximate in ((left, "none"), (left[:4], "tanh")):
+        arguments = {"x": x, "upstream": np.ones_like(x), "approximate": approximate}
+        yield f"{notes}; {approximate}", arguments, _true("gelu", arguments), {"extreme": True}
 
 
-def _elementwise(function: Callable[..., Outputs], x: Array, g: Array) -> list[Expected]:
+def _elementwise(truth: Callable[..., Outputs], x: Array, g: Array) -> list[Expected]:
     """`conditioned_by`, an element at a time: many times faster."""
     parts = [
-        conditioned_by(precise, function, a, b)
+        conditioned_by(precise, truth, a, b)
         for a, b in zip(x.reshape(-1, 1), g.reshape(-1, 1), strict=True)
     ]
     return [
@@ -119,8 +93,7 @@ def _elementwise(function: Callable[..., Outputs], x: Array, g: Array) -> list[E
     ]
 
 
-def _layer_norms() -> Iterator[Case]:
-    rng = np.random.default_rng(160706450)
+def _layer_norms(rng: np.random.Generator) -> Entries:
     # notes, shape, offset, size, eps
     plans: list[tuple[str, tuple[int, ...], float, float, float]] = [
         ("(B, C)", (3, 4), 0.0, 1.0, 1e-5),
@@ -134,13 +107,12 @@ def _layer_norms() -> Iterator[Case]:
         ("offset 100 times the spread", (2, 6), 100.0, 1.0, 1e-5),
         ("offset 10,000 times the spread: E[x^2] - E[x]^2 loses its digits", (2, 6), 1e4, 1.0,
          1e-5),
-    ]  # fmt: skip
-    names = "value gradient gradient_weight gradient_bias"
+    ]
     entries = [
         (n, float32(offset + _drawn(rng, *shape, size=size)), _drawn(rng, shape[-1]),
          _drawn(rng, shape[-1]), _drawn(rng, *shape), eps)
         for n, shape, offset, size, eps in plans
-    ]  # fmt: skip
+    ]
     ones, by_hand = np.ones(2), np.array([[1.0, 3.0], [8.0, 4.0]])
     entries += [
         ("to try by hand: -1, 1 and 1, -1", by_hand, ones, 0 * ones, np.array([[1.0, 0.0]] * 2),
@@ -150,22 +122,20 @@ def _layer_norms() -> Iterator[Case]:
         ("one channel: nothing is left of it", np.array([[3.0], [-2.0]]), np.array([2.0]),
          np.array([0.5]), np.ones((2, 1)), 1e-5),
     ]
-    for number, (notes, x, weight, bias, g, eps) in enumerate(entries, start=1):
-        expected = conditioned_by(precise, partial(true_layer_norm, eps=eps), x, weight, bias, g)
+    for notes, x, weight, bias, g, eps in entries:
+        arguments = {"x": x, "weight": weight, "bias": bias, "upstream": g, "eps": eps}
         spread = np.sqrt(x.var(axis=-1, keepdims=True) + eps)
         n, h = (x - x.mean(axis=-1, keepdims=True)) / spread, abs(g * weight)
         inner = h.mean(axis=-1, keepdims=True) + abs(n) * abs(h * n).mean(axis=-1, keepdims=True)
         kappa = (abs(x).max(axis=-1) / spread[..., 0]).max()
-        yield Case(
-            f"layers/layer-norm/{number}", "layer_norm",
-            {"x": x, "weight": weight, "bias": bias, "upstream": g, "eps": eps},
-            _named(names, _allowing(expected, 0.0, (h + inner) / spread, 0.0, 0.0)), notes,
-            condition=max(1.0, float(kappa)),
-        )  # fmt: skip
+        expected = _true("layer_norm", arguments)
+        yield (
+            notes, arguments, _allowing(expected, 0.0, (h + inner) / spread, 0.0, 0.0),
+            {"condition": max(1.0, float(kappa))},
+        )
 
 
-def _softmaxes() -> Iterator[Case]:
-    rng = np.random.default_rng(986960440)
+def _softmaxes(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, Array, int]] = [
         ("(B, C), last axis", _drawn(rng, 3, 4), -1),
         ("(B, C), first axis", _drawn(rng, 3, 4), 0),
@@ -182,21 +152,18 @@ def _softmaxes() -> Iterator[Case]:
         ("from -1000 to 1000", np.array([[-1000.0, 0.0, 1000.0], [1000.0, -1000.0, 1000.0]]), -1),
         ("only one of the columns is large: each has its own maximum",
          np.array([[1000.0, -1000.0, 0.0], [1001.0, -1001.0, 1.0]]), 0),
-    ]  # fmt: skip
-    for number, (notes, x, axis) in enumerate(plans, start=1):
+    ]
+    for notes, x, axis in plans:
         g = _drawn(rng, *x.shape)
-        expected = conditioned_by(precise, partial(true_softmax, axis=axis), x, g)
+        arguments = {"x": x, "upstream": g, "axis": axis}
+        expected = _true("softmax", arguments)
         p = expected[0].value
         terms = p * abs(x).max()  # of exp(x - log sum exp x)
         inner = (p + terms) * (abs(g) + (p * abs(g)).sum(axis=axis, keepdims=True))
-        yield Case(
-            f"layers/softmax/{number}", "softmax", {"x": x, "upstream": g, "axis": axis},
-            _named("value gradient", _allowing(expected, terms, inner)), notes,
-        )  # fmt: skip
+        yield notes, arguments, _allowing(expected, terms, inner)
 
 
-def _attentions() -> Iterator[Case]:
-    rng = np.random.default_rng(170603762)
+def _attentions(rng: np.random.Generator) -> Entries:
     # notes, axes before, T, S, D, size of the queries, whether causal
     plans: list[tuple[str, tuple[int, ...], int, int, int, float, bool]] = [
         ("(B, T, D)", (2,), 3, 3, 2, 1.0, False),
@@ -211,25 +178,20 @@ def _attentions() -> Iterator[Case]:
         ("scores near 1000: exp overflows unless the maximum is subtracted", (1,), 3, 3, 2, 700.0,
          False),
         ("scores near 1000, causal", (1,), 3, 3, 2, 700.0, True),
-    ]  # fmt: skip
-    for number, (notes, before, T, S, D, size, causal) in enumerate(plans, start=1):
+    ]
+    for notes, before, T, S, D, size, causal in plans:
         q, k = _drawn(rng, *before, T, D, size=size), _drawn(rng, *before, S, D)
         v, g = _drawn(rng, *before, S, D), _drawn(rng, *before, T, D)
-        truth = partial(true_attention, is_causal=causal)
-        yield Case(
-            f"layers/attention/{number}", "scaled_dot_product_attention",
-            {"q": q, "k": k, "v": v, "upstream": g, "is_causal": causal},
-            _named(
-                "value gradient_q gradient_k gradient_v",
-                _allowing(conditioned_by(precise, truth, q, k, v, g),
-                          *_attention_terms(q, k, v, g, causal)),
-            ), notes,
-        )  # fmt: skip
+        arguments = {"q": q, "k": k, "v": v, "upstream": g, "is_causal": causal}
+        expected = _true("scaled_dot_product_attention", arguments)
+        yield notes, arguments, _allowing(expected, *_attention_terms(q, k, v, g, causal))
 
 
 def _attention_terms(q: Array, k: Array, v: Array, g: Array, is_causal: bool) -> Outputs:
     """The sizes of the terms that are summed up in value and gradients."""
-    scores = scores_of(q, k, is_causal)
+    scores = (q @ k.swapaxes(-1, -2)) / q.shape[-1] ** 0.5
+    if is_causal:
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     share = softmax_of(scores)
     p = share * (1 + abs(scores[np.isfinite(scores)]).max())  # of exp(s - log sum exp s)
     slope = abs(g) @ abs(v).swapaxes(-1, -2)
@@ -238,8 +200,7 @@ def _attention_terms(q: Array, k: Array, v: Array, g: Array, is_causal: bool) ->
     return p @ abs(v), terms @ abs(k), back @ abs(q), p.swapaxes(-1, -2) @ abs(g)
 
 
-def _cross_entropies() -> Iterator[Case]:
-    rng = np.random.default_rng(693147180)
+def _cross_entropies(rng: np.random.Generator) -> Entries:
     plans: list[tuple[str, Array]] = [
         ("(B, C)", _drawn(rng, 5, 4)),
         ("(B, T, C): the mean over all positions", _drawn(rng, 2, 3, 4)),
@@ -252,24 +213,18 @@ def _cross_entropies() -> Iterator[Case]:
          np.array([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 999.0], [0.0, -1000.0, 1000.0]])),
         ("all very negative", np.array([[-1000.0, -1001.0], [-2000.0, -1990.0]])),
     ]
-    for number, (notes, logits) in enumerate(plans, start=1):
+    for notes, logits in plans:
         classes = logits.shape[-1]
         targets = (np.arange(logits.size // classes) * 2 % classes).reshape(logits.shape[:-1])
-        truth = partial(true_cross_entropy, targets=targets)
         at_target = np.arange(classes) == targets[..., None]
         largest = float(abs(logits).max())
         terms = at_target + softmax_of(logits) * largest  # of exp(x - log sum exp x)
-        yield Case(
-            f"layers/cross-entropy/{number}", "cross_entropy",
-            {"logits": logits, "targets": targets},
-            _named("loss gradient", _allowing(
-                conditioned_by(precise, truth, logits), largest + 1.0, terms / targets.size
-            )), notes,
-        )  # fmt: skip
+        arguments = {"logits": logits, "targets": targets}
+        expected = _true("cross_entropy", arguments)
+        yield notes, arguments, _allowing(expected, largest + 1.0, terms / targets.size)
 
 
-def _conv_grus() -> Iterator[Case]:
-    rng = np.random.default_rng(170603458)
+def _conv_grus(rng: np.random.Generator) -> Entries:
     # notes, B, channels of the input, channels, Y, X, kernel size, size of the weights
     plans: list[tuple[str, int, int, int, int, int, int, float]] = [
         ("one pixel, one channel: a plain GRU", 1, 1, 1, 1, 1, 1, 1.0),
@@ -278,9 +233,7 @@ def _conv_grus() -> Iterator[Case]:
         ("kernel 3: the neighbours count, zeros around", 1, 1, 1, 3, 2, 3, 0.5),
         ("large weights: gates near 0 and 1", 1, 1, 2, 2, 1, 1, 8.0),
     ]
-    names = ("value gradient_x gradient_state gradient_w_in gradient_b_in gradient_w_state "
-             "gradient_b_state")  # fmt: skip
-    for number, (notes, B, inputs, C, Y, X, size, weight) in enumerate(plans, start=1):
+    for notes, B, inputs, C, Y, X, size, weight in plans:
         arguments = {
             "x": _drawn(rng, B, inputs, Y, X),
             "state": _drawn(rng, B, C, Y, X),
@@ -290,67 +243,32 @@ def _conv_grus() -> Iterator[Case]:
             "b_state": _drawn(rng, 3 * C, size=0.5),
             "upstream": _drawn(rng, B, C, Y, X),
         }
-        expected = conditioned_by(precise, true_conv_gru_cell, *arguments.values())
-        yield Case(
-            f"layers/conv-gru/{number}", "conv_gru_cell", arguments,
-            _named(names, _allowing(expected, *[0.0] * 7)), notes,
-        )  # fmt: skip
+        yield notes, arguments, _allowing(_true("conv_gru_cell", arguments), *[0.0] * 7)
+
+
+def cases() -> Iterator[Case]:
+    return grouped(SUITE, [
+        ("gelu", "gelu", 160608415, _gelus),
+        ("gelu-tail", "gelu", 0, _gelu_tails),
+        ("layer-norm", "layer_norm", 160706450, _layer_norms),
+        ("softmax", "softmax", 986960440, _softmaxes),
+        ("attention", "scaled_dot_product_attention", 170603762, _attentions),
+        ("cross-entropy", "cross_entropy", 693147180, _cross_entropies),
+        ("conv-gru", "conv_gru_cell", 170603458, _conv_grus),
+    ])
 
 
 # ---- minimono's own ------------------------------------------------------------------------------
 
 
-def value_and_gradients(
-    function: Callable[..., Tensor], inputs: Sequence[Array], upstream: Array | None
-) -> tuple[Array, ...]:
-    """function(*inputs), and the gradients by each of them, by minimono's tape."""
-    leaves = [Tensor(np.asarray(x), requires_grad=True) for x in inputs]
-    value = function(*leaves)
-    value.backward(upstream)
-    return (value.data, *(leaf.grad for leaf in leaves))
-
-
-def gelu(x: Array, upstream: Array, *, approximate: Any) -> Outputs:
-    return value_and_gradients(lambda x: F.gelu(x, approximate), [x], upstream)
-
-
-def layer_norm(x: Array, weight: Array, bias: Array, upstream: Array, *, eps: float) -> Outputs:
-    return value_and_gradients(
-        lambda x, w, b: F.layer_norm(x, w, b, eps), [x, weight, bias], upstream
-    )
-
-
-def softmax(x: Array, upstream: Array, *, axis: int) -> Outputs:
-    return value_and_gradients(lambda x: F.softmax(x, axis), [x], upstream)
-
-
-def scaled_dot_product_attention(
-    q: Array, k: Array, v: Array, upstream: Array, *, is_causal: bool
-) -> Outputs:
-    return value_and_gradients(
-        partial(F.scaled_dot_product_attention, is_causal=is_causal), [q, k, v], upstream
-    )
-
-
-def cross_entropy(logits: Array, targets: Array) -> Outputs:
-    return value_and_gradients(lambda x: F.cross_entropy(x, targets), [logits], None)
-
-
 def conv_gru_cell(
-    x: Array, state: Array, w_in: Array, b_in: Array, w_state: Array, b_state: Array,
-    upstream: Array,
-) -> Outputs:  # fmt: skip
+    x: Tensor, state: Tensor, w_in: Tensor, b_in: Tensor, w_state: Tensor, b_state: Tensor
+) -> Tensor:
     rng = np.random.default_rng(0)  # the weights drawn with it are replaced
     cell = ConvGRUCell(x.shape[1], state.shape[1], w_in.shape[-1], rng=rng, dtype=x.dtype)
-
-    parameters: list[Any] = [cell.from_input.weight, cell.from_input.bias,
-                             cell.from_state.weight, cell.from_state.bias]  # fmt: skip
-    for parameter, given in zip(parameters, (w_in, b_in, w_state, b_state), strict=True):
-        parameter.data = given
-    leaves = [Tensor(x, requires_grad=True), Tensor(state, requires_grad=True)]
-    value = cell(*leaves)
-    value.backward(upstream)
-    return (value.data, *(leaf.grad for leaf in [*leaves, *parameters]))
+    cell.from_input.weight, cell.from_input.bias = w_in, b_in
+    cell.from_state.weight, cell.from_state.bias = w_state, b_state
+    return cell(x, state)
 
 
 SUITE = Suite(
@@ -368,52 +286,34 @@ SUITE = Suite(
         "keeps the size",
     },
     calls=(
-        Call(
-            "gelu", ("x", "upstream", "*", "approximate"), ("value", "gradient"),
-            'all of any one shape; approximate "none" or "tanh".',
-        ),
-        Call(
-            "layer_norm", ("x", "weight", "bias", "upstream", "*", "eps"),
-            ("value", "gradient", "gradient_weight", "gradient_bias"),
-            "x, upstream (..., C); weight, bias (C,).",
-        ),
-        Call(
-            "softmax", ("x", "upstream", "*", "axis"), ("value", "gradient"),
-            "all of any one shape; axis: whose sum is 1, from the end if negative.",
-        ),
-        Call(
-            "scaled_dot_product_attention", ("q", "k", "v", "upstream", "*", "is_causal"),
-            ("value", "gradient_q", "gradient_k", "gradient_v"),
-            "q, upstream (..., T, D); k, v (..., S, D).",
-        ),
-        Call(
-            "cross_entropy", ("logits", "targets"), ("loss", "gradient"),
-            "logits (..., C); targets (...), whole numbers 0..C-1; loss without axes.",
-        ),
-        Call(
-            "conv_gru_cell",
-            ("x", "state", "w_in", "b_in", "w_state", "b_state", "upstream"),
-            ("value", "gradient_x", "gradient_state", "gradient_w_in", "gradient_b_in",
+        Call("gelu", ("x", "upstream", "*", "approximate"), ("value", "gradient"),
+             'all of any one shape; approximate "none" or "tanh".'),
+        Call("layer_norm", ("x", "weight", "bias", "upstream", "*", "eps"),
+             ("value", "gradient", "gradient_weight", "gradient_bias"),
+             "x, upstream (..., C); weight, bias (C,)."),
+        Call("softmax", ("x", "upstream", "*", "axis"), ("value", "gradient"),
+             "all of any one shape; axis: whose sum is 1, from the end if negative."),
+        Call("scaled_dot_product_attention", ("q", "k", "v", "upstream", "*", "is_causal"),
+             ("value", "gradient_q", "gradient_k", "gradient_v"),
+             "q, upstream (..., T, D); k, v (..., S, D)."),
+        Call("cross_entropy", ("logits", "targets"), ("loss", "gradient"),
+             "logits (..., C); targets (...), whole numbers 0..C-1; loss without axes."),
+        Call("conv_gru_cell", ("x", "state", "w_in", "b_in", "w_state", "b_state", "upstream"),
+             ("value", "gradient_x", "gradient_state", "gradient_w_in", "gradient_b_in",
              "gradient_w_state", "gradient_b_state"),
-            "x (B, I, Y, X); state, upstream (B, C, Y, X); w_in (3 C, I, k, k), b_in (3 C,);\n"
-            "w_state (3 C, C, k, k), b_state (3 C,). Odd kernels; zeros around.",
-        ),
+             "x (B, I, Y, X); state, upstream (B, C, Y, X); w_in (3 C, I, k, k), b_in (3 C,);\n"
+             "w_state (3 C, C, k, k), b_state (3 C,). Odd kernels; zeros around."),
     ),
     cases=cases,
     own={
-        "gelu": gelu,
-        "layer_norm": layer_norm,
-        "softmax": softmax,
-        "scaled_dot_product_attention": scaled_dot_product_attention,
-        "cross_entropy": cross_entropy,
-        "conv_gru_cell": conv_gru_cell,
+        "gelu": value_and_gradients(F.gelu, upstream=True),
+        "layer_norm": value_and_gradients(F.layer_norm, (0, 1, 2), upstream=True),
+        "softmax": value_and_gradients(F.softmax, upstream=True),
+        "scaled_dot_product_attention": value_and_gradients(
+            F.scaled_dot_product_attention, (0, 1, 2), upstream=True
+        ),
+        "cross_entropy": value_and_gradients(F.cross_entropy),
+        "conv_gru_cell": value_and_gradients(conv_gru_cell, range(6), upstream=True),
     },
-    mistakes={
-        "gelu": GELU,
-        "layer_norm": LAYER_NORM,
-        "softmax": SOFTMAX,
-        "scaled_dot_product_attention": ATTENTION,
-        "cross_entropy": CROSS_ENTROPY,
-        "conv_gru_cell": CELL,
-    },
-)  # fmt: skip
+    mistakes=MISTAKES,
+)

@@ -12,7 +12,7 @@ import numpy as np
 from minimono import mono
 from minimono.backend import Array
 from minimono.oracle.case import Case, Expected
-from minimono.oracle.suite import Call, Suite
+from minimono.oracle.suite import Call, Entries, Mistakes, Suite, grouped
 from minimono.oracle.truth import float32
 
 NAN, INF = math.nan, math.inf
@@ -30,10 +30,75 @@ def top(phi: Array, k: int, per: str, ties: str) -> Array:
     return mask.reshape(phi.shape)
 
 
+# The groups (rows) that the k highest are taken of.   phi: (B, *neurons) -> (groups, n)
+ROWS: dict[str, Callable[[Array], Array]] = {
+    "batch": lambda phi: phi.reshape(1, -1),
+    "sample": lambda phi: phi.reshape(len(phi), -1),
+    "neuron": lambda phi: phi.reshape(len(phi), -1).T,
+    "position": lambda phi: phi.reshape(-1, phi[0, 0].size if phi.ndim > 2 else phi[0].size),
+    "last axis": lambda phi: phi.reshape(-1, phi.shape[-1]),
+}
+
+
+def plain_top_k(
+    phi: Array, *, k: int | Array, per: str, ties: str,
+    of: str | None = None,  # a key of ROWS in place of `per`
+    tied: str | None = None,  # in place of `ties`
+    last: bool = False,  # of ties the last in place of the first
+    more: int = 0,
+    at_kth: str = "flagged",  # a score that is the k-th highest; or "not", "not if too many"
+    score: Callable[[Array], Array] = lambda phi: phi,
+    spreads: bool = False,  # a flag in one sample is a flag in all
+) -> Array:
+    """Return the mask of the k highest scores of each group."""
+    scores, of, ties, step = score(phi), of or per, tied or ties, -1 if last else 1
+    rows = ROWS[of](scores)
+    mask = top(rows[:, ::step], k + more, "sample", ties)[:, ::step]
+    if at_kth != "flagged":
+        ordered = -np.sort(np.where(np.isnan(rows), INF, -rows), axis=1)
+        many = (ties == "all") & (mask.sum(axis=1, keepdims=True) > k)
+        mask = mask & ~((rows == ordered[:, k - 1 : k]) & (many | (at_kth == "not")))
+    mask = (mask.T if of == "neuron" else mask).reshape(scores.shape)
+    return np.broadcast_to(mask.any(axis=0) if spreads else mask, phi.shape)
+
+
+def ceiling(fraction: float, size: int) -> int:
+    return math.ceil(Fraction(repr(fraction)) * size)
+
+
+def plain_top_fraction(
+    phi: Array, *, fraction: float, per: str, ties: str,
+    count: Callable[[float, int], int] = ceiling,
+    size_of: str | None = None,  # in place of `per`
+    counts_nan: bool = True,
+    interpolates: bool = False,
+    **knobs: Any,  # of `plain_top_k`
+) -> Array:
+    """Return the mask of the highest scores, ceil(fraction · size) in each group."""
+    if interpolates:  # a quantile lies between two scores
+        axes = None if per == "batch" else tuple(range(1, phi.ndim))
+        return phi >= np.quantile(phi, 1 - fraction, axis=axes, keepdims=True)
+    k: int | Array = count(fraction, ROWS[size_of or per](phi).shape[1])
+    if not counts_nan:
+        numbers = (~np.isnan(ROWS[per](phi))).sum(axis=1)
+        k = np.array([[count(fraction, int(n))] for n in numbers])
+    return plain_top_k(phi, k=k, per=per, ties=ties, **knobs)
+
+
+def plain_above(
+    phi: Array, *, threshold: float,
+    score: Callable[[Array], Array] = lambda phi: phi,
+    flags: Callable[[Array, float], Array] = np.greater_equal,
+) -> Array:
+    return flags(score(phi), threshold)
+
+
 def cases() -> Iterator[Case]:
-    yield from _top_k()
-    yield from _top_fraction()
-    yield from _above()
+    return grouped(SUITE, [
+        ("top-k", "select_top_k", 0, _top_k),
+        ("top-fraction", "select_top_fraction", 141421356, _top_fraction),
+        ("above", "select_above", 0, _above),
+    ])
 
 
 def _scores() -> dict[str, Array]:
@@ -52,24 +117,20 @@ def _scores() -> dict[str, Array]:
     }
 
 
-def _top_k() -> Iterator[Case]:
-    number = 0
-    for what, phi in _scores().items():
-        for k, per, ties in [
-            (1, "sample", "all"), (2, "sample", "all"), (1, "batch", "all"), (3, "batch", "all"),
-            (2, "sample", "first"), (3, "batch", "first"),
-        ]:  # fmt: skip
-            number += 1
-            yield Case(
-                f"selection/top-k/{number}", "select_top_k",
-                {"phi": phi, "k": k, "per": per, "ties": ties},
-                {"mask": Expected(top(phi, k, per, ties))},
-                f"{what}: the {k} highest of each {per}; ties: {ties}",
-            )  # fmt: skip
+def _top_k(_: np.random.Generator) -> Entries:
+    settings = [
+        (1, "sample", "all"), (2, "sample", "all"), (1, "batch", "all"), (3, "batch", "all"),
+        (2, "sample", "first"), (3, "batch", "first"),
+    ]
+    entries = [
+        (f"{what}: the {k} highest of each {per}; ties: {ties}", phi, k, per, ties)
+        for what, phi in _scores().items()
+        for k, per, ties in settings
+    ]
     column = np.array([[2.0], [5.0], [3.0], [5.0]])
     flat = np.array([1.0, 4.0, 4.0, 2.0])
     lone = np.array([[[1.0, 2.0], [7.0, 0.0]], [[3.0, 3.0], [0.0, 1.0]]])
-    for notes, phi, k, per, ties in [
+    entries += [
         ("k is all scores of the sample: nan is not flagged all the same",
          np.array([[1.0, NAN, 2.0], [INF, NAN, -INF]]), 3, "sample", "all"),
         ("k is all scores of the batch", np.array([[1.0, NAN], [0.0, 2.0]]), 4, "batch", "first"),
@@ -85,17 +146,13 @@ def _top_k() -> Iterator[Case]:
         ("scores that differ in their last bit are no tie",
          np.array([[1.0, 1 + 2.0**-23, 1 - 2.0**-24, 1.0]]), 1, "sample", "all"),
         ("every score is nan", np.full((2, 2), NAN), 1, "batch", "first"),
-    ]:  # fmt: skip
-        number += 1
-        yield Case(
-            f"selection/top-k/{number}", "select_top_k",
-            {"phi": phi, "k": k, "per": per, "ties": ties},
-            {"mask": Expected(top(phi, k, per, ties))}, notes,
-        )  # fmt: skip
+    ]
+    for notes, phi, k, per, ties in entries:
+        arguments = {"phi": phi, "k": k, "per": per, "ties": ties}
+        yield notes, arguments, [Expected(top(phi, k, per, ties))]
 
 
-def _top_fraction() -> Iterator[Case]:
-    rng = np.random.default_rng(141421356)
+def _top_fraction(rng: np.random.Generator) -> Entries:
     plans = [
         ("a quarter of 8", (2, 8), "0.25", "sample", "all"),
         ("a fifth of 6 is rounded up: 2", (3, 6), "0.2", "sample", "all"),
@@ -113,7 +170,7 @@ def _top_fraction() -> Iterator[Case]:
         ("2 % of 50 is 1 exactly, of the batch", (5, 10), "0.02", "batch", "all"),
         ("0.55 of 20 is 11, though 0.55 * 20 in floating point is above 11", (1, 20), "0.55",
          "sample", "first"),
-    ]  # fmt: skip
+    ]
     entries = [(n, float32(rng.chisquare(1, size=shape)), *rest) for n, shape, *rest in plans]
     for what in ("tied", "with nan", "with infinity", "negative"):
         phi = _scores()[what]
@@ -126,160 +183,83 @@ def _top_fraction() -> Iterator[Case]:
          "first"),
         ("a third of each sample, both zeros", _scores()["both zeros, which are equal"], "0.33",
          "sample", "all"),
-    ]  # fmt: skip
-    for number, (notes, phi, fraction, per, ties) in enumerate(entries, start=1):
+    ]
+    for notes, phi, fraction, per, ties in entries:
         size = phi.size if per == "batch" else phi[0].size
         k = math.ceil(Fraction(fraction) * size)
-        yield Case(
-            f"selection/top-fraction/{number}", "select_top_fraction",
-            {"phi": phi, "fraction": float(fraction), "per": per, "ties": ties},
-            {"mask": Expected(top(phi, k, per, ties))}, notes,
-        )  # fmt: skip
+        arguments = {"phi": phi, "fraction": float(fraction), "per": per, "ties": ties}
+        yield notes, arguments, [Expected(top(phi, k, per, ties))]
 
 
-def _above() -> Iterator[Case]:
+def _above(_: np.random.Generator) -> Entries:
     scores = _scores()
-    for number, (what, threshold) in enumerate(
-        [("distinct", 1.0), ("tied", 3.0), ("with nan", 2.0), ("with infinity", 0.0),
-         ("a sequence (B, T, C)", 0.5), ("negative", -2.0), ("with infinity", INF),
-         ("both zeros, which are equal", 0.0), ("a feature map (B, C, Y, X)", 1e6),
-         ("with nan", -INF)], start=1,
-    ):  # fmt: skip
+    entries = [
+        ("distinct", 1.0), ("tied", 3.0), ("with nan", 2.0), ("with infinity", 0.0),
+        ("a sequence (B, T, C)", 0.5), ("negative", -2.0), ("with infinity", INF),
+        ("both zeros, which are equal", 0.0), ("a feature map (B, C, Y, X)", 1e6),
+        ("with nan", -INF),
+    ]
+    for what, threshold in entries:
         phi = scores[what]
         flags = [not math.isnan(v) and v >= threshold for v in phi.reshape(-1)]
-        yield Case(
-            f"selection/above/{number}", "select_above", {"phi": phi, "threshold": threshold},
-            {"mask": Expected(np.array(flags).reshape(phi.shape))},
-            f"{what}: at least {threshold:g}; a score that equals the threshold is flagged",
-        )  # fmt: skip
+        notes = f"{what}: at least {threshold:g}; a score that equals the threshold is flagged"
+        mask = Expected(np.array(flags).reshape(phi.shape))
+        yield notes, {"phi": phi, "threshold": threshold}, [mask]
 
 
-# ---- minimono's own, and known mistakes ----------------------------------------------------------
-
-
-def _above_own(phi: Array, *, threshold: float) -> Array:
-    return mono.select_above(phi, threshold)
-
-
-def _top_k_own(phi: Array, *, k: int, per: Any, ties: Any) -> Array:
-    return mono.select_top_k(phi, k, per=per, ties=ties)
-
-
-def _top_fraction_own(phi: Array, *, fraction: float, per: Any, ties: Any) -> Array:
-    return mono.select_top_fraction(phi, fraction, per=per, ties=ties)
-
-
-def _last_first(phi: Array, k: int, per: str, ties: str) -> Array:
-    """Of the equal, the last ones where the first are wanted."""
-    turned = np.flip(phi) if per == "batch" else np.flip(phi, axis=tuple(range(1, phi.ndim)))
-    mask = top(turned, k, per, ties)
-    return np.flip(mask) if per == "batch" else np.flip(mask, axis=tuple(range(1, phi.ndim)))
-
-
-def _of_last_axis(phi: Array, k: int, ties: str) -> Array:
-    rows = phi.reshape(-1, phi.shape[-1])
-    return top(rows, k, "sample", ties).reshape(phi.shape)
-
-
-Top = Callable[[Array, int, str, str], Array]
-
-TOP: dict[str, Top] = {
-    "of the whole batch where each sample's are wanted": lambda p, k, per, t: top(p, k, "batch", t),
-    "of each sample where the batch's are wanted": lambda p, k, per, t: top(p, k, "sample", t),
-    "of ties only the first are flagged": lambda p, k, per, t: top(p, k, per, "first"),
-    "of ties all are flagged where the first are wanted": lambda p, k, per, t: top(
-        p, k, per, "all"
-    ),
-    "of ties the last are flagged where the first are wanted": _last_first,
-    "k of the last axis, not of all neurons": lambda p, k, per, t: _of_last_axis(p, k, t),
-    "one too many": lambda p, k, per, t: top(p, k + 1, per, t),
-    "one too few": lambda p, k, per, t: top(p, k - 1, per, t),
-    "strictly above the k-th highest": lambda p, k, per, t: top(p, k, per, t) & ~_kth(p, k, per),
-    "the smallest instead of the highest": lambda p, k, per, t: top(-p, k, per, t),
-    "the largest in size, negative ones too": lambda p, k, per, t: top(abs(p), k, per, t),
-    "nan counts as the highest": lambda p, k, per, t: top(
-        np.nan_to_num(p, nan=INF, posinf=1e308, neginf=-1e308), k, per, t
-    ),
-    "nan is flagged as if it were 0": lambda p, k, per, t: top(
-        np.nan_to_num(p, posinf=INF, neginf=-INF), k, per, t
-    ),
-    "nan is flagged where fewer than k are numbers": lambda p, k, per, t: top(
-        np.where(np.isnan(p), -INF, p), k, per, t
-    ),
-    "of ties with the k-th none is flagged, if they are too many": lambda p, k, per, t: (
-        _unless_too_many(p, k, per, t)
-    ),
-    "the same neurons in all samples, those of the highest scores": lambda p, k, per, t: (
-        np.broadcast_to(top(p.max(axis=0)[None], k, per, t), p.shape)
-    ),
-    "a flag in one sample flags the neuron in all": lambda p, k, per, t: np.broadcast_to(
-        top(p, k, per, t).any(axis=0), p.shape
-    ),
-    "k of each neuron's samples": lambda p, k, per, t: np.moveaxis(
-        top(np.moveaxis(p, 0, -1).reshape(-1, len(p)), k, "sample", t).reshape(
-            *p.shape[1:], len(p)
-        ),
-        -1,
-        0,
-    ),
-    "of equal zeros the negative one is lower": lambda p, k, per, t: top(
-        np.where((p == 0) & np.signbit(p), -5e-324, p), k, per, t
-    ),
-    "infinity is not flagged": lambda p, k, per, t: top(np.where(np.isinf(p), NAN, p), k, per, t),
+TOP: dict[str, dict[str, Any]] = {
+    "of the whole batch where each sample's are wanted": {"of": "batch"},
+    "of each sample where the batch's are wanted": {"of": "sample"},
+    "of ties only the first are flagged": {"tied": "first"},
+    "of ties all are flagged where the first are wanted": {"tied": "all"},
+    "of ties the last are flagged where the first are wanted": {"last": True},
+    "k of the last axis, not of all neurons": {"of": "last axis"},
+    "one too many": {"more": 1},
+    "one too few": {"more": -1},
+    "strictly above the k-th highest": {"at_kth": "not"},
+    "the smallest instead of the highest": {"score": np.negative},
+    "the largest in size, negative ones too": {"score": abs},
+    "nan counts as the highest":
+        {"score": lambda phi: np.nan_to_num(phi, nan=INF, posinf=1e308, neginf=-1e308)},
+    "nan is flagged as if it were 0":
+        {"score": lambda phi: np.nan_to_num(phi, posinf=INF, neginf=-INF)},
+    "nan is flagged where fewer than k are numbers":
+        {"score": lambda phi: np.where(np.isnan(phi), -INF, phi)},
+    "of ties with the k-th none is flagged, if they are too many": {"at_kth": "not if too many"},
+    "the same neurons in all samples, those of the highest scores":
+        {"score": lambda phi: phi.max(axis=0, keepdims=True)},
+    "a flag in one sample flags the neuron in all": {"spreads": True},
+    "k of each neuron's samples": {"of": "neuron"},
+    "of equal zeros the negative one is lower":
+        {"score": lambda phi: np.where((phi == 0) & np.signbit(phi), -5e-324, phi)},
+    "infinity is not flagged": {"score": lambda phi: np.where(np.isinf(phi), NAN, phi)},
 }
 
+TOP_K = Mistakes(plain_top_k, TOP)
+TOP_FRACTION = Mistakes(plain_top_fraction, {
+    "k is rounded down": {"count": lambda f, n: max(math.floor(f * n), 1)},
+    "k is one more than rounded down":
+        {"count": lambda f, n: min(math.floor(Fraction(repr(f)) * n) + 1, n)},
+    "nan is not counted in the size that the fraction is taken of": {"counts_nan": False},
+    "the fraction is taken as the binary number nearest to it":
+        {"count": lambda f, n: math.ceil(Fraction(f) * n)},
+    "k is of the sample's size, of the batch too": {"size_of": "sample"},
+    "at least the quantile, interpolated": {"interpolates": True},
+    "k is rounded to nearest": {"count": lambda f, n: max(round(f * n), 1)},
+    "k is the ceiling of the product in floating point": {"count": lambda f, n: math.ceil(f * n)},
+    **TOP,
+})
 
-def _unless_too_many(phi: Array, k: int, per: str, ties: str) -> Array:
-    """Fewer than k rather than more."""
-    if ties == "first":
-        return top(phi, k, per, ties)
-    mask = top(phi, k, per, "all")
-    counts = mask.reshape(1, -1) if per == "batch" else mask.reshape(len(phi), -1)
-    many = np.broadcast_to(counts.sum(axis=1, keepdims=True) > k, counts.shape).reshape(phi.shape)
-    return mask & ~(many & _kth(phi, k, per))
-
-
-def _kth(phi: Array, k: int, per: str) -> Array:
-    """Where a score equals the k-th highest."""
-    rows = phi.reshape(1, -1) if per == "batch" else phi.reshape(len(phi), -1)
-    ordered = -np.sort(np.where(np.isnan(rows), INF, -rows), axis=1)
-    return (rows == ordered[:, k - 1 : k]).reshape(phi.shape)
-
-
-def _as_top_k(wrong: Top) -> Callable[..., Array]:
-    return lambda phi, *, k, per, ties: wrong(phi, k, per, ties)
-
-
-def _as_top_fraction(wrong: Top) -> Callable[..., Array]:
-    def select(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
-        size = phi.size if per == "batch" else phi[0].size
-        return wrong(phi, math.ceil(Fraction(repr(fraction)) * size), per, ties)
-
-    return select
-
-
-def _at_least_quantile(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
-    """phi >= np.quantile(phi, 1 - fraction), which lies between two scores."""
-    axes = None if per == "batch" else tuple(range(1, phi.ndim))
-    return phi >= np.quantile(phi, 1 - fraction, axis=axes, keepdims=True)
-
-
-def _of_numbers(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
-    """The fraction taken of the scores that are not nan."""
-    groups = [phi] if per == "batch" else list(phi)
-    masks = []
-    for group in groups:
-        k = math.ceil(Fraction(repr(fraction)) * int((~np.isnan(group)).sum()))
-        masks.append(top(group[None], k, "batch", ties)[0])
-    return masks[0] if per == "batch" else np.stack(masks)
-
-
-def _with_count(count: Callable[[float, int], int]) -> Callable[..., Array]:
-    def select(phi: Array, *, fraction: float, per: str, ties: str) -> Array:
-        size = phi.size if per == "batch" else phi[0].size
-        return top(phi, count(fraction, size), per, ties)
-
-    return select
+ABOVE = Mistakes(plain_above, {
+    "strictly above the threshold": {"flags": np.greater},
+    "below the threshold": {"flags": np.less_equal},
+    "nan is flagged": {"flags": lambda phi, threshold: ~(phi < threshold)},
+    "infinity is not flagged": {"score": lambda phi: np.where(phi < INF, phi, NAN)},
+    "-infinity is flagged as if it were 0":
+        {"score": lambda phi: np.nan_to_num(phi, nan=NAN, posinf=INF, neginf=0.0)},
+    "threshold is taken as a square root (standard deviations)": {"score": np.sqrt},
+    "compared by size, negative ones too": {"score": abs},
+})
 
 
 SUITE = Suite(
@@ -293,60 +273,20 @@ SUITE = Suite(
         "infinity": "a number like any other",
     },
     calls=(
-        Call(
-            "select_top_k", ("phi", "*", "k", "per", "ties"), ("mask",),
-            'phi (B, *neurons). The k highest of each sample (per="sample") or of all\n'
-            '(per="batch"). mask: booleans of its shape. Fewer than k where fewer are not nan.',
-        ),
-        Call(
-            "select_top_fraction", ("phi", "*", "fraction", "per", "ties"), ("mask",),
-            "The same with k = ceil(fraction * size), the fraction taken as the decimal it is\n"
-            "written as, size the number of scores of a sample or of the batch.",
-        ),
-        Call(
-            "select_above", ("phi", "*", "threshold"), ("mask",),
-            "The scores that are at least the threshold.",
-        ),
+        Call("select_top_k", ("phi", "*", "k", "per", "ties"), ("mask",),
+             'phi (B, *neurons). The k highest of each sample (per="sample") or of all\n'
+             '(per="batch"). mask: booleans of its shape. Fewer than k where fewer are not nan.'),
+        Call("select_top_fraction", ("phi", "*", "fraction", "per", "ties"), ("mask",),
+             "The same with k = ceil(fraction * size), the fraction taken as the decimal it is\n"
+             "written as, size the number of scores of a sample or of the batch."),
+        Call("select_above", ("phi", "*", "threshold"), ("mask",),
+             "The scores that are at least the threshold."),
     ),
     cases=cases,
     own={
-        "select_top_k": _top_k_own,
-        "select_top_fraction": _top_fraction_own,
-        "select_above": _above_own,
+        "select_top_k": mono.select_top_k,
+        "select_top_fraction": mono.select_top_fraction,
+        "select_above": mono.select_above,
     },
-    mistakes={
-        "select_top_k": {name: _as_top_k(wrong) for name, wrong in TOP.items()},
-        "select_top_fraction": {
-            "k is rounded down": _with_count(lambda f, n: max(math.floor(f * n), 1)),
-            "k is one more than rounded down": _with_count(
-                lambda f, n: min(math.floor(Fraction(repr(f)) * n) + 1, n)
-            ),
-            "nan is not counted in the size that the fraction is taken of": _of_numbers,
-            "the fraction is taken as the binary number nearest to it": _with_count(
-                lambda f, n: math.ceil(Fraction(f) * n)
-            ),
-            "k is of the sample's size, of the batch too": lambda phi, *, fraction, per, ties: top(
-                phi, math.ceil(Fraction(repr(fraction)) * phi[0].size), per, ties
-            ),
-            "at least the quantile, interpolated": _at_least_quantile,
-            "k is rounded to nearest": _with_count(lambda f, n: max(round(f * n), 1)),
-            "k is the ceiling of the product in floating point": _with_count(
-                lambda f, n: math.ceil(f * n)
-            ),
-        }
-        | {name: _as_top_fraction(wrong) for name, wrong in TOP.items()},
-        "select_above": {
-            "strictly above the threshold": lambda phi, *, threshold: phi > threshold,
-            "below the threshold": lambda phi, *, threshold: phi <= threshold,
-            "nan is flagged": lambda phi, *, threshold: ~(phi < threshold),
-            "infinity is not flagged": lambda phi, *, threshold: (phi >= threshold) & (phi < INF),
-            "-infinity is flagged as if it were 0": lambda phi, *, threshold: (
-                np.nan_to_num(phi, nan=NAN, posinf=INF, neginf=0.0) >= threshold
-            ),
-            "threshold is taken as a square root (standard deviations)": lambda phi, *, threshold: (
-                np.sqrt(phi) >= threshold
-            ),
-            "compared by size, negative ones too": lambda phi, *, threshold: abs(phi) >= threshold,
-        },
-    },
-)  # fmt: skip
+    mistakes={"select_top_k": TOP_K, "select_top_fraction": TOP_FRACTION, "select_above": ABOVE},
+)
