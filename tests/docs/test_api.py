@@ -48,7 +48,7 @@ def tensor_methods() -> list[str]:
     return sorted({*re.findall(r"^ +def (\w+)\(", source, re.M)} - {
         "__init__", "__float__", "__bool__", "__len__", "__iter__", "__array__", "__repr__",
         "__reduce__", "__getstate__", "__setstate__",
-    })  # fmt: skip
+    })
 
 
 @pytest.mark.parametrize("name", tensor_methods())
