@@ -60,7 +60,7 @@ lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/mypy
 
 bench: .venv/.with-bench ## speed beside other frameworks (a large download); writes the page, with QUICK=1 only prints
-	@$(BIN)/minimono bench $(if $(QUICK),--quick,--write docs/performance.md)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--write docs/performance.md)
 
 clean: ## remove all that these commands made, except your results in runs/
 	rm -rf .venv .venv-lowest docs/_build dist mutants .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -20,46 +20,40 @@ import numpy as np
 
 import minimono as mm
 from minimono import mono
-from minimono.comparison import interval
-from minimono.verdict import judge
+from minimono.experiments import pictures, tables
+from minimono.experiments.statistics import interval, judge
 
 QUICK = "--quick" in sys.argv
 PICTURES = Path("runs/circuits")
-COLOURS = "#0072b2", "#d55e00"
+COLOURS = pictures.BLUE, pictures.RED
+plt.rcParams.update(pictures.DEMO)
 LOWER, UPPER = "stage.0.out", "stage.1.act"
 WAYS = "circuits (PURE)", "activations, its layer", "activations, below", "random"
 
 
 def show_samples(name, rows):
     """A picture with a row of (up to ten) images for each (title, colour, images)."""
-    figure, grid = plt.subplots(len(rows), figsize=(8, 1.1 * len(rows)), layout="constrained")
+    figure, grid = plt.subplots(len(rows), figsize=(8, 1.1 * len(rows)))
     for axes, (title, colour, images) in zip(grid, rows, strict=True):
         gap = ((0, 10 - len(images[:10])), (0, 0), (1, 1))
         row = np.hstack(np.pad(images[:10, 0], gap, constant_values=np.nan))  # -> (Y, 10 (X + 2))
         axes.imshow(row, cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(title, loc="left", color=colour, fontsize=10)
+        axes.set_title(title, color=colour)
         axes.set_axis_off()
-    save(figure, name)
+    pictures.keep(figure, PICTURES, name)
 
 
 def show_rho(name, points, labels, xlabel, ylabel):
-    figure, axes = plt.subplots(figsize=(4.4, 3.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.4, 3.8))
     for label, colour in enumerate(COLOURS):
         axes.plot(*points[labels == label].T, "o", color=colour, alpha=0.5, markersize=5)
         axes.annotate(
             "ab"[label], points[labels == label].mean(axis=0), xytext=(16, 16),
             textcoords="offset points", color=colour, fontsize=16, weight="bold",
             arrowprops={"arrowstyle": "-|>", "color": "black"},
-        )  # fmt: skip
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    save(figure, name)
-
-
-def save(figure, name):
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / f"{name}.png", dpi=120)
-    print(f"Picture: {PICTURES / name}.png")
+    pictures.keep(figure, PICTURES, name)
 
 
 # %%
@@ -127,7 +121,7 @@ model = network_with_shared_neurons(rng)
 draws = 3 if QUICK else 20
 print(f"Two classes share a neuron. Purity of its two clusters, mean of {draws} draws of pictures")
 print("(1: each cluster is one class):\n")
-print(f"{'neuron':8}{'noise':>5}" + "".join(f"{way:>24}" for way in WAYS))
+print(tables.console("neuron  noise", WAYS, name_width=13, width=24))
 for noise in (0.0, 0.2, 0.4, 0.6):
     purity = np.empty((draws, 2, len(WAYS)))
     for n in range(draws):
@@ -139,7 +133,8 @@ for noise in (0.0, 0.2, 0.4, 0.6):
             if (noise, n, k) == (0.2, 0, 0):
                 top, rho, labels = images[chosen], points[0], found[0]
     for k, neuron in enumerate(("- or |", "\\ or /")):
-        print(f"{neuron:8}{noise:5.1f}" + "".join(f"{p:24.2f}" for p in purity[:, k].mean(axis=0)))
+        cells = [f"{p:.2f}" for p in purity[:, k].mean(axis=0)]
+        print(tables.console(f"{neuron:8}{noise:5.1f}", cells, name_width=13, width=24))
 
 # %%
 # The circuits tell the two classes apart, until noise drowns the strokes. The layer's activations
@@ -155,7 +150,7 @@ show_samples("shared-samples", [
     ("neuron 0", "black", top),
     ("virtual neuron a", COLOURS[0], top[labels == 0]),
     ("virtual neuron b", COLOURS[1], top[labels == 1]),
-])  # fmt: skip
+])
 show_rho("shared-rho", rho[:, :2], labels, "rho: share of detector -", "share of detector |")
 
 # %%
@@ -231,7 +226,7 @@ for seed in range(networks):
         kept[seed, k] = chosen, points[0], found[0]
 
 print(f"\n{networks} trained networks, {100 * np.mean(right):.1f} % of the digits right; "
-      f"{len(kept)} of their {networks * neurons} neurons have 100 samples.")  # fmt: skip
+      f"{len(kept)} of their {networks * neurons} neurons have 100 samples.")
 for e, encoder in enumerate(eyes):
     print(f"\nDistances for {encoder}:")
     print(f"{'':24}  intra  inter     inter - intra      PURE more by  alignment")
@@ -247,7 +242,7 @@ for e, encoder in enumerate(eyes):
             verdict = judge(
                 gaps[:, 0], gaps[:, w], above="better", below="worse",
                 among=len(eyes) * (len(WAYS) - 1),
-            )  # fmt: skip
+            )
             verdicts.append(f"{way}: {verdict.word} ({verdict.interval.written(3)})")
     print("PURE against " + "; ".join(verdicts) + ".")
 print("\nPurity, the digit's class taken for the meaning:")
@@ -274,6 +269,6 @@ for name, index in (("most", np.nanargmax(difference)), ("least", np.nanargmin(d
         (f"neuron {k} of network {seed}: inter - intra {difference[seed, k]:.2f}", "black", images),
         ("virtual neuron a", COLOURS[0], images[labels == 0]),
         ("virtual neuron b", COLOURS[1], images[labels == 1]),
-    ])  # fmt: skip
+    ])
     axes = np.linalg.svd(rho - rho.mean(axis=0), full_matrices=False)[2][:2]  # (2, C)
     show_rho(f"digits-{name}-rho", rho @ axes.T, labels, "rho, first principal axis", "second")

@@ -24,7 +24,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minimono as mm
-from minimono.comparison import classified
+from minimono.experiments import pictures, tables
+from minimono.experiments.six_ways import classified
+from minimono.experiments.statistics import interval, judge
 from minimono.mono import (
     ConvMask,
     active_nodes,
@@ -33,18 +35,14 @@ from minimono.mono import (
     prune_by_magnitude,
     relative_emergence,
 )
-from minimono.verdict import interval, judge
 
 QUICK = "--quick" in sys.argv
 SEEDS = 2 if QUICK else 6
 STEPS = {"MLP": 150, "ConvNet": 100} if QUICK else {"MLP": 400, "ConvNet": 400}
 LEVELS = 0.0, 0.25, 0.5, 0.7
-COLOURS = "#000000", "#0072b2", "#009e73", "#d55e00"
+COLOURS = pictures.INK, pictures.BLUE, pictures.GREEN, pictures.RED
 PICTURES = Path("runs/emergence")
-plt.rcParams.update(
-    {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "font.size": 9,
-     "axes.titlelocation": "left", "figure.constrained_layout.use": True, "legend.frameon": False}
-)  # fmt: skip
+plt.rcParams.update(pictures.DEMO)
 
 training, test = mm.data.shuffled_split(*mm.data.load_digits(), rng=np.random.default_rng(2024))
 
@@ -176,11 +174,11 @@ for (kind, start, level), seeds in curves.items():
 COLUMNS = (
     "E, A: first", "last", "E, B: first", "last", "A/weight: first", "last", "accuracy %",
     "to 80 %", "to 95 % of own",
-)  # fmt: skip
+)
 for kind in STEPS:
     for start in ("fresh", "trained"):
         print(f"\n{kind}, pruned when {start}; {STEPS[kind]} steps; mean of {SEEDS} seeds")
-        print(f"{'pruned':8}{'weights':>8}" + "".join(f"{c:>16}" for c in COLUMNS))
+        print(tables.console("pruned   weights", COLUMNS, name_width=16, width=16))
         for level in LEVELS:
             key, seeds = (kind, start, level), curves[kind, start, level]
             weights = left[kind, level]
@@ -190,7 +188,7 @@ for kind in STEPS:
                 for i in (0, -1)
             ]
             cells += [mean(final[key], 1), *(mean(column) for column in speed[key].T)]
-            print(f"{level:6.0%}  {weights:8,}" + "".join(f"{cell:>16}" for cell in cells))
+            print(tables.console(f"{level:6.0%}  {weights:8,}", cells, name_width=16, width=16))
 
 figure, panels = plt.subplots(3, 4, figsize=(12, 7.6), sharex="col")
 columns = [(kind, start) for kind in STEPS for start in ("fresh", "trained")]
@@ -208,12 +206,11 @@ for (kind, start), column in zip(columns, panels.T, strict=True):
 for axes, label in zip(
     panels[:, 0], ("E for each weight, form A", "E for each weight, form B", "accuracy, %"),
     strict=True,
-):  # fmt: skip
+):
     axes.set_ylabel(label)
 figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-PICTURES.mkdir(parents=True, exist_ok=True)
-figure.savefig(PICTURES / "training.png", dpi=120)
-print(f"\npicture: {PICTURES / 'training.png'}")
+print()
+pictures.keep(figure, PICTURES, "training")
 
 # %%
 # What shows and what does not

@@ -15,7 +15,6 @@ seconds and decides nothing; without, there are 5 seeds, which takes 2 minutes o
 goes to ``runs/inhibit_or_encourage``.
 """
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +24,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minimono as mm
-from minimono.comparison import paired
 from minimono.data import Images, image_batches, load_digits, shuffled_split
-from minimono.measurement import evaluating, scale_against
+from minimono.experiments import pictures, tables
+from minimono.experiments.measurement import scale_against
+from minimono.experiments.statistics import judge, paired, standard_error
 from minimono.mono import decorrelation, metrics
 from minimono.mono.features import feature_scale
 from minimono.mono.inhibition import MEmeL
 from minimono.mono.l2e import L2E, l2e_penalty
 from minimono.nn import taps
+from minimono.nn.module import evaluating
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
-from minimono.verdict import judge
 
 QUICK = "--quick" in sys.argv
 SEEDS, TUNING_SEEDS = ((0, 1), (1000,)) if QUICK else ((0, 1, 2, 3, 4), (1000, 1001))
@@ -69,7 +69,7 @@ TREATMENTS = {
                     lambda model, z: decorrelation.l1_penalty(z)),
     L2: Treatment("control", (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10), None,
                   lambda model, z: (z * z).sum(axis=1).mean()),
-}  # fmt: skip
+}
 if QUICK:
     TREATMENTS = {n: t._replace(weights=t.weights[3:5] or (0.0,)) for n, t in TREATMENTS.items()}
 
@@ -114,7 +114,7 @@ def trained(treatment: Treatment, weight: float, seed: int, training: Images) ->
     for _ in train(
         model, batches, loss, AdamW(model.parameters(), PEAK), steps=STEPS, max_norm=1.0,
         schedule=lambda n: cosine_schedule(n, steps=STEPS, warmup=STEPS // 10, peak=PEAK),
-    ):  # fmt: skip
+    ):
         pass
     return model
 
@@ -133,7 +133,7 @@ MEASURES = {  # and the decimals to show
     "accuracy, %": 2, "loss, nats": 3, "φ 99.9 %": 2, "φ_l, own class": 2, "class selectivity": 3,
     "purity of class means": 3, "monosemanticity score": 3, "feature decorrelation": 3,
     "Hoyer sparsity": 3, "variance sparsity": 3, "length of z": 2, "live neurons": 1,
-}  # fmt: skip
+}
 
 
 def measured(model: mm.nn.Module, training: Images, part: Images) -> dict[str, float]:
@@ -194,7 +194,7 @@ def tuned(data: dict[str, Images]) -> tuple[dict[str, Grid], dict[str, dict[str,
                 measured(trained(treatment, weight, seed, data["training"]),
                          data["training"], data["validation"])
                 for seed in TUNING_SEEDS
-            ]  # fmt: skip
+            ]
             grids[name][weight] = {m: float(np.mean([f[m] for f in found])) for m in MEASURES}
     accuracy = grids[NONE][0.0]["accuracy, %"]
     return grids, {name: chosen(grid, accuracy) for name, grid in grids.items() if name != NONE}
@@ -202,7 +202,7 @@ def tuned(data: dict[str, Images]) -> tuple[dict[str, Grid], dict[str, dict[str,
 
 def print_grids(grids: dict[str, Grid], weights: dict[str, dict[str, float]]) -> None:
     shown = ("loss, nats", "accuracy, %", "φ 99.9 %", "class selectivity", "feature decorrelation",
-             "length of z", "live neurons")  # fmt: skip
+             "length of z", "live neurons")
     seeds = f"{len(TUNING_SEEDS)} seed{'s' * (len(TUNING_SEEDS) > 1)}"
     print(f"Choosing weights: validation part, mean of {seeds} of their own")
     print(f"{'':15}{'weight':>9}" + "".join(f"{m:>{len(m) + 2}}" for m in shown))
@@ -246,10 +246,6 @@ def difference(results: Results, key: tuple[str, str], measure: str, base=(NONE,
     return paired(values(results, key, measure), values(results, base, measure))
 
 
-def standard_error(d: np.ndarray) -> float:
-    return float(np.std(d, ddof=1) / len(d) ** 0.5)
-
-
 def probability(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -258,16 +254,16 @@ def print_means(results: Results, setting: str) -> None:
     columns = [("untrained", ""), (NONE, "")]
     columns += [(n, setting if (n, setting) in results else "best") for n in [*TREATMENTS][1:]]
     print(f"\nMean of {len(SEEDS)} seeds, test part; setting: {setting}")
-    print(f"{'':23}" + "".join(f"{name:>15}" for name, _ in columns))
+    print(tables.console("", [name for name, _ in columns], name_width=23, width=15))
     for measure, digits in MEASURES.items():
-        cells = [f"{values(results, key, measure).mean():15.{digits}f}" for key in columns]
-        print(f"{measure:23}" + "".join(cells))
+        cells = [f"{values(results, key, measure).mean():.{digits}f}" for key in columns]
+        print(tables.console(measure, cells, name_width=23, width=15))
 
 
 def print_summary(results: Results) -> None:
     shown = ("loss, nats", "accuracy, %", "φ 99.9 %", "class selectivity", "feature decorrelation")
     print("\nMinus none, ± half of the 95 % interval; * where 0 is outside of it")
-    print(f"{'':23}" + "".join(f"{m:>23}" for m in shown))
+    print(tables.console("", shown, name_width=23, width=23))
     for name, setting in list(results)[2:]:
         cells = []
         for measure in shown:
@@ -275,7 +271,7 @@ def print_summary(results: Results) -> None:
             digits = MEASURES[measure]
             star = "*" if found.clear else " "
             cells.append(f"{found.mean:+.{digits}f} ±{found.half:.{digits}f}{star}")
-        print((f"{name + ', ' + setting:23}" + "".join(f"{c:>23}" for c in cells)).rstrip())
+        print(tables.console(f"{name}, {setting}", cells, name_width=23, width=23).rstrip())
 
 
 def print_differences(results: Results, weights: dict[str, dict[str, float]]) -> None:
@@ -311,7 +307,7 @@ CLAIMS = {
     "encourage": (("feature decorrelation", "higher"), ("class selectivity", "higher"),
                   ("monosemanticity score", "higher"), ("loss, nats", "lower"),
                   ("accuracy, %", "higher")),
-}  # fmt: skip
+}
 
 
 def verdict(
@@ -322,7 +318,7 @@ def verdict(
     answer, found = judge(
         values(results, key, measure), values(results, base, measure),
         above=above, below=below, among=among,
-    )  # fmt: skip
+    )
     digits = MEASURES[measure]
     return f"{measure} {direction}: {answer} ({found.mean:+.{digits}f} ±{found.half:.{digits}f})"
 
@@ -332,18 +328,18 @@ def print_claims(results: Results) -> None:
     against_none = [
         (key, measure, direction, none) for key in list(results)[2:]
         for measure, direction in CLAIMS.get(TREATMENTS[key[0]].camp, ())
-    ]  # fmt: skip
+    ]
     against_small = [
         ((name, "best"), measure, direction, small) for name in ("decorrelation", "L1")
         for measure, direction in CLAIMS["encourage"]
-    ]  # fmt: skip
+    ]
     among = len(against_none) + len(against_small)
     print(f"\nClaims; ±: half of the interval over seeds that holds for all {among} with 95 %")
     for title, claims in (
         ("What each camp expects, against none", against_none),
         ("Does the encouraging camp do more than make activations small? Against L2, both best",
          against_small),
-    ):  # fmt: skip
+    ):
         print(title)
         for key, measure, direction, base in claims:
             answer = verdict(results, key, measure, direction, base, among)
@@ -355,19 +351,14 @@ def print_claims(results: Results) -> None:
 # -----------
 # Dots are seeds, the mark their mean, the line the 95 % interval; filled: best, hollow: strong.
 
-GREY = "#808080"  # reads on white and on black
-LOOK = {  # Okabe and Ito's colours; the marker tells too
+GREY = pictures.GREY
+LOOK = {  # colours that read on white and on black; the marker tells too
     "MEmeL": ("#2b8cc4", "o"), "L2E": ("#009e73", "s"), "decorrelation": ("#d55e00", "^"),
     "L1": ("#e08a00", "D"), L2: (GREY, "v"),
-}  # fmt: skip
+}
 SHOWN = ("accuracy, %", "loss, nats", "φ 99.9 %", "class selectivity", "feature decorrelation",
-         "Hoyer sparsity")  # fmt: skip
-STYLE = {
-    "font.size": 11, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titlecolor": GREY,
-    "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY,
-    "ytick.color": GREY, "axes.spines.top": False, "axes.spines.right": False,
-    "svg.hashsalt": "inhibit_or_encourage", "figure.constrained_layout.use": True,
-}  # fmt: skip
+         "Hoyer sparsity")
+STYLE = pictures.style(11, on_dark=True) | {"figure.constrained_layout.use": True}
 
 
 def picture(results: Results) -> plt.Figure:
@@ -383,22 +374,13 @@ def picture(results: Results) -> plt.Figure:
                 fill = colour if setting == "best" else "none"
                 axes.plot(d, np.full(len(d), y + shift), ".", color=colour, alpha=0.5, ms=4)
                 axes.errorbar(found.mean, y + shift, xerr=found.half, fmt=marker, color=colour,
-                              markerfacecolor=fill, markersize=7, linewidth=1.5)  # fmt: skip
+                              markerfacecolor=fill, markersize=7, linewidth=1.5)
         axes.set_title(measure)
         axes.set_yticks(range(len(LOOK)), LOOK)
         axes.set_ylim(len(LOOK) - 0.5, -0.5)
         axes.tick_params(axis="y", left=False)
     figure.supxlabel("minus none, seed by seed; filled: best weight, hollow: strong", fontsize=11)
     return figure
-
-
-def save(figure: plt.Figure, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None}, transparent=True)
-    (folder / f"{name}.svg").write_text(svg.getvalue(), encoding="utf-8")
-    print(f"\npicture: {folder / name}.png")
 
 
 if __name__ == "__main__":
@@ -414,4 +396,6 @@ if __name__ == "__main__":
     print_differences(results, weights)
     print_claims(results)
     with plt.rc_context(STYLE):
-        save(picture(results), Path("runs/inhibit_or_encourage"), "inhibit_or_encourage")
+        print()
+        name = "inhibit_or_encourage"
+        pictures.keep(picture(results), Path("runs") / name, name)

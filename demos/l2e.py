@@ -25,30 +25,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minimono as mm
-from minimono import measurement
 from minimono.data.world import World, draw_neurons, orthogonal_directions, plant
+from minimono.experiments import measurement, pictures, tables
+from minimono.experiments.statistics import interval, judge, judge_median
 from minimono.mono import MEmeL, Moments, monosemantic_scale
 from minimono.mono.features import false_killing_rate, feature_scale
 from minimono.mono.l2e import L2E, MovingThreshold, l2e_penalty
 from minimono.nn import taps
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
-from minimono.verdict import interval, judge, judge_median
 
 QUICK = "--quick" in sys.argv
 PICTURES = Path("runs/l2e")
-COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-plt.rcParams.update(
-    {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "font.size": 9,
-     "axes.titlelocation": "left", "figure.constrained_layout.use": True, "legend.frameon": False}
-)  # fmt: skip
-
-
-def save(figure, name):
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / f"{name}.png", dpi=120)
-    print(f"picture: {PICTURES / name}.png")
-
+COLOURS = pictures.BLUE, pictures.RED, pictures.GREEN, pictures.PINK
+plt.rcParams.update(pictures.DEMO)
 
 # %%
 # A small GPT
@@ -77,7 +67,7 @@ class Network:
         self.model = mm.models.GPT(
             vocabulary=characters.size, context=CONTEXT, channels=channels, heads=4, layers=4,
             rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        )
         if module is not None:
             for tap in TAPS:
                 taps.insert(self.model, tap, module(channels))
@@ -95,7 +85,7 @@ class Network:
             schedule=lambda n: cosine_schedule(
                 n, steps=self.steps, warmup=10, peak=4e-3, floor=4e-4
             ), max_norm=1.0,
-        )  # fmt: skip
+        )
         return record.seconds
 
 
@@ -172,14 +162,12 @@ for channels in WIDTHS:
     overhead[channels, "ms"] = 1e3 * np.median(seconds["plain"][12:])
 
 print(f"\nCost of a step over plain, %; median of {ROUNDS} rounds (middle half)")
-print(f"{'channels':16}" + "".join(f"{c:>24}" for c in WIDTHS))
-print(f"{'plain, ms':16}" + "".join(f"{overhead[c, 'ms']:24.1f}" for c in WIDTHS))
+cost = {"channels": WIDTHS, "plain, ms": [f"{overhead[c, 'ms']:.1f}" for c in WIDTHS]}
 for way in TIMED[1:]:
-    cells = []
-    for channels in WIDTHS:
-        low, middle, high = np.quantile(overhead[channels, way], [0.25, 0.5, 0.75])
-        cells.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
-    print(f"{way:16}" + "".join(f"{cell:>24}" for cell in cells))
+    quartiles = [np.quantile(overhead[channels, way], [0.25, 0.5, 0.75]) for channels in WIDTHS]
+    cost[way] = [f"{middle:.1f} ({low:.1f} to {high:.1f})" for low, middle, high in quartiles]
+for way, cells in cost.items():
+    print(tables.console(way, cells, name_width=16, width=24))
 
 # %%
 # Does the threshold track the quantile?
@@ -258,7 +246,7 @@ axes.set(title="GPT in training, rate 0.05", xlabel="step", ylabel="φ", ylim=(0
 handles = [*panels[0, 0].get_legend_handles_labels()[0], axes.lines[0]]
 figure.legend(handles, [h.get_label() for h in handles], loc="outside upper center", ncols=5)
 print()
-save(figure, "threshold")
+pictures.keep(figure, PICTURES, "threshold")
 
 # %%
 # What does inhibition hit by mistake?
@@ -280,7 +268,7 @@ def planted(world, neurons, rng):
     layer = plant(
         world, [n for n in draw_neurons(world, neurons // 5, rng=rng)
                 if n[0] not in ("constant", "dead")], rng=rng,
-    )  # fmt: skip
+    )
     return layer.activations
 
 
@@ -324,7 +312,7 @@ for layer, make in (("planted", planted), ("trained", trained)):
                     np.nan if scope == "per_input" and share * neurons < 1
                     else false_killing_rate(phi, features, own, fraction=share, scope=scope)
                     for share in SHARES
-                ])  # fmt: skip
+                ])
 rates = {key: np.array(value) for key, value in rates.items()}
 
 print(f"\nFalse killing rate, %, against k in % of the neurons; mean of {WORLDS} worlds")
@@ -332,7 +320,7 @@ print("(–: less than one neuron of an input)")
 print(
     f"{'layer':9}{'scope':11}{'neurons':>7}" + "".join(f"{s:>9.1%}" for s in SHARES)
     + f"{'lowest at':>11}"
-)  # fmt: skip
+)
 lowest = {}
 for (layer, scope, neurons), values in rates.items():
     mean = values.mean(axis=0)
@@ -349,16 +337,16 @@ for axes, scope in zip(panels, ("global", "per_input"), strict=True):
             axes.plot(
                 100 * np.array(SHARES), values, style, color=colour, ms=4,
                 label=f"{layer}, {neurons} neurons",
-            )  # fmt: skip
+            )
     axes.set(title=f"scope: {scope}", xscale="log", ylim=(0, 100), xlabel="k, % of the neurons")
     axes.set_xticks(100 * np.array(SHARES), [f"{100 * s:g}" for s in SHARES])
     axes.minorticks_off()
 panels[0].set_ylabel("false killing rate, %")
 panels[0].text(2.1, 97, "reported\nminimum", color="#777777", va="top", fontsize=8)
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center",
-              ncols=len(NEURONS))  # fmt: skip
+              ncols=len(NEURONS))
 print()
-save(figure, "false-killing")
+pictures.keep(figure, PICTURES, "false-killing")
 
 # %%
 # What shows and what does not

@@ -8,9 +8,9 @@ representations unlike (DecPO) raises it further and helps. Here a small GPT lea
 Python's help topics. Then it is tuned on pairs of lines of which a program knows the better one,
 by DPO, SimPO, DPO with an L1 penalty, and DecPO as published and as in the authors' code.
 
-Needs SciPy (extra `demos`). `python demos/preference.py --quick` takes some 15 seconds of CPU: 2
-networks, each tuned five times. They show how it is done, but two networks decide nothing. Without
-`--quick` there are 5, larger ones, trained for longer; that takes about 4 minutes of CPU.
+`python demos/preference.py --quick` takes some 15 seconds of CPU: 2 networks, each tuned five
+times. They show how it is done, but two networks decide nothing. Without `--quick` there are 5,
+larger ones, trained for longer; that takes about 4 minutes of CPU.
 """
 
 import sys
@@ -21,14 +21,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import minimono as mm
-from minimono.comparison import interval
 from minimono.data import Characters, random_batches, read_text, split
-from minimono.measurement import evaluating, scale_against, spread_windows, window_losses
+from minimono.experiments import pictures, tables
+from minimono.experiments.measurement import scale_against, spread_windows, window_losses
+from minimono.experiments.statistics import interval, judge
 from minimono.mono import decorrelation, preference
 from minimono.nn import taps
+from minimono.nn.module import evaluating
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import train
-from minimono.verdict import judge
 
 QUICK = "--quick" in sys.argv
 SEEDS, CHANNELS, LAYERS = (2, 32, 3) if QUICK else (5, 48, 4)
@@ -36,6 +37,7 @@ PRETRAINING, TUNING = (100, 30) if QUICK else (400, 100)  # steps
 WINDOWS, BATCH, PAIRS, HELD_OUT = (8, 4, 120, 80) if QUICK else (16, 8, 480, 256)  # BATCH: pairs
 BETA, LEARNING_RATE = 0.1, 1e-3
 PICTURES = Path("runs/preference")
+plt.rcParams.update(pictures.DEMO)
 
 # %%
 # A preference that a program can check
@@ -143,7 +145,7 @@ def decpo_authors(policy, reference, averaged, averaged_reference, z):
 METHODS = {
     "DPO": dpo, "SimPO": simpo, "DPO + L1": dpo_l1, "DecPO (paper)": decpo_paper,
     "DecPO (authors)": decpo_authors,
-}  # fmt: skip
+}
 NAMES = ("before", *METHODS)
 
 
@@ -151,7 +153,7 @@ def network(seed: int) -> mm.models.GPT:
     return mm.models.GPT(
         vocabulary=characters.size, context=CONTEXT, channels=CHANNELS, heads=4, layers=LAYERS,
         rng=np.random.default_rng(seed),
-    )  # fmt: skip
+    )
 
 
 def pretrained(seed: int) -> mm.models.GPT:
@@ -162,7 +164,7 @@ def pretrained(seed: int) -> mm.models.GPT:
         model, batches, lambda model, x, y: mm.functional.cross_entropy(model(x), y), optimiser,
         steps=PRETRAINING, max_norm=1.0, schedule=lambda n: cosine_schedule(
             n, steps=PRETRAINING, warmup=20, peak=4e-3, floor=4e-4),
-    ):  # fmt: skip
+    ):
         pass
     return model
 
@@ -216,7 +218,7 @@ def tuned(reference, constants, loss, pairs: Pairs, seed: int):
         model, batches(), loss_of, AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99)),
         steps=TUNING, max_norm=1.0, schedule=lambda n: cosine_schedule(
             n, steps=TUNING, warmup=5, peak=LEARNING_RATE, floor=0.1 * LEARNING_RATE),
-    ):  # fmt: skip
+    ):
         pass
     return model
 
@@ -276,7 +278,7 @@ for seed in range(SEEDS):
         [1e-4 * decorrelation.l1_penalty(z).item(),
          1e-4 * decorrelation.decorrelation_penalty(z).item(),
          1e-3 * decorrelation.decorrelation_penalty(z[0::2], convention="authors").item()]
-    )  # fmt: skip
+    )
 
 
 def values(name: str, measure: str) -> np.ndarray:
@@ -290,9 +292,10 @@ def cell(x: np.ndarray) -> str:
 
 
 def table(title: str, columns: dict[str, list[np.ndarray]]) -> None:
-    print(f"\n{title}\n{'':17}" + "".join(f"{c:>18}" for c in columns))
+    print(f"\n{title}\n{tables.console('', columns, name_width=17, width=18)}")
     for row, name in enumerate(NAMES):
-        print(f"{name:17}" + "".join(f"{cell(column[row]):>18}" for column in columns.values()))
+        cells = [cell(column[row]) for column in columns.values()]
+        print(tables.console(name, cells, name_width=17, width=18))
 
 
 print(f"Mean of {SEEDS} networks ± half of the 95 % interval (Student's t)")
@@ -305,16 +308,16 @@ for measure, title in (
     ("FD", "Feature decorrelation"), ("score, folded", "Superposition score, LayerNorm folded in"),
     ("score, not folded", "Superposition score, weights as they are"),
     ("mean φ", "Mean φ"), ("99.9 % φ", "99.9th percentile of φ"),
-):  # fmt: skip
+):
     table(title, {f"block {b}": [values(name, measure)[:, b] for name in NAMES]
-                  for b in range(LAYERS)})  # fmt: skip
+                  for b in range(LAYERS)})
 
 # %%
 # The score divides by the largest layer of the model, so that layer has ±1 before and after, and
 # the others move with it. So the pictures show the medians themselves.
 
-LOOK = dict(zip(NAMES, ("black", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"),
-                strict=True))  # fmt: skip
+LOOK = dict(zip(NAMES, (pictures.INK, pictures.BLUE, pictures.ORANGE, pictures.GREEN, pictures.RED,
+                        pictures.PINK), strict=True))
 MARKERS = dict(zip(NAMES, "osD^vX", strict=True))
 
 
@@ -324,34 +327,27 @@ def change(name: str) -> np.ndarray:
     return 100 * (values(name, "proxy") - before) / abs(before)
 
 
-def save(figure: plt.Figure, name: str) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / f"{name}.png", dpi=120)
-    print(f"picture: {PICTURES / name}.png")
-
-
 def show(name: str, title: str, ylabel: str, curves: dict[str, np.ndarray]) -> None:
-    figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.4, 3.9))
     for i, (method, of_seeds) in enumerate(curves.items()):
         x = np.arange(LAYERS) + 0.1 * (i - (len(curves) - 1) / 2)
         axes.plot(np.tile(x, (SEEDS, 1)), of_seeds, MARKERS[method], color=LOOK[method],
-                  alpha=0.35, markersize=4)  # fmt: skip
+                  alpha=0.35, markersize=4)
         axes.plot(x, of_seeds.mean(axis=0), MARKERS[method], color=LOOK[method], label=method,
-                  markersize=8)  # fmt: skip
+                  markersize=8)
     axes.set(xlabel="block", ylabel=ylabel, xticks=range(LAYERS))
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    save(figure, name)
+    figure.legend(loc="outside right upper")
+    pictures.keep(figure, PICTURES, name)
 
 
 print()
 show("decorrelation", f"Feature decorrelation; penalties are on block {BLOCK} (small: each seed)",
-     "FD", {name: values(name, "FD") for name in NAMES})  # fmt: skip
+     "FD", {name: values(name, "FD") for name in NAMES})
 show("proxy", "Change of the median superposition proxy (small: each seed)",
-     "% of its size before", {name: change(name) for name in METHODS})  # fmt: skip
+     "% of its size before", {name: change(name) for name in METHODS})
 
 # %%
 # The claims

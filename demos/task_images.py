@@ -18,10 +18,12 @@ from functools import cached_property
 
 import numpy as np
 
-from minimono import comparison, comparison_report, tensor
 from minimono import functional as F
+from minimono import tensor
 from minimono.backend import Array
 from minimono.data import Images, image_batches, load_digits, shuffled_split
+from minimono.experiments.six_ways import Measure, classified, frequencies
+from minimono.experiments.six_ways_report import main
 from minimono.nn.models import ConvNet
 from minimono.nn.optim import AdamW, cosine_schedule
 from minimono.nn.training import Record, train
@@ -56,7 +58,7 @@ IMAGENET = {
     "original": "80.9, 83.2, 85.1", "naive (a)": "81.0, 83.4, 84.6",
     "naive (b)": "81.0, 83.4, 85.1", "MEmeL": "81.1, 83.4, 85.1",
     "MEmeL, tuned": "81.1, 83.5, 85.2",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,8 @@ class Digits:
 
     name = "Images: a convolutional network reads digits"
     measures = (
-        comparison.Measure(
-            "accuracy, %", "higher", 2, IMAGENET, "top-1 on ImageNet-1k, Swin-T, -S, -B"
-        ),
-        comparison.Measure("loss, nats", "lower", 3),
+        Measure("accuracy, %", "higher", 2, IMAGENET, "top-1 on ImageNet-1k, Swin-T, -S, -B"),
+        Measure("loss, nats", "lower", 3),
     )
 
     @cached_property
@@ -92,7 +92,7 @@ class Digits:
         return ConvNet(
             image=(1, 8, 8), channels=self.channels, classes=10,
             rng=np.random.default_rng([seed, 0]),
-        )  # fmt: skip
+        )
 
     def places(self, model: ConvNet) -> list[str]:
         return [f"stage.{len(self.channels) // 2}.act"]
@@ -105,15 +105,15 @@ class Digits:
             schedule=lambda n: cosine_schedule(
                 n, steps=self.steps, warmup=self.steps // 10, peak=peak
             ),
-        )  # fmt: skip
+        )
 
     def test(self, model: ConvNet, part: str) -> dict[str, float]:
         images, labels = self.data[part]
         n = len(self.data["test"].labels)  # of the training part as many, for its moments
-        return comparison.classified(model, images[:n], labels[:n], batch=self.batch)
+        return classified(model, images[:n], labels[:n], batch=self.batch)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
-        found = comparison.frequencies(self.data["training"].labels, self.data["test"].labels)
+        found = frequencies(self.data["training"].labels, self.data["test"].labels)
         return "(guess by frequency)", found
 
 
@@ -122,4 +122,4 @@ class Digits:
 # --------------
 
 if __name__ == "__main__":
-    comparison_report.main(full=Digits(), quick=Digits(channels=(8, 16, 16), steps=60))
+    main(full=Digits(), quick=Digits(channels=(8, 16, 16), steps=60))

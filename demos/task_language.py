@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minimono import comparison, comparison_report
 from minimono import functional as F
 from minimono.backend import Array
+from minimono.experiments.six_ways import Measure, classified, frequencies
+from minimono.experiments.six_ways_report import main
 from minimono.nn import taps
 from minimono.nn.models import BERT
 from minimono.nn.optim import AdamW, cosine_schedule
@@ -116,7 +117,7 @@ def loss_of_chapters(model: BERT, ids: Array, labels: Array):
 GLUE = {
     "original": "79.6", "naive (a)": "79.6", "naive (b)": "79.8", "MEmeL": "80.2",
     "MEmeL, tuned": "80.5", "MEmeL, on at test": "79.9",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Chapters:
 
     name = "Language: a BERT tells chapters apart"
     measures = (
-        comparison.Measure("accuracy, %", "higher", 2, GLUE, "average score on GLUE, BERT-base"),
-        comparison.Measure("loss, nats", "lower", 3),
+        Measure("accuracy, %", "higher", 2, GLUE, "average score on GLUE, BERT-base"),
+        Measure("loss, nats", "lower", 3),
     )
 
     @cached_property
@@ -172,14 +173,14 @@ class Chapters:
         return BERT(
             vocabulary=self.vocabulary, context=self.context, channels=self.channels, heads=4,
             layers=self.layers, classes=10, rng=rng,
-        )  # fmt: skip
+        )
 
     def fit(self, model, batches, loss, steps: int, *, peak: float) -> Iterator[Record]:
         optimiser = AdamW(model.parameters(), peak)
         return train(
             model, batches, loss, optimiser, steps=steps, max_norm=1.0,
             schedule=lambda n: cosine_schedule(n, steps=steps, warmup=steps // 10, peak=peak),
-        )  # fmt: skip
+        )
 
     def network(self, seed: int) -> BERT:
         model = self.new(np.random.default_rng([seed, 0]))
@@ -204,10 +205,10 @@ class Chapters:
     def test(self, model: BERT, part: str) -> dict[str, float]:
         ids, labels = self.data[part]
         spread = np.linspace(0, len(ids) - 1, min(len(ids), self.held_out)).astype(int)
-        return comparison.classified(model, ids[spread], labels[spread], batch=self.batch)
+        return classified(model, ids[spread], labels[spread], batch=self.batch)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
-        found = comparison.frequencies(self.data["training"].labels, self.data["test"].labels)
+        found = frequencies(self.data["training"].labels, self.data["test"].labels)
         return "(guess by frequency)", found
 
 
@@ -216,7 +217,7 @@ class Chapters:
 # --------------
 
 if __name__ == "__main__":
-    comparison_report.main(
+    main(
         full=Chapters(),
         quick=Chapters(channels=32, context=24, pretraining=60, steps=24, held_out=150),
     )

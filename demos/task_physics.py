@@ -7,8 +7,7 @@ them, trained in six ways: as it is, with both naive ways of deactivating, with 
 tuned, and with MEmeL left on at test. The paper's comparison on HKO-7 (Wang, Di, Chen, Ng, KDD
 2024, arXiv 2312.11560), at the scale of minutes: fewer and smaller frames, another sky.
 
-Needs scikit-learn (extra `demos`), for SciPy. `python demos/task_physics.py --quick` takes some
-seconds.
+`python demos/task_physics.py --quick` takes some seconds.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ from functools import cached_property
 
 import numpy as np
 
-from minimono import comparison, comparison_report, tensor
+from minimono import tensor
 from minimono.backend import Array
 from minimono.data import b_mae, b_mse, rain_batches, rain_loss
+from minimono.experiments.six_ways import Measure
+from minimono.experiments.six_ways_report import main
 from minimono.nn import taps
 from minimono.nn.models import ConvGRU
 from minimono.nn.optim import AdamW, cosine_schedule
@@ -41,11 +42,11 @@ from minimono.nn.training import Record, train
 HKO_MAE = {
     "original": "1003.41", "naive (a)": "1003.56", "naive (b)": "1003.40", "MEmeL": "1003.25",
     "MEmeL, tuned": "998.81",
-}  # fmt: skip
+}
 HKO_MSE = {
     "original": "309.96", "naive (a)": "309.83", "naive (b)": "310.13", "MEmeL": "309.94",
     "MEmeL, tuned": "298.16",
-}  # fmt: skip
+}
 
 
 def loss_of_rain(model: ConvGRU, seen: Array, to_come: Array):
@@ -73,8 +74,8 @@ class Rain:
 
     name = "Physics: a ConvGRU foresees rain"
     measures = (
-        comparison.Measure("B-MAE", "lower", 2, HKO_MAE, "HKO-7, ConvGRU"),
-        comparison.Measure("B-MSE", "lower", 3, HKO_MSE, "HKO-7, ConvGRU"),
+        Measure("B-MAE", "lower", 2, HKO_MAE, "HKO-7, ConvGRU"),
+        Measure("B-MSE", "lower", 3, HKO_MSE, "HKO-7, ConvGRU"),
     )
 
     @cached_property
@@ -87,7 +88,7 @@ class Rain:
         return rain_batches(
             batch=batch, size=self.size, frames_in=self.frames, frames_out=self.frames,
             rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        )
 
     def description(self) -> str:
         return (
@@ -101,7 +102,7 @@ class Rain:
         return ConvGRU(
             channels=self.channels, strides=(2,) * len(self.channels), frames_out=self.frames,
             rng=np.random.default_rng([seed, 0]),
-        )  # fmt: skip
+        )
 
     def places(self, model: ConvGRU) -> list[str]:
         return taps.names(model, "*.cell.candidate")
@@ -114,7 +115,7 @@ class Rain:
             schedule=lambda n: cosine_schedule(
                 n, steps=self.steps, warmup=self.steps // 10, peak=peak
             ),
-        )  # fmt: skip
+        )
 
     def test(self, model: ConvGRU, part: str) -> dict[str, float]:
         seen, to_come = self.data[part]
@@ -134,4 +135,4 @@ class Rain:
 # --------------
 
 if __name__ == "__main__":
-    comparison_report.main(full=Rain(), quick=Rain(channels=(8,), frames=3, steps=50, held_out=16))
+    main(full=Rain(), quick=Rain(channels=(8,), frames=3, steps=50, held_out=16))

@@ -29,6 +29,7 @@ from minimono.data.world import (
     polygon_directions,
     roc_auc,
 )
+from minimono.experiments import pictures, tables
 from minimono.mono import Moments, metrics, monosemantic_scale
 from minimono.mono.decorrelation import feature_decorrelation, superposition_proxy
 from minimono.mono.features import false_killing_rate, feature_scale
@@ -37,21 +38,13 @@ from minimono.nn.training import train
 
 QUICK = "--quick" in sys.argv
 SEEDS, INPUTS, EACH, STEPS = (3, 5_000, 20, 1000) if QUICK else (20, 20_000, 20, 2000)
-LOOK = {  # Okabe and Ito's colours; the marker tells too
-    "monosemantic": ("#0072b2", "o"), "polysemantic": ("#d55e00", "s"),
-    "antipodal": ("#cc79a7", "D"), "distributed": ("#009e73", "v"), "noisy": ("#e69f00", "x"),
-}  # fmt: skip
-plt.rcParams.update(
-    {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "font.size": 9,
-     "axes.titlelocation": "left", "figure.constrained_layout.use": True, "legend.frameon": False}
-)  # fmt: skip
-
-
-def save(figure: plt.Figure, name: str) -> None:
-    folder = Path("runs/world")
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=120)
-    print(f"picture: {folder / name}.png")
+LOOK = {  # the marker tells too
+    "monosemantic": (pictures.BLUE, "o"), "polysemantic": (pictures.RED, "s"),
+    "antipodal": (pictures.PINK, "D"), "distributed": (pictures.GREEN, "v"),
+    "noisy": (pictures.ORANGE, "x"),
+}
+plt.rcParams.update(pictures.DEMO)
+PICTURES = Path("runs/world")
 
 
 # %%
@@ -67,7 +60,7 @@ def make_world(kind: str, rng: np.random.Generator) -> World:
     directions = (
         orthogonal_directions(20, 24, rng=rng) if kind == "orthogonal"
         else polygon_directions(5, 4, 12, rng=rng)
-    )  # fmt: skip
+    )
     return World(directions, rng.permutation(np.geomspace(0.01, 0.2, 20)), noise=0.1)
 
 
@@ -90,7 +83,7 @@ for axes, kind in zip(panels, ("orthogonal", "pentagons"), strict=True):
     axes.set(title=f"world: {kind}", xlabel="feature", xticks=range(0, 20, 5))
     axes.set_yticks(np.arange(1.5, len(rows), 4), KINDS)
 figure.colorbar(shown, ax=panels, label="added by the feature alone", shrink=0.6)
-save(figure, "layer")
+pictures.keep(figure, PICTURES, "layer")
 
 # %%
 # Every measure, on every neuron
@@ -150,9 +143,9 @@ def over_seeds(values: list[float]) -> str:
 
 def table(title: str, columns: list[str], body: dict[str, list[str]]) -> None:
     width = max(len(cell) for cells in [columns, *body.values()] for cell in cells) + 2
-    print(f"\n{title}\n{'':24}" + "".join(f"{c:>{width}}" for c in columns))
-    for name, cells in body.items():
-        print(f"{name:24}" + "".join(f"{cell:>{width}}" for cell in cells))
+    print(f"\n{title}")
+    for name, cells in ({"": columns} | body).items():
+        print(tables.console(name, cells, name_width=24, width=width))
 
 
 seeds: dict[str, list[tuple[np.ndarray, dict[str, np.ndarray]]]] = {}
@@ -173,7 +166,7 @@ for kind in ("orthogonal", "pentagons"):
                    for k in KINDS]
             for name in names
         },
-    )  # fmt: skip
+    )
 
 # %%
 # Undefined (–) is an answer too: φ has none for a neuron that never changes, and then never selects
@@ -196,7 +189,7 @@ for kind in seeds:
         f"{kind}: AUC, monosemantic against each other kind; median over {SEEDS} seeds ± half the "
         "range",
         OTHERS, {name: [over_seeds(auc[kind][name, o]) for o in OTHERS] for name in names},
-    )  # fmt: skip
+    )
 
 figure, panels = plt.subplots(1, len(OTHERS), figsize=(11, 4.2), sharey=True)
 y = np.arange(len(names))
@@ -204,8 +197,8 @@ for axes, other in zip(panels, OTHERS, strict=True):
     axes.axvline(0.5, color="#999999", linewidth=0.8)
     axes.axvspan(-0.05, 0.5, color="#f3f3f3", linewidth=0)
     for kind, shift, colour, marker in (
-        ("orthogonal", -0.16, "#0072b2", "o"), ("pentagons", 0.16, "#d55e00", "^")
-    ):  # fmt: skip
+        ("orthogonal", -0.16, pictures.BLUE, "o"), ("pentagons", 0.16, pictures.RED, "^")
+    ):
         values = [median(np.array(auc[kind][n, other])) for n in names]
         axes.plot(values, y + shift, marker, color=colour, markersize=5, label=kind)
     axes.set(title=other, xlim=(-0.05, 1.05), xticks=[0, 0.5, 1])
@@ -216,9 +209,9 @@ panels[0].invert_yaxis()
 figure.supxlabel(
     "AUC of monosemantic neurons against each kind. Below ½ the others score higher. "
     "No mark: undefined", fontsize=10,
-)  # fmt: skip
+)
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-save(figure, "auc")
+pictures.keep(figure, PICTURES, "auc")
 
 # %%
 # What φ sees, and what it cannot
@@ -244,14 +237,14 @@ for axes, name in zip(
     power = 2 if name == "φ_l / φ_l⁻" else 1
     axes.plot(q, curve**power, color="#999999")
     axes.annotate("((1 - q)/q)²" if power == 2 else "(1 - q)/q", (q[185], curve[185] ** power),
-                  (-8, -2), textcoords="offset points", ha="right", va="top")  # fmt: skip
+                  (-8, -2), textcoords="offset points", ha="right", va="top")
     for k, (colour, marker) in LOOK.items():
         points = [(1 - s["rarity, 1 - q"][kinds == k], s[name][kinds == k])
-                  for kinds, s in seeds["orthogonal"][:2]]  # fmt: skip
+                  for kinds, s in seeds["orthogonal"][:2]]
         axes.plot(*np.concatenate(points, axis=1), marker, color=colour, alpha=0.8, ms=5, label=k)
     axes.set(xscale="log", yscale="log", title=name, xlabel="q, share of inputs with z > 0")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-save(figure, "phi-and-rarity")
+pictures.keep(figure, PICTURES, "phi-and-rarity")
 
 # %%
 # The share of pairs of one monosemantic and one polysemantic neuron that each measure puts the
@@ -271,7 +264,7 @@ def by_rarity(name: str) -> list[str]:
 
 
 table("orthogonal: monosemantic above polysemantic, when the polysemantic neuron fires",
-      ["more rarely", "more often"], {name: by_rarity(name) for name in names})  # fmt: skip
+      ["more rarely", "more often"], {name: by_rarity(name) for name in names})
 
 # %%
 # Whole layers
@@ -308,7 +301,7 @@ for seed in range(SEEDS):
         ):
             layers[name][column].append(float(value))
 table("orthogonal: layers of one kind", list(LAYERS),
-      {name: [over_seeds(v) for v in columns] for name, columns in layers.items()})  # fmt: skip
+      {name: [over_seeds(v) for v in columns] for name, columns in layers.items()})
 
 # %%
 # Where they disagree
@@ -359,7 +352,7 @@ losses = [
         model, batches, lambda model, x: ((model(x) - x) ** 2).mean(),
         Adam(model.parameters(), 1e-2), steps=STEPS,
     )
-]  # fmt: skip
+]
 stages["trained"] = model.state_dict()
 
 figure, panels = plt.subplots(2, 2, figsize=(6.4, 5.6))
@@ -367,7 +360,7 @@ print("\nToy model, 5 features in 2 dimensions")
 for row, (stage, state) in zip(panels, stages.items(), strict=True):
     W, b = state["W"].astype(float), state["b"]
     for f, tip in enumerate(W.T):
-        row[0].annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": "#0072b2"})
+        row[0].annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": pictures.BLUE})
         row[0].text(*(tip * (1 + 0.15 / np.linalg.norm(tip))), str(f), ha="center", va="center")
     row[0].axhline(0, color="#dddddd", linewidth=0.6, zorder=0)
     row[0].axvline(0, color="#dddddd", linewidth=0.6, zorder=0)
@@ -380,4 +373,4 @@ for row, (stage, state) in zip(panels, stages.items(), strict=True):
     share = metrics.feature_dimensionality(W.T)
     print(f"{stage:10} dimensionality {share.round(3)}  bias {b.round(3)}")
 print(f"loss {np.mean(losses[:50]):.4f} at first, {np.mean(losses[-50:]):.4f} at last")
-save(figure, "toy-model")
+pictures.keep(figure, PICTURES, "toy-model")

@@ -13,7 +13,7 @@ release = minimono.__version__
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinxcontrib.katex",
     "sphinx_gallery.gen_gallery",
-]  # fmt: skip
+]
 exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.zip", "gallery/*.md5"]
 suppress_warnings = ["config.cache"]  # the gallery's options below are functions
 
@@ -21,7 +21,7 @@ suppress_warnings = ["config.cache"]  # the gallery's options below are function
 DEMOS = [
     "world", "task_language", "task_images", "task_physics", "l2e", "preference",
     "inhibit_or_encourage", "circuits", "emergence",
-]  # fmt: skip
+]
 
 
 def gallery_order(file):

@@ -13,21 +13,19 @@ import matplotlib
 import numpy as np
 
 import minimono as mm
+from minimono.experiments.measurement import null_density
+from minimono.experiments.pictures import GREEN, GREY, RED, style
 from minimono.mono import Moments, monosemantic_scale
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 FOLDER = Path(__file__).parent / "pictures"
-GREY, BLUE, ORANGE, GREEN, RED = "#808080", "#2b8cc4", "#e08a00", "#009e73", "#d55e00"
-STYLE = {
-    "svg.hashsalt": "minimono", "savefig.transparent": True, "font.size": 11,
-    "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "axes.titlecolor": GREY,
-    "xtick.color": GREY, "ytick.color": GREY, "axes.titlesize": 11,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "lines.linewidth": 2, "lines.markersize": 6, "legend.frameon": False,
-}  # fmt: skip
+BLUE, ORANGE = "#2b8cc4", "#e08a00"  # for white and black; the other colours do for both
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#8cc4e4", "#00466e"])
+STYLE = style(11, on_dark=True) | {"axes.titlelocation": "center", "lines.linewidth": 2}
 
 
 def save(name: str) -> None:
@@ -51,11 +49,11 @@ def tape() -> None:
         "$x$": (0, 2, x, t + by_s * w), "$w$": (0, 1, w, by_s * x), "$b$": (0, 0, b, by_s),
         "$wx$": (1.25, 1, u, by_s), "$wx+b$": (2.5, 0.5, s, by_s), "tanh": (4.1, 0.5, t, x),
         "$y$": (5.4, 1.25, x * t, 1.0),
-    }  # fmt: skip
+    }
     edges = [
         ("$x$", "$wx$", w), ("$w$", "$wx$", x), ("$wx$", "$wx+b$", 1.0), ("$b$", "$wx+b$", 1.0),
         ("$wx+b$", "tanh", 1 - t * t), ("tanh", "$y$", x), ("$x$", "$y$", t),
-    ]  # fmt: skip
+    ]
     _, ax = plt.subplots(figsize=(7.7, 3.2))
     for start, end, slope in edges:
         (x0, y0, *_), (x1, y1, *_) = nodes[start], nodes[end]
@@ -69,7 +67,7 @@ def tape() -> None:
         ax.plot(px, py, "o", ms=46, mfc="none", mec=GREY, mew=1.2)
         ax.text(px, py + 0.11, name, ha="center", va="center", fontsize=9)
         ax.text(px, py - 0.04, f"{value:.3g}".replace("-", "−"), ha="center", va="center",
-                weight="bold", fontsize=10)  # fmt: skip
+                weight="bold", fontsize=10)
         ax.text(px, py - 0.18, f"{gradient:.4g}", ha="center", va="center", color=RED, fontsize=10)
     ax.set(xlim=(-0.4, 5.8), ylim=(-0.4, 2.4))
     ax.axis("off")
@@ -81,7 +79,7 @@ def arrows() -> None:
     _, axes = plt.subplots(3, 1, figsize=(6, 4.6))
     rules = (("naive (a)", 0.0, "nothing is handed on"),
              ("naive (b)", 1.0, "handed on as it is: away from the mean"),
-             ("reversed", -1.0, "turned round: towards the mean"))  # fmt: skip
+             ("reversed", -1.0, "turned round: towards the mean"))
     for ax, (name, sign, words) in zip(axes, rules, strict=True):
         mean, z = 1.0, 3.0
         ax.plot([0, 5], [0, 0], color=GREY, lw=1)
@@ -167,19 +165,9 @@ def phi_against_null() -> None:
     firing = np.zeros((200_000, 1))
     firing[::100] = 1.0
     bins = np.arange(-4.0, 3.01, 0.1)
-    centres = 10 ** ((bins[:-1] + bins[1:]) / 2)
-
-    def null(phi: np.ndarray) -> np.ndarray:
-        """Share of values per bin: phi m / (m + 1) is F(1, m - 1), a Student t squared."""
-        freedom = m - 1
-        log_norm = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
-        t = np.sqrt(phi * m / (m + 1))
-        density_of_t = math.exp(log_norm) / math.sqrt(freedom * math.pi) * (
-            1 + t * t / freedom
-        ) ** (-(freedom + 1) / 2)
-        # log10 phi = 2 log10 t + constant, and t may have either sign
-        return 2 * density_of_t * t * math.log(10) / 2 * (bins[1] - bins[0])
-
+    centres = (bins[:-1] + bins[1:]) / 2
+    # The share of values in each bin.
+    null = null_density(centres, m) * (bins[1] - bins[0])
     _, axes = plt.subplots(2, 1, figsize=(6, 4.8), sharex=True, sharey=True)
     for ax, z, colour, name in (
         (axes[0], gaussian, BLUE, "a Gaussian neuron"),
@@ -189,15 +177,15 @@ def phi_against_null() -> None:
         phi = monosemantic_scale(z, history.mean, history.variance())
         share, _ = np.histogram(np.log10(phi), bins)
         ax.stairs(share / z.size, bins, fill=True, color=colour, alpha=0.55)
-        ax.plot(np.log10(centres), null(centres), "--", color=GREY, label="the null, F(1, m − 1)")
+        ax.plot(centres, null, "--", color=GREY, label="the null, F(1, m − 1)")
         ax.set_title(name, loc="left", color=colour)
         ax.set(yscale="log", ylim=(3e-6, 3), ylabel="share of values")
     axes[0].legend(loc="upper right", labelcolor=GREY)
     axes[1].set(xlabel="$\\log_{10}\\ \\varphi$")
     axes[1].annotate("rest: 1/99", (math.log10(1 / 99) + 0.05, 0.5), (-1.4, 0.5), va="center",
-                     arrowprops={"arrowstyle": "-", "color": GREY})  # fmt: skip
+                     arrowprops={"arrowstyle": "-", "color": GREY})
     axes[1].annotate("firing: 99", (math.log10(99) - 0.05, 0.008), (0.6, 0.5), va="center",
-                     arrowprops={"arrowstyle": "-", "color": GREY})  # fmt: skip
+                     arrowprops={"arrowstyle": "-", "color": GREY})
     save("phi-against-null")
 
 

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from pictures import BLUE, GREEN, GREY, ORANGE, RED, STYLE, arrow, save
+from pictures import BLUE, GREEN, GREY, ORANGE, RED, SHADES, STYLE, arrow, save
 
 import minimono as mm
 from minimono.backend import Array
 from minimono.data import World, orthogonal_directions, plant
 from minimono.nn import taps
 from minimono.nn.training import train
-
-SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#8cc4e4", "#00466e"])
 
 
 def grid(ax: Axes, at: tuple[float, float], numbers: Array, colour: str) -> None:
@@ -26,7 +23,7 @@ def grid(ax: Axes, at: tuple[float, float], numbers: Array, colour: str) -> None
     for i, j in np.ndindex(numbers.shape):
         ax.add_patch(plt.Rectangle((x + j, y - i - 1), 1, 1, fc="none", ec=colour, lw=1.2))
         ax.text(x + j + 0.5, y - i - 0.5, f"{numbers[i, j]:g}", ha="center", va="center",
-                color=colour, fontsize=12)  # fmt: skip
+                color=colour, fontsize=12)
 
 
 def broadcasting() -> None:
@@ -34,7 +31,7 @@ def broadcasting() -> None:
     g = np.array([[1, 0, 2], [3, 1, 0], [0, 2, 1], [1, 1, 4]])
     _, axes = plt.subplots(2, 1, figsize=(6, 6.6))
     for ax, small, axis in ((axes[0], np.array([[10, 20, 30]]), 0),
-                            (axes[1], np.array([[1], [2], [3], [4]]) * 100, 1)):  # fmt: skip
+                            (axes[1], np.array([[1], [2], [3], [4]]) * 100, 1)):
         repeated, total = np.broadcast_to(small, g.shape), g.sum(axis=axis, keepdims=True)
         left = 3.0 - small.shape[1]
         grid(ax, (left, 4), small, BLUE)
@@ -100,7 +97,7 @@ def what_a_position_sees() -> None:
     panels = (
         ("weights, head 0", weights[0]), ("weights, head 1", weights[1]),
         ("gradient, causal", sees(causal)), ("gradient, no mask", sees(two_way)),
-    )  # fmt: skip
+    )
     _, axes = plt.subplots(2, 2, figsize=(6, 6.2))
     for ax, (title, table) in zip(axes.flat, panels, strict=True):
         heat_map(ax, table, title)
@@ -151,18 +148,18 @@ def loss_curve() -> None:
             return mm.optim.cosine_schedule(step, steps=steps, warmup=20, peak=1e-2)
 
         records = train(model, batches(), loss, optimiser, steps=steps,
-                        schedule=schedule if "schedule" in way else None)  # fmt: skip
+                        schedule=schedule if "schedule" in way else None)
         losses = np.array([record.loss for record in records])
         return np.convolve(losses, np.ones(window) / window, "valid")
 
     ways = (("SGD", ORANGE, "-"), ("SGD, momentum", GREEN, "--"),
-            ("Adam, schedule", RED, "-."), ("Adam", BLUE, "-"))  # fmt: skip
+            ("Adam, schedule", RED, "-."), ("Adam", BLUE, "-"))
     _, ax = plt.subplots(figsize=(6, 4.2))
     ax.axhline(np.log(3), color=GREY, lw=1, ls=":")
     for way, colour, dashes in ways:
         for seed in range(3):
             ax.plot(range(window, steps + 1), curve(way, seed), dashes, color=colour, lw=1.4,
-                    label=way if seed == 0 else None)  # fmt: skip
+                    label=way if seed == 0 else None)
     ax.set(xlabel="step", ylabel="loss, nats", yscale="log")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, labelcolor="linecolor")
     save("loss-curve")
@@ -175,7 +172,7 @@ def neurons_of(model: mm.nn.Module, x: Array) -> Array:
 
 
 KINDS = [("monosemantic", (2,)), ("polysemantic", (0, 3)), ("antipodal", (1, 4)),
-         ("distributed", ()), ("noisy", (5,)), ("dead", (2,))]  # fmt: skip
+         ("distributed", ()), ("noisy", (5,)), ("dead", (2,))]
 
 
 def neurons() -> None:

@@ -41,14 +41,14 @@ def l2e_pull() -> None:
     _, ax = plt.subplots(figsize=(6, 3.6))
     for slope, colour, name, at in (
         (2 / d, BLUE, "of log d²:  2 / d", (4.2, 0.9)), (2 * d, RED, "of d²:  2 d", (2.7, 8.2)),
-    ):  # fmt: skip
+    ):
         ax.plot(d[d < edge], slope[d < edge], ":", color=colour)
         ax.plot(d[d >= edge], slope[d >= edge], color=colour, lw=3)
         ax.text(*at, name, color=colour)
     ax.axvspan(0, edge, color=GREY, alpha=0.15, lw=0)
     ax.text(0.1, 10.8, "below the threshold:\nleft alone", va="top")
     ax.set(xlim=(0, 6), ylim=(0, 11), ylabel="pull towards the mean",
-           xlabel="distance d from the mean, in standard deviations")  # fmt: skip
+           xlabel="distance d from the mean, in standard deviations")
     save("l2e-pull")
 
 
@@ -80,7 +80,7 @@ def decorrelation_descent() -> None:
     _, axes = plt.subplots(1, 2, figsize=(6.4, 3.5), sharey=True)
     for ax, convention, name in (
         (axes[0], "paper", "published"), (axes[1], "authors", "authors' code"),
-    ):  # fmt: skip
+    ):
         path = [start]
         for _ in range(200):
             z = mm.tensor(path[-1], requires_grad=True)
@@ -128,7 +128,7 @@ def emergence_paths() -> None:
     at = {"x": (0, 0.5), "h": (1, 1), "k": (1, 0), "y": (2, 0.5)}
     edges = ("xh", "xk", "hy", "ky")
     forms = {"xh": "A and B", "xhy": "A and B", "xk": "neither", "xky": "A", "hy": "neither",
-             "ky": "A and B"}  # fmt: skip
+             "ky": "A and B"}
     colours = {"A and B": BLUE, "A": ORANGE, "neither": GREY}
     _, axes = plt.subplots(2, 3, figsize=(6.6, 4.4))
     for ax, (path, form) in zip(axes.flat, forms.items(), strict=True):
@@ -166,16 +166,16 @@ def world_roc() -> None:
     for kind, colour, style in (
         ("distributed", GREEN, "-"), ("antipodal", BLUE, "--"), ("polysemantic", ORANGE, "-."),
         ("noisy", RED, "-"),
-    ):  # fmt: skip
+    ):
         negative = extreme[layer.kinds == kind]
         thresholds = np.sort(np.concatenate([positive, negative]))[::-1, None]
         found, mistakes = ((g >= thresholds).mean(axis=1) for g in (positive, negative))
         area = roc_auc(positive, negative)
         ax.plot(np.append(0, mistakes), np.append(0, found), style, color=colour,
-                label=f"{kind}, {area:.2f}")  # fmt: skip
+                label=f"{kind}, {area:.2f}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, labelcolor="linecolor")
     ax.set(xlabel="share of the others, found by mistake", ylabel="share of monosemantic, found",
-           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")  # fmt: skip
+           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     save("world-roc")
 
 

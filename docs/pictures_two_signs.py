@@ -6,8 +6,7 @@ seed.
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.colors import LinearSegmentedColormap
-from pictures import GREY, STYLE, save
+from pictures import GREY, SHADES, STYLE, save
 
 import minimono as mm
 from minimono.data import World, orthogonal_directions
@@ -18,7 +17,6 @@ from minimono.nn.optim import Adam
 from minimono.nn.training import train
 
 LAYER = "hidden.0.act"
-SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#8cc4e4", "#00466e"])
 
 
 def responses(c: float) -> np.ndarray:

@@ -33,12 +33,12 @@ def page(name: str) -> str:
         [sys.executable, f"demos/{name}.py"],
         cwd=ROOT, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, check=True,
         stdout=subprocess.PIPE, encoding="utf-8",
-    )  # fmt: skip
+    )
     minutes = (time.perf_counter() - began) / 60.0
     lines = [
         line for line in run.stdout.splitlines()
         if "runs/" not in line  # where the pictures went
-    ]  # fmt: skip
+    ]
     shown = ""
     if picture.is_file():
         shutil.copy(picture, ROOT / "docs" / "results" / picture.name)

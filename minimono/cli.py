@@ -21,7 +21,8 @@ from typing import Any, get_type_hints
 
 import minimono
 from minimono import backend, kernels, machine
-from minimono.experiment import (
+from minimono.experiments import four_ways_report as report
+from minimono.experiments.four_ways import (
     METHODS,
     QUICK,
     Corpus,
@@ -29,7 +30,7 @@ from minimono.experiment import (
     Json,
     Settings,
     checkpoint_path,
-)  # fmt: skip
+)
 from minimono.lazy import required
 from minimono.nn.checkpoint import CheckpointError
 from minimono.nn.training import TrainingError
@@ -40,7 +41,7 @@ TRAINING = ("step", "movement", "validation")  # kinds of record that have a ste
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command; return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="minimono", allow_abbrev=False,
         description="Measure and inhibit monosemantic neurons.",
         epilog="Begin with: minimono demo",
-    )  # fmt: skip
+    )
     parser.add_argument("--version", action="version", version=minimono.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
             "  minimono demo --k 1 --seed 7 --out runs/k1\n"
             "  minimono demo --resume runs/demo"
         ),
-    )  # fmt: skip
+    )
     demo_parser.set_defaults(command=demo)
     demo_parser.add_argument(
         "--out", metavar="FOLDER", help="where the results go (default: runs/demo)"
@@ -87,49 +88,28 @@ def _parser() -> argparse.ArgumentParser:
     demo_parser.add_argument(
         "--quick", action="store_true", help="a tiny network and few steps, to see that it works"
     )
-    types = get_type_hints(Settings)
+    types, placeholder = get_type_hints(Settings), {int: "N", float: "X", str | None: "FILE"}
     for setting in fields(Settings):
         text = setting.metadata["help"]
         demo_parser.add_argument(
             "--" + setting.name.replace("_", "-"), dest=setting.name, default=argparse.SUPPRESS,
             type=types[setting.name] if setting.default is not None else str,
             choices=setting.metadata["choices"],
-            metavar=None if setting.metadata["choices"] else _placeholder(setting.default),
+            metavar=None if setting.metadata["choices"] else placeholder.get(types[setting.name]),
             help=text if setting.default is None else f"{text} (default: {setting.default})",
-        )  # fmt: skip
+        )
 
     info_parser = commands.add_parser("info", help="versions, device, BLAS, kernels, threads")
     info_parser.set_defaults(command=info)
     oracle.add_commands(commands)
-
-    bench_parser = commands.add_parser(
-        "bench", allow_abbrev=False,
-        help="training steps beside other frameworks', and beside the machine's limits",
-        description=(
-            "Time training steps of minimono and of PyTorch, JAX, MyGrad, HIPS autograd and plain "
-            "NumPy, where installed, and print ratios; memory, metrics, imports and growth too."
-        ),
-    )  # fmt: skip
-    bench_parser.set_defaults(command=bench)
-    bench_parser.add_argument(
-        "--quick", action="store_true", help="a minute or two: three networks, few rounds"
-    )
-    bench_parser.add_argument("--rounds", type=int, metavar="N", help="(default: 21; 3 if quick)")
-    bench_parser.add_argument(
-        "--write", metavar="FILE", help="write the page there too, and pictures/ beside it"
-    )
     return parser
-
-
-def _placeholder(default: Any) -> str:
-    return "FILE" if default is None else "N" if isinstance(default, int) else "X"
 
 
 # ---- minimono demo -----------------------------------------------------------------------------
 
 
 def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
-    """The main job: train, measure, report."""
+    """Train, measure, report: the main job."""
     for library in ("numba", "matplotlib", "tqdm"):  # now, and not after a minute of training
         required(library, by="minimono demo", install=library)
     if resume is None:
@@ -164,7 +144,7 @@ def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
         for record in experiment.finish():
             _write(record, file, records)
     print("Drawing ...", flush=True)
-    _report(folder, records, description)
+    _report(folder, records)
     for method in METHODS:
         checkpoint_path(folder, method).unlink(missing_ok=True)
     print(f"\nReport: {folder / 'report.html'}   ({time.perf_counter() - began:.0f} s in all)")
@@ -174,7 +154,7 @@ def demo(out: str | None, resume: str | None, quick: bool, **given: Any) -> int:
 def _settings_to_resume(
     folder: Path, out: str | None, quick: bool, given: dict[str, Any]
 ) -> Settings:
-    """The settings of the interrupted run; flags that were given again are compared later."""
+    """Read the settings of the interrupted run; flags given again are compared later."""
     if out is not None and Path(out) != folder:
         raise ValueError(f"resume: results go on in {folder}, so --out {out} cannot be given too")
     if not checkpoint_path(folder, METHODS[0]).exists():
@@ -188,7 +168,7 @@ def _settings_to_resume(
 
 
 def _begin(experiment: Experiment, folder: Path, resumed: bool) -> list[Json]:
-    """config.json and metrics.jsonl of a new run, or what an interrupted one has recorded."""
+    """Begin the files of a new run, or read what an interrupted one has recorded."""
     metrics = folder / "metrics.jsonl"
     records: list[Json] = []
     if resumed:
@@ -221,7 +201,7 @@ def _write(record: Json, file: Any, records: list[Json]) -> None:
 
 
 def _compile_kernels(settings: Settings, corpus: Corpus) -> None:
-    """Two steps of a tiny experiment, so that no real step waits for the compiler."""
+    """Run two steps of a tiny experiment, so that no real step waits for the compiler."""
     if settings.device != "cpu":
         return
     print("Preparing kernels: compiled at first use, then kept on disk ...", end=" ", flush=True)
@@ -234,7 +214,7 @@ def _compile_kernels(settings: Settings, corpus: Corpus) -> None:
 
 
 def _train(experiment: Experiment, folder: Path, records: list[Json]) -> bool:
-    """Train to the end, or to Ctrl-C; leaves checkpoints. Whether it came to the end."""
+    """Train to the end, or to Ctrl-C; leave checkpoints, and say whether it is the end."""
     from tqdm import tqdm  # here, because `minimono --help` should not wait for it
 
     settings = experiment.settings
@@ -246,7 +226,7 @@ def _train(experiment: Experiment, folder: Path, records: list[Json]) -> bool:
             total=settings.steps, initial=experiment.step, desc="Training four networks",
             unit="step", disable=not watched, file=sys.stderr,
         ) as bar,
-    ):  # fmt: skip
+    ):
         while experiment.step < settings.steps and not stop:
             validation = {}
             for record in experiment.advance():
@@ -280,43 +260,25 @@ def _ctrl_c() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _report(folder: Path, records: list[Json], text: Json) -> None:
-    from minimono import plots, report  # here, because Matplotlib takes a second
+def _report(folder: Path, records: list[Json]) -> None:
+    """Write table, pictures and page, and print what shows."""
+    from minimono.experiments import four_ways_pictures, page  # here: Matplotlib takes a second
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     table = report.table(records)
     (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-    pictures = plots.draw_all(records, config, folder)
-    page = report.page(records, config, pictures)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    pictures = four_ways_pictures.draw_all(records, config, folder)
+    (folder / "report.html").write_text(page.page(records, config, pictures), encoding="utf-8")
     print(f"\n{table}\n\n{report.LEGEND}\n")
     for verdict in report.verdicts(records):
         print(f"* {verdict}")
-
-
-# ---- minimono bench ----------------------------------------------------------------------------
-
-
-def bench(quick: bool, rounds: int | None, write: str | None) -> int:
-    """Measure speed, beside others' where they are installed."""
-    from minimono.bench import page, run  # here, because few need them
-
-    count = (3 if quick else 21) if rounds is None else rounds
-    if count < 1:
-        raise ValueError(f"rounds is {rounds}, expected 1 or more")
-    results = run.run(quick, count, lambda line: print(line, flush=True))
-    print("\n" + page.page(results, None))
-    if write is not None:
-        page.draw(results, Path(write).parent / "pictures")
-        Path(write).write_text(page.page(results, "pictures"), encoding="utf-8")
-    return 0
 
 
 # ---- minimono info, and what the machine is ----------------------------------------------------
 
 
 def info() -> int:
-    """Versions, device, BLAS, kernels, threads: what to write into a bug report."""
+    """Print versions, device, BLAS, kernels, threads: what to write into a bug report."""
     for name, value in _versions().items():
         print(f"{name:12} {value}")
     print(f"{'GPU':12} {'usable' if backend.is_available() else 'none that CuPy can use'}")
@@ -327,7 +289,7 @@ def info() -> int:
 
 
 def _kernels() -> str:
-    """Whether there are any, and where their machine code is kept."""
+    """Say whether there are kernels, and where their machine code is kept."""
     try:
         kernels.of("cpu", "softmax")
     except RuntimeError as error:

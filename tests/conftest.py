@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stand_in import StandInArray, StandInCuPy
 
-from minimono import kernels
+from minimono import backend, kernels
 from minimono.backend import array_module, is_available
 from minimono.kernels.gpu import launch
 
@@ -235,3 +236,16 @@ def emulator_or_formulas(request: pytest.FixtureRequest) -> Iterator[None]:
     else:
         with kernels.reference():
             yield
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device "cuda": once a stand-in, which needs no GPU, and once the real one."""
+    if request.param == "stand-in":
+        request.getfixturevalue("emulator_or_formulas")
+        special = ModuleType("cupyx.scipy.special")
+        special.erfc = lambda x: StandInArray(backend.erfc(x.host))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "cupy", StandInCuPy("cupy"))
+        monkeypatch.setitem(sys.modules, "cupyx.scipy.special", special)
+        monkeypatch.setattr(backend, "_cupy", None)
+    return "cuda"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minimono import backend, cli
-from minimono.experiment import METHODS, Json, Settings
+from minimono.experiments.four_ways import METHODS, Json, Settings
 
 STEPS = ["--quick", "--steps", "60", "--evaluate-every", "8"]
 
@@ -75,7 +75,7 @@ def test_bad_settings_name_the_flag(tmp_path: Path, capsys: pytest.CaptureFixtur
     "argv",
     [["demo", "--nonsense", "1"], ["demo", "--step", "3"], ["demo", "--steps", "x"],
      ["demo", "--device", "tpu"], ["nonsense"], []],
-)  # fmt: skip
+)
 def test_unknown_flags_and_values_are_errors(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +101,7 @@ def test_help_names_every_setting_its_default_and_an_example() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "minimono", "demo", "--help"],
         capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    )
     squeezed = " ".join(run.stdout.split())
     for setting in fields(Settings):
         assert "--" + setting.name.replace("_", "-") in squeezed
@@ -138,7 +138,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with subprocess.Popen(
         [sys.executable, "-m", "minimono", "demo", *STEPS, "--out", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as run:  # fmt: skip
+    ) as run:
         assert run.stdout is not None
         printed = ""
         while "step 8:" not in printed:
@@ -179,7 +179,7 @@ def test_ctrl_c_says_how_to_go_on(interrupted: tuple[Path, str]) -> None:
 def test_resume_refuses_other_settings(
     interrupted: tuple[Path, str], changed: list[str], message: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     before = (interrupted[0] / "metrics.jsonl").read_bytes()
     assert message in refused(capsys, "demo", "--resume", interrupted[0], *changed)
     assert (interrupted[0] / "metrics.jsonl").read_bytes() == before

@@ -119,8 +119,7 @@ def failures(programs: list[str], folder: Path) -> str:
 def modules() -> list[str]:
     """Every module of the package."""
     found = pkgutil.walk_packages(mm.__path__, "minimono.", onerror=lambda name: None)
-    # Peers of the benchmark need what they are named after.
-    return [m.name for m in found if not m.name.endswith(("__main__", "_peer"))]
+    return [m.name for m in found if not m.name.endswith("__main__")]
 
 
 def test_each_public_name_has_a_use() -> None:

@@ -82,6 +82,6 @@ def test_what_a_tensors_properties_return_is_no_literal() -> None:
     found = {
         name: get_type_hints(p.fget).get("return") for name, p in vars(minimono.Tensor).items()
         if isinstance(p, property) and hasattr(p.fget, "__annotations__")
-    }  # fmt: skip
+    }
     assert found["device"] is str
     assert not [name for name, kind in found.items() if get_origin(kind) is Literal]

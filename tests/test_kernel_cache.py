@@ -236,7 +236,7 @@ class Installed:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        away = shutil.ignore_patterns("__pycache__", "vectors", "bench")
+        away = shutil.ignore_patterns("__pycache__", "vectors")
         shutil.copytree(Path(str(minimono.__file__)).parent, folder / "site/minimono", ignore=away)
         (folder / "home").mkdir()
 

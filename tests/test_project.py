@@ -13,11 +13,11 @@ constraints = runpy.run_path(str(ROOT / "tests/lowest.py"))["constraints"]
 TEXTS = [
     *ROOT.glob("*.md"), *ROOT.glob(".ci/*"), ROOT / "Makefile", ROOT / "pyproject.toml",
     *(
-        file for folder in ("minimono", "docs", "demos", "tests")
+        file for folder in ("minimono", "benchmarks", "docs", "demos", "tests")
         for suffix in ("py", "md", "rst") for file in (ROOT / folder).rglob(f"*.{suffix}")
         if "_build" not in file.parts and file != Path(__file__)
     ),
-]  # fmt: skip
+]
 
 
 def tells_to_install_another(text: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_nobody_is_sent_to_a_package_that_is_not_ours(file: Path) -> None:
 
 def test_what_would_send_them_there_is_found() -> None:
     for wrong in ('pip install "minimono[demos]"', "pip install minimono", "minimono[cuda12]",
-                  "python -m pip install -q 'minimono'"):  # fmt: skip
+                  "python -m pip install -q 'minimono'"):
         assert tells_to_install_another(wrong)
     for right in ("pip install -e '.[demos]'", "pip install minimono-reference", "minimono demo"):
         assert not tells_to_install_another(right)

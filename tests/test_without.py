@@ -23,7 +23,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-W", "error", *command], cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

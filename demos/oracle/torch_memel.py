@@ -37,7 +37,7 @@ class MEmeL(nn.Module):
     """In training, deactivate in each sample the k activations with the highest scale."""
 
     def __init__(self, k=1, strength=1.0, *, convention="paper", forget_after=10, start_after=10,
-                 compensation=0.01):  # fmt: skip
+                 compensation=0.01):
         super().__init__()
         self.k, self.strength, self.convention = k, strength, convention
         self.forget_after, self.start_after = forget_after, start_after

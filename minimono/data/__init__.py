@@ -16,13 +16,7 @@ from minimono.data.rain import (
     rainfall_to_pixels,
     simulate_rain,
 )
-from minimono.data.text import (
-    Characters,
-    random_batches,
-    read_text,
-    sequential_batches,
-    split,
-)
+from minimono.data.text import Characters, random_batches, read_text, split
 from minimono.data.world import (
     KINDS,
     PlantedLayer,
@@ -41,6 +35,6 @@ __all__ = [
     "binary_scale", "draw_neurons", "image_batches", "load_digits", "load_idx",
     "orthogonal_directions", "pixels_to_rainfall", "plant", "polygon_directions", "rain_batches",
     "rain_loss", "rain_weights", "rainfall_to_pixels", "random_batches", "read_text", "roc_auc",
-    "sequential_batches", "shuffled_split", "simulate_rain", "split",
-]  # fmt: skip
+    "shuffled_split", "simulate_rain", "split",
+]
 __dir__ = lazy.only(__name__, __all__)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array
-from minimono.checks import Rng, generator, whole_number
+from minimono.checks import Rng, generator, number, whole_number
 from minimono.lazy import required
 
 
@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
 
 def load_digits() -> Images:
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn, in their order.
+    """Load the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn, in order.
 
     Its 17 grey levels 0..16 become 0..1. The data set: Alpaydin & Kaynak 1998, UCI repository,
     the test part. Raises RuntimeError where scikit-learn is not installed.
@@ -40,7 +40,7 @@ def load_digits() -> Images:
 
 
 def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Images]:
-    """MNIST, Fashion-MNIST and their like from a local folder: (training, test).
+    """Load MNIST, Fashion-MNIST and their like from a local folder: (training, test).
 
     The folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`
     and `t10k-labels-idx1-ubyte`, each plain or with `.gz` (plain wins). Grey levels 0..255 become
@@ -59,10 +59,9 @@ def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Images]:
 def shuffled_split(
     images: Array, labels: Array, *, fraction: float = 0.2, rng: Rng
 ) -> tuple[Images, Images]:
-    """All but a random `fraction` of the images, and that fraction: (training, test)."""
+    """Split off a random `fraction` of the images, for a test: (training, test)."""
     _check_pairs("shuffled_split", images, labels)
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"shuffled_split: fraction is {fraction}, expected 0 < fraction < 1")
+    number(fraction, "shuffled_split: fraction", above=0, below=1)
     n = len(images) - round(len(images) * fraction)
     if n in (0, len(images)):
         raise ValueError(
@@ -76,15 +75,14 @@ def shuffled_split(
 def image_batches(
     images: Array, labels: Array, *, batch: int, rng: Rng
 ) -> Iterator[tuple[Array, Array]]:
-    """Endless batches of images drawn at random, (B, C, Y, X) and (B,), none twice in one batch.
+    """Yield endless batches of random images, (B, C, Y, X) and (B,), none twice in one batch.
 
     A batch draws from `rng` when it is asked for, and not before: the generator's state between
     two batches makes the next one.
     """
     _check_pairs("image_batches", images, labels)
     source = generator(rng, "image_batches: rng")
-    if whole_number(batch, "image_batches: batch", least=1) > len(images):
-        raise ValueError(f"image_batches: batch is {batch}, expected 1..{len(images)}, the images")
+    whole_number(batch, "image_batches: batch", least=1, most=len(images), of="the images")
 
     def draw() -> Iterator[tuple[Array, Array]]:
         while True:
@@ -118,10 +116,10 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, *, axes: int) -> Array:
-    """The array of bytes in an idx file.
+    """Read the array of bytes in an idx file.
 
-    0, 0, the type (8: unsigned bytes), the number of axes; then the size of each axis in four
-    bytes, the highest first; then the values (Y. LeCun, "The MNIST database").
+    The file holds 0, 0, the type (8: unsigned bytes), the number of axes; then each axis's size in
+    four bytes, the highest first; then the values (Y. LeCun, "The MNIST database").
     """
     data = _content(path)
     if len(data) < 4 or data[:2] != b"\0\0":
@@ -135,15 +133,14 @@ def _read_idx(path: Path, *, axes: int) -> Array:
         )
     start = 4 + 4 * axes
     sizes = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) < start or len(data) - start < math.prod(sizes):
+    needed = start + math.prod(sizes)
+    if len(data) < max(start, needed):
         raise ValueError(
             f"load_idx: {path} is truncated: it has {len(data)} bytes"
-            + (f", {sizes} needs {start + math.prod(sizes)}" if len(data) >= start else "")
+            + (f", {sizes} needs {needed}" if len(data) >= start else "")
         )
-    if len(data) - start > math.prod(sizes):
-        raise ValueError(
-            f"load_idx: {path} has {len(data)} bytes, but {sizes} needs {start + math.prod(sizes)}"
-        )
+    if len(data) > needed:
+        raise ValueError(f"load_idx: {path} has {len(data)} bytes, but {sizes} needs {needed}")
     if not math.prod(sizes):
         raise ValueError(f"load_idx: {path} holds nothing, its sizes are {sizes}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)

@@ -43,7 +43,7 @@ class Rain(NamedTuple):
 def simulate_rain(
     sequences: int, *, size: int = 32, frames: int = 20, cells: int = 6, rng: Rng
 ) -> Rain:
-    """Sequences of rain on `size` x `size` pixels, each with a wind and `cells` cells of its own.
+    """Make sequences of rain on `size` x `size` pixels, each with a wind and cells of its own.
 
     Our choice, in fractions of the size s where it matters: drift in any direction, up to s/24 a
     frame; spin up to 0.03; centres anywhere, also up to s/2 outside, so that rain comes and goes;
@@ -78,16 +78,16 @@ def simulate_rain(
 
 
 def wind_at(points: Array, drift: Array, spin: Array, middle: Array) -> Array:
-    """drift + spin J (p - middle), with J (y, x) = (x, -y): points (..., 2) -> (..., 2).
+    """Return drift + spin J (p - middle), with J (y, x) = (x, -y): points (..., 2) -> (..., 2).
 
-    `drift` (..., 2), `spin` (...): as the other arguments broadcast.
+    `drift` (..., 2) and `spin` (...) broadcast against the points.
     """
     away = points - middle
     return drift + spin[..., None] * np.stack([away[..., 1], -away[..., 0]], axis=-1)
 
 
 def carried(points: Array, time: Array, drift: Array, spin: Array, middle: Array) -> Array:
-    """Where the wind has carried points after some time: the exact flow, (..., 2) -> (..., 2).
+    """Return where the wind has carried points after some time, exactly: (..., 2) -> (..., 2).
 
     With q = (y - y_middle) + i (x - x_middle), the wind is dq/dt = drift - i spin q, so
 
@@ -102,7 +102,9 @@ def carried(points: Array, time: Array, drift: Array, spin: Array, middle: Array
 
 
 def rain_of_cells(centres: Array, peaks: Array, widths: Array, *, size: int) -> Array:
-    """sum over cells of peak exp(-|p - c|^2 / (2 width^2)) at each pixel p: (..., Y, X), in mm/h.
+    """Return the rain at each pixel p in mm/h, (..., Y, X): a sum over cells.
+
+        peak exp(-|p - c|^2 / (2 width^2))
 
     `centres` (..., K, 2), `peaks` and `widths` (..., K). A pixel's rain is the rain at its point.
     """
@@ -119,7 +121,7 @@ ZR_A, ZR_B = 58.53, 1.56  # HKO-7's Z-R relationship: Z = a R^b
 
 
 def rainfall_to_pixels(rainfall: Array) -> Array:
-    """Rainfall in mm/h as radar pixels from 0 to 1, HKO-7's mapping without its 255 steps.
+    """Return rainfall in mm/h as radar pixels from 0 to 1, HKO-7's mapping without its 255 steps.
 
         dBZ = 10 log10(a) + 10 b log10(R),  a = 58.53,  b = 1.56;    pixel = (dBZ + 10) / 70
 
@@ -131,22 +133,18 @@ def rainfall_to_pixels(rainfall: Array) -> Array:
     xp = array_module(rainfall)
     if not bool((rainfall >= 0.0).all()):
         raise ValueError("rainfall_to_pixels: rainfall is negative or nan in places, expected mm/h")
-    some = xp.maximum(rainfall, _faintest())  # log10 of 0 is -inf
+    some = xp.maximum(rainfall, pixels_to_rainfall(0.0))  # log10 of 0 is -inf
     dbz = 10.0 * math.log10(ZR_A) + 10.0 * ZR_B * xp.log10(some)
     return xp.clip((dbz + 10.0) / 70.0, 0.0, 1.0)
 
 
-def pixels_to_rainfall(pixels: Array) -> Array:
-    """The rainfall in mm/h that a pixel stands for: the inverse of `rainfall_to_pixels`.
+def pixels_to_rainfall(pixels: Array | float) -> Array | float:
+    """Return the rainfall in mm/h that pixels stand for: the inverse of `rainfall_to_pixels`.
 
     A pixel of 0 stands for 0.017 mm/h or less, and is given as that, as in HKO-7.
     """
     dbz = 70.0 * pixels - 10.0
     return 10.0 ** ((dbz - 10.0 * math.log10(ZR_A)) / (10.0 * ZR_B))
-
-
-def _faintest() -> float:
-    return float(10.0 ** ((-10.0 - 10.0 * math.log10(ZR_A)) / (10.0 * ZR_B)))
 
 
 # ---- batches, and the balanced errors ----------------------------------------------------------
@@ -155,8 +153,8 @@ def _faintest() -> float:
 def rain_batches(
     *, batch: int, size: int = 32, frames_in: int = 10, frames_out: int = 10, cells: int = 6,
     rng: Rng,
-) -> Iterator[tuple[Array, Array]]:  # fmt: skip
-    """Endless batches of new rain: the first frames and the next, pixels (B, T, Y, X), float32.
+) -> Iterator[tuple[Array, Array]]:
+    """Yield endless batches of new rain: the first frames and the next, (B, T, Y, X), float32.
 
     A batch draws from `rng` when it is asked for, and not before: the generator's state between
     two batches makes the next one.
@@ -177,7 +175,7 @@ def rain_batches(
 
 
 def rain_weights(pixels: Array) -> Array:
-    """HKO-7's weight of each pixel, by the true rainfall in mm/h: heavy rain is rare but matters.
+    """Return HKO-7's weight of each pixel, by the true rainfall in mm/h: heavy rain matters more.
 
         below 2: 1      2 to 5: 2      5 to 10: 5      10 to 30: 10      30 and more: 30
 
@@ -195,7 +193,7 @@ def rain_weights(pixels: Array) -> Array:
 
 
 def b_mse(prediction: Tensor, truth: Tensor | Array) -> Tensor:
-    """Balanced squared error: a frame's sum of weight (prediction - truth)^2, mean over frames.
+    """Return the balanced squared error: a frame's sum of weight (prediction - truth)^2, averaged.
 
     Both are pixels (..., Y, X) from 0 to 1; the weights are those of the truth. Published: Shi et
     al. 2017, section 4; a sum over pixels, so it grows with the frame's size.
@@ -205,13 +203,13 @@ def b_mse(prediction: Tensor, truth: Tensor | Array) -> Tensor:
 
 
 def b_mae(prediction: Tensor, truth: Tensor | Array) -> Tensor:
-    """Balanced absolute error: a frame's sum of weight |prediction - truth|, mean over frames."""
+    """Return the balanced absolute error: the same sum of weight |prediction - truth|."""
     error, weights = _errors("b_mae", prediction, truth)
     return (weights * abs(error)).sum(axis=(-2, -1)).mean()
 
 
 def rain_loss(prediction: Tensor, truth: Tensor | Array) -> Tensor:
-    """(B-MSE + B-MAE) / (Y X): what HKO-7's networks are trained on, but for a constant factor.
+    """Return (B-MSE + B-MAE) / (Y X), on which HKO-7's networks are trained but for a factor.
 
     Published: the sum, with equal shares. Dividing by the number of pixels is our choice; the
     authors multiply by 5e-5, near it for their 480 x 480.
@@ -222,12 +220,10 @@ def rain_loss(prediction: Tensor, truth: Tensor | Array) -> Tensor:
 
 def _errors(name: str, prediction: Tensor, truth: Tensor | Array) -> tuple[Tensor, Tensor]:
     expected = truth.data if isinstance(truth, Tensor) else truth
-    if prediction.ndim < 2 or prediction.shape != tuple(expected.shape):
+    if prediction.ndim < 2 or prediction.shape != tuple(expected.shape) or not prediction.size:
         raise ValueError(
-            f"{name}: prediction has shape {prediction.shape}, truth {tuple(expected.shape)}, "
-            "expected the same, (..., Y, X)"
+            f"{name}: prediction has shape {prediction.shape}, truth {tuple(expected.shape)}; "
+            "expected the same, (..., Y, X), with some pixels"
         )
-    if not prediction.size:
-        raise ValueError(f"{name}: prediction has shape {prediction.shape}, which holds no pixels")
     expected = to_device(expected, prediction.device).astype(prediction.dtype)
     return prediction - expected, Tensor(rain_weights(expected))

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from minimono.backend import Array
-from minimono.checks import Rng, generator, sizes
+from minimono.checks import Rng, generator, number, sizes
 
 Batches = Iterator[tuple[Array, Array]]  # inputs (B, T), targets (B, T): the next characters
 
 
 def read_text(path: str | os.PathLike[str] | None = None) -> str:
-    """A UTF-8 text file, with line ends as "\\n"; without a path, Python's own help topics.
+    """Read a UTF-8 text file, with line ends as "\\n"; without a path, Python's own help topics.
 
     The topics (`pydoc_data.topics`, the text behind `help("while")`) are joined in the order of
     their names. They differ between versions of Python.
@@ -64,7 +64,7 @@ class Characters:
         return len(self._codes)
 
     def encode(self, text: str) -> Array:
-        """The number of each character, int64; ValueError for one that has no number."""
+        """Return the number of each character, int64; ValueError for one that has no number."""
         codes = _code_points(text)
         ids = np.searchsorted(self._codes, codes)
         unknown = self._codes[np.minimum(ids, self.size - 1)] != codes
@@ -77,36 +77,44 @@ class Characters:
         return ids.astype(np.int64)
 
     def decode(self, ids: Array) -> str:
-        """The text of an array of numbers, of any shape, read row by row."""
+        """Return the text of an array of numbers, of any shape, read row by row."""
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu":
-            raise TypeError(f"decode: ids have dtype {ids.dtype}, expected integers")
+            raise TypeError(f"decode: ids has dtype {ids.dtype}, expected integers")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.size:
             raise ValueError(
-                f"decode: ids go from {ids.min()} to {ids.max()}, expected 0..{self.size - 1}"
+                f"decode: ids is from {ids.min()} to {ids.max()}, expected 0..{self.size - 1}"
             )
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def split(ids: Array, fraction: float = 0.1) -> tuple[Array, Array]:
-    """The text without its last `fraction`, and that: (training, validation)."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"split: fraction is {fraction}, expected 0 < fraction < 1")
+    """Split a text into all but its last `fraction`, and that: (training, validation)."""
+    number(fraction, "split: fraction", above=0, below=1)
     at = len(ids) - round(len(ids) * fraction)
     if at in (0, len(ids)):
         raise ValueError(f"split: {len(ids)} characters are too few to take {fraction} of them off")
     return ids[:at], ids[at:]
 
 
-def random_batches(
-    ids: Array, *, batch: int, context: int, rng: Rng
-) -> Batches:
-    """Endless batches of windows that start at random: inputs (B, T) and targets (B, T).
+def random_batches(ids: Array, *, batch: int, context: int, rng: Rng) -> Batches:
+    """Yield endless batches of windows that start at random: inputs (B, T) and targets (B, T).
 
     A target is the character after its input. A batch draws `batch` numbers from `rng` when it is
     asked for, and not before: the generator's state between two batches makes the next one.
     """
-    ids = _checked(ids, batch, context)
+    sizes("random_batches", batch=batch, context=context)
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"random_batches: ids has dtype {ids.dtype} and shape {ids.shape}, expected integers, "
+            "one axis"
+        )
+    if len(ids) <= context:
+        raise ValueError(
+            f"random_batches: ids has {len(ids)} characters, a context of {context} needs at least "
+            f"{context + 1}; take a longer text or a shorter context"
+        )
     source = generator(rng, "random_batches: rng")
 
     def draw() -> Batches:
@@ -116,33 +124,6 @@ def random_batches(
             yield windows[:, :-1], windows[:, 1:]
 
     return draw()
-
-
-def sequential_batches(ids: Array, *, batch: int, context: int) -> Batches:
-    """The text once, in order, in windows side by side, for evaluation.
-
-    The last batch may have fewer windows. Characters after the last full window are left out.
-    """
-    ids = _checked(ids, batch, context)
-    windows = (len(ids) - 1) // context
-    inputs = ids[: windows * context].reshape(windows, context)  # (windows, T)
-    targets = ids[1 : windows * context + 1].reshape(windows, context)
-    return ((inputs[i : i + batch], targets[i : i + batch]) for i in range(0, windows, batch))
-
-
-def _checked(ids: Array, batch: int, context: int) -> Array:
-    ids = np.asarray(ids)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise ValueError(
-            f"batches: ids are {ids.dtype} of shape {ids.shape}, expected integers, one axis"
-        )
-    sizes("batches", batch=batch, context=context)
-    if len(ids) <= context:
-        raise ValueError(
-            f"batches: the text has {len(ids)} characters, a context of {context} needs at least "
-            f"{context + 1}: take a longer text or a shorter context"
-        )
-    return ids
 
 
 def _code_points(text: str) -> Array:

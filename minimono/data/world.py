@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minimono.backend import Array
-from minimono.checks import Rng, generator, whole_number
+from minimono.checks import Rng, finite, generator, matrix, number, one_of, real, whole_number
 
 # ---- the world ---------------------------------------------------------------------------------
 
@@ -53,31 +53,29 @@ class World:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        directions = _matrix(self.directions, "World: directions", "(F, D)")
+        directions = matrix(self.directions, "World: directions", "(F, D)")
         if not directions.any(axis=1).all():
             f = int(directions.any(axis=1).argmin())
             raise ValueError(f"World: directions: feature {f} is 0, it needs a direction")
         F = len(directions)
-        p = _numbers(self.probabilities, "World: probabilities")
+        p = real(self.probabilities, "World: probabilities").astype(np.float64)
+        finite(p, "World: probabilities")
         if p.shape not in ((), (F,)):
             raise ValueError(
-                f"World: probabilities have shape {p.shape}, expected ({F},), one for each of the "
+                f"World: probabilities has shape {p.shape}, expected ({F},), one for each of the "
                 "directions, or a single number"
             )
         if not ((p > 0) & (p < 1)).all():
             raise ValueError(
-                f"World: probabilities go from {p.min()} to {p.max()}, expected all between 0 and "
+                f"World: probabilities is from {p.min()} to {p.max()}, expected all between 0 and "
                 "1, both excluded"
             )
-        noise = _numbers(self.noise, "World: noise")
-        if noise.shape != () or noise < 0:
-            raise ValueError(f"World: noise is {self.noise}, expected a number of 0 or more")
         object.__setattr__(self, "directions", _locked(directions))
         object.__setattr__(self, "probabilities", _locked(np.broadcast_to(p, (F,))))
-        object.__setattr__(self, "noise", float(noise))
+        object.__setattr__(self, "noise", number(self.noise, "World: noise", least=0))
 
     def sample(self, inputs: int, *, rng: Rng) -> Sample:
-        """`inputs` independent inputs, and the features in them."""
+        """Draw so many independent inputs, and say which features are in them."""
         B = whole_number(inputs, "World.sample: inputs", least=1)
         rng = generator(rng, "World.sample: rng")
         features = rng.random((B, len(self.probabilities))) < self.probabilities
@@ -87,11 +85,11 @@ class World:
         return Sample(x, features)
 
     def mean(self) -> Array:
-        """Exact mean of the inputs: Σ_f p_f v_f, (D,)."""
+        """Return the exact mean of the inputs: Σ_f p_f v_f, (D,)."""
         return self.probabilities @ self.directions
 
     def covariance(self) -> Array:
-        """Exact covariance of the inputs: Σ_f p_f (1 - p_f) v_f v_fᵀ + noise² I, (D, D).
+        """Return the inputs' exact covariance: Σ_f p_f (1 - p_f) v_f v_fᵀ + noise² I, (D, D).
 
         >>> World(np.array([[2.0, 0.0], [0.0, 1.0]]), 0.5, noise=1.0).covariance()
         array([[2.  , 0.  ],
@@ -102,7 +100,7 @@ class World:
 
 
 def orthogonal_directions(features: int, dimensions: int, *, rng: Rng) -> Array:
-    """Orthogonal directions of length 1, in a random orientation: (F, D), F <= D."""
+    """Draw orthogonal directions of length 1, in a random orientation: (F, D), F <= D."""
     name = "orthogonal_directions"
     F = whole_number(features, f"{name}: features", least=1)
     D = whole_number(dimensions, f"{name}: dimensions", least=1)
@@ -112,12 +110,10 @@ def orthogonal_directions(features: int, dimensions: int, *, rng: Rng) -> Array:
     return np.ascontiguousarray(basis.T)
 
 
-def polygon_directions(
-    sides: int, planes: int, dimensions: int, *, rng: Rng
-) -> Array:
-    """Features in superposition: regular polygons in planes that are orthogonal to one another.
+def polygon_directions(sides: int, planes: int, dimensions: int, *, rng: Rng) -> Array:
+    """Put features into superposition: regular polygons in planes orthogonal to one another.
 
-    sides: how many features share a plane: their directions, of length 1, are those of a regular
+    sides: how many features share a plane; their directions, of length 1, are those of a regular
     polygon's corners (2: an antipodal pair, 5: a pentagon).   planes: how many such planes, in a
     random orientation, 2 planes <= D. Returns (sides · planes, D), polygon after polygon.
 
@@ -144,7 +140,7 @@ def polygon_directions(
 
 
 def binary_scale(p: float) -> tuple[float, float]:
-    """Monosemantic scale of a neuron that is 1 with probability p and else 0: (firing, at rest).
+    """Return the scale of a neuron that is 1 with probability p and else 0: (firing, at rest).
 
         φ firing = (1 - p) / p        φ at rest = p / (1 - p)
 
@@ -155,8 +151,7 @@ def binary_scale(p: float) -> tuple[float, float]:
     >>> round(firing, 12), round(at_rest, 12)
     (4.0, 0.25)
     """
-    if not 0 < p < 1:
-        raise ValueError(f"binary_scale: p is {p}, expected between 0 and 1, both excluded")
+    p = number(p, "binary_scale: p", above=0, below=1)
     return (1 - p) / p, p / (1 - p)
 
 
@@ -190,24 +185,22 @@ class PlantedLayer:
     features: tuple[tuple[int, ...], ...]
 
     def activations(self, inputs: Array) -> Array:
-        """relu(x Wᵀ + b): (B, D) -> (B, neurons).
+        """Return relu(x Wᵀ + b): (B, D) -> (B, neurons).
 
         Of `world.directions` it gives what each feature does to each neuron when it is alone and
         there is no noise: (F, neurons).
         """
-        x = _matrix(inputs, "PlantedLayer.activations: inputs", "(B, D)")
+        x = matrix(inputs, "PlantedLayer.activations: inputs", "(B, D)")
         if x.shape[1] != self.weight.shape[1]:
             raise ValueError(
-                f"PlantedLayer.activations: inputs have {x.shape[1]} dimensions (axis 1), the "
-                f"weights {self.weight.shape[1]}"
+                f"PlantedLayer.activations: inputs has shape {x.shape}, expected "
+                f"(B, {self.weight.shape[1]}), as many dimensions as the weights"
             )
         return np.maximum(x @ self.weight.T + self.bias, 0.0)
 
 
-def draw_neurons(
-    world: World, each: int, *, rng: Rng
-) -> list[tuple[str, tuple[int, ...]]]:
-    """`each` neurons of every kind, for `plant`, with features drawn at random.
+def draw_neurons(world: World, each: int, *, rng: Rng) -> list[tuple[str, tuple[int, ...]]]:
+    """Draw `each` neurons of every kind, for `plant`, with features at random.
 
     Monosemantic, noisy and dead ones have a different feature each, until all features are used
     up. Polysemantic ones have two or three. Features of one neuron are as near to orthogonal as
@@ -236,13 +229,9 @@ def draw_neurons(
 
 
 def plant(
-    world: World,
-    neurons: Sequence[tuple[str, Sequence[int]]],
-    *,
-    threshold: float = 0.5,
-    rng: Rng,
+    world: World, neurons: Sequence[tuple[str, Sequence[int]]], *, threshold: float = 0.5, rng: Rng
 ) -> PlantedLayer:
-    """A layer with neurons of known kinds, each given as (kind, features).
+    """Make a layer with neurons of known kinds, each given as (kind, features).
 
     With u_f = v_f / |v_f|², so that u_f · v_f = 1, and t the threshold:
 
@@ -271,10 +260,9 @@ def plant(
            [1., 0., 0.],
            [0., 1., 1.]])
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"plant: threshold is {threshold}, expected 0 or more and less than 1")
+    threshold = number(threshold, "plant: threshold", least=0, below=1)
     if not neurons:
-        raise ValueError("plant: no neurons")
+        raise ValueError("plant: neurons is empty, expected one at least")
     rng = generator(rng, "plant: rng")
     plan = [_checked(world, i, kind, named) for i, (kind, named) in enumerate(neurons)]
     V = world.directions
@@ -314,10 +302,10 @@ def plant(
 
 
 def roc_auc(positive: Array, negative: Array) -> float:
-    """How well scores tell two groups apart: P(positive > negative) + P(equal) / 2.
+    """Return how well scores tell two groups apart: P(positive > negative) + P(equal) / 2.
 
-    The area under the ROC curve (Mann and Whitney's U, as a share). 1: every positive is above
-    every negative. 0.5: the scores say nothing. 0: they say the opposite.
+    This is the area under the ROC curve (Mann and Whitney's U, as a share). At 1 every positive is
+    above every negative, at 0.5 the scores say nothing, at 0 they say the opposite.
 
     positive, negative: arrays of any shape, taken as flat; infinity is a number like any other.
     Raises ValueError for nan: leave undefined scores out.
@@ -327,11 +315,10 @@ def roc_auc(positive: Array, negative: Array) -> float:
     """
     groups = []
     for name, values in (("positive", positive), ("negative", negative)):
-        scores = _real(values, f"roc_auc: {name}").reshape(-1)
-        if not scores.size:
-            raise ValueError(f"roc_auc: {name} is empty")
-        if np.isnan(scores).any():
-            raise ValueError(f"roc_auc: {name} contains nan; leave undefined scores out")
+        scores = real(values, f"roc_auc: {name}").astype(np.float64).reshape(-1)
+        if not scores.size or np.isnan(scores).any():
+            found = "contains nan" if scores.size else "is empty"
+            raise ValueError(f"roc_auc: {name} {found}, expected numbers; leave undefined ones out")
         groups.append(np.sort(scores))
     above, below = groups
     less = np.searchsorted(below, above, side="left")  # negatives below each positive
@@ -339,65 +326,33 @@ def roc_auc(positive: Array, negative: Array) -> float:
     return float((less + not_more).sum() / (2 * len(above) * len(below)))
 
 
-# ---- checks ------------------------------------------------------------------------------------
-
-
 def _checked(
     world: World, i: int, kind: str, named: Sequence[int]
 ) -> tuple[str, tuple[int, ...]]:
-    if kind not in _NAMED:
-        raise ValueError(f"plant: neuron {i} is {kind!r}, expected one of {[*KINDS]}")
-    features = tuple(whole_number(f, f"plant: neuron {i}: feature", least=0) for f in named)
-    least, most = _NAMED[kind]
+    """Return a neuron's kind and features, if the world has them and the kind so many."""
+    name, last = f"plant: neuron {i}", len(world.directions) - 1
+    least, most = _NAMED[one_of(kind, name, KINDS)]
+    features = tuple(
+        whole_number(f, f"{name}: feature", least=0, most=last, of="the world's last")
+        for f in named
+    )
     if len(features) < least or (most is not None and len(features) > most):
         expected = f"{least} or more" if most is None else f"{least}"
-        raise ValueError(
-            f"plant: neuron {i} is {kind} and has {len(features)} features, expected {expected}"
-        )
+        raise ValueError(f"{name} is {kind} and has {len(features)} features, expected {expected}")
     if len(set(features)) < len(features):
-        raise ValueError(f"plant: neuron {i} has features {features}, each must come once")
-    if features and max(features) >= len(world.directions):
-        raise ValueError(
-            f"plant: neuron {i} has feature {max(features)}, the world has "
-            f"{len(world.directions)} (0 to {len(world.directions) - 1})"
-        )
+        raise ValueError(f"{name} has features {features}, expected each of them once")
     return kind, features
 
 
 def _empty_directions(directions: Array) -> Array:
-    """An orthonormal basis of what is orthogonal to all features: (D - rank, D)."""
+    """Return an orthonormal basis of what is orthogonal to all features: (D - rank, D)."""
     _, singular, basis = np.linalg.svd(directions)
     rank = int((singular > 1e-10 * singular[0]).sum())
     return basis[rank:]
 
 
-def _real(values: Array, name: str) -> Array:
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
-
-
-def _numbers(values: Array, name: str) -> Array:
-    """As float64, all of it finite."""
-    array = _real(values, name)
-    if not np.isfinite(array).all():
-        index = np.unravel_index(int(np.isfinite(array).argmin()), array.shape)
-        raise ValueError(
-            f"{name} is {array[index]} at {[int(i) for i in index]}, expected finite numbers"
-        )
-    return array
-
-
-def _matrix(values: Array, name: str, axes: str) -> Array:
-    array = _numbers(values, name)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape {array.shape}, expected {axes}, not empty")
-    return array
-
-
 def _locked(array: Array) -> Array:
-    """A copy that nobody can write into."""
+    """Return a copy that nobody can write into."""
     copy = array.copy()
     copy.setflags(write=False)
     return copy

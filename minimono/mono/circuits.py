@@ -26,7 +26,7 @@ from minimono.engine.tape import grad, no_grad, tape_of
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.clusters import route
 from minimono.nn import taps
-from minimono.nn.module import Module, in_eval
+from minimono.nn.module import Module, evaluating
 
 Layer = Callable[[Tensor], Tensor]  # from the lower layer's activations to the upper layer's
 
@@ -90,7 +90,7 @@ def circuit_attribution_between(
     (7, 3)
     """
     inputs = as_tensor(inputs)
-    with in_eval(model), no_grad():
+    with evaluating(model):
         x = _seen_once(model, lower, inputs)
         a = _seen_once(model, upper, inputs)
 

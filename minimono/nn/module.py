@@ -19,6 +19,7 @@ import numpy as np
 
 from minimono import backend, describe
 from minimono.backend import Array
+from minimono.engine.tape import no_grad
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
 
@@ -394,12 +395,13 @@ def _class_name(holder: Module | type[Module]) -> str:
 
 
 @contextmanager
-def in_eval(model: Module) -> Iterator[None]:
-    """In this block the whole model is in `eval()`; afterwards each part has the mode it had."""
+def evaluating(model: Module) -> Iterator[None]:
+    """In this block: no tape, and the model in `eval()`; afterwards each part has its mode."""
     modes = [(module, module.training) for _, module in model.named_modules()]
     try:
         model.eval()
-        yield
+        with no_grad():
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

@@ -20,7 +20,7 @@ from minimono.nn.training import train
 FILES = {
     "train-images-idx3-ubyte": (7, 4, 5), "train-labels-idx1-ubyte": (7,),
     "t10k-images-idx3-ubyte": (3, 4, 5), "t10k-labels-idx1-ubyte": (3,),
-}  # fmt: skip
+}
 
 
 def idx(array: Any) -> bytes:
@@ -173,10 +173,10 @@ def test_batches_hold_no_image_twice_and_go_on_from_the_generators_state() -> No
         (lambda d, r: shuffled_split(*d, fraction=math.nan, rng=r), "fraction is nan"),
         (lambda d, r: shuffled_split(*d, fraction=0.01, rng=r), "5 images are too few"),
         (lambda d, r: image_batches(*d, batch=0, rng=r), r"image_batches: batch is 0"),
-        (lambda d, r: image_batches(*d, batch=6, rng=r), r"batch is 6, expected 1\.\.5"),
+        (lambda d, r: image_batches(*d, batch=6, rng=r), "batch is 6, expected at most 5"),
         (lambda d, r: image_batches(d.images, d.labels[:, None], batch=2, rng=r), "a label"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(numbered(5), np.random.default_rng(0))

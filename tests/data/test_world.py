@@ -44,7 +44,7 @@ def a_world(kind: str, noise: float = 0.1, seed: int = 0) -> World:
     directions = (
         orthogonal_directions(20, 24, rng=rng) if kind == "orthogonal"
         else polygon_directions(5, 4, 12, rng=rng)
-    )  # fmt: skip
+    )
     return World(directions, rng.permutation(np.geomspace(0.01, 0.2, 20)), noise)
 
 
@@ -335,7 +335,7 @@ WORLD = World(EYE, 0.1, noise=0.1)  # noise, but no room that no feature has
         (lambda: World(np.ones(3), 0.1), ValueError, r"directions has shape \(3,\)"),
         (lambda: World(np.ones((0, 3)), 0.1), ValueError, "not empty"),
         (lambda: World([[1.0, 0.0], [0.0, 0.0]], 0.1), ValueError, "feature 1 is 0"),
-        (lambda: World([[1.0, math.nan]], 0.1), ValueError, r"got nan at \[0, 1\]"),
+        (lambda: World([[1.0, math.nan]], 0.1), ValueError, r"is nan at \[0, 1\]"),
         (lambda: World([["a"]], 0.1), TypeError, "directions has dtype"),
         (lambda: World(EYE * 1j, 0.1), TypeError, "complex"),
         (lambda: World(EYE, [0.1, 0.2]), ValueError, r"shape \(2,\), expected \(3,\)"),
@@ -352,13 +352,13 @@ WORLD = World(EYE, 0.1, noise=0.1)  # noise, but no room that no feature has
         (lambda: polygon_directions(5, 2, 3, rng=generator()), ValueError, "4 are needed"),
         (lambda: binary_scale(1.0), ValueError, "p is 1.0"),
         (lambda: binary_scale(math.nan), ValueError, "p is nan"),
-        (lambda: plant(WORLD, [], rng=generator()), ValueError, "no neurons"),
-        (lambda: one("good", [0]), ValueError, "neuron 0 is 'good', expected one of"),
+        (lambda: plant(WORLD, [], rng=generator()), ValueError, "neurons is empty"),
+        (lambda: one("good", [0]), ValueError, "neuron 0 is 'good', expected \"monosemantic\""),
         (lambda: one("monosemantic", [0, 1]), ValueError, "has 2 features, expected 1$"),
         (lambda: one("polysemantic", [0]), ValueError, "has 1 features, expected 2 or more"),
         (lambda: one("constant", [0]), ValueError, "has 1 features, expected 0$"),
-        (lambda: one("antipodal", [1, 1]), ValueError, "each must come once"),
-        (lambda: one("dead", [3]), ValueError, r"has feature 3, the world has 3 \(0 to 2\)"),
+        (lambda: one("antipodal", [1, 1]), ValueError, "expected each of them once"),
+        (lambda: one("dead", [3]), ValueError, "feature is 3, expected at most 2"),
         (lambda: one("dead", [-1]), ValueError, "feature is -1"),
         (lambda: one("dead", [0.5]), TypeError, "feature is 0.5"),
         (lambda: one("noisy", [0]), ValueError, "features in 3 of 3 dimensions"),
@@ -366,9 +366,9 @@ WORLD = World(EYE, 0.1, noise=0.1)  # noise, but no room that no feature has
         (lambda: one("dead", [0], threshold=math.nan), ValueError, "threshold is nan"),
         (lambda: draw_neurons(World(np.eye(2), 0.1), 1, rng=generator()), ValueError, "2 features"),
         (lambda: draw_neurons(WORLD, 0, rng=generator()), ValueError, "each is 0"),
-        (lambda: one("dead", [0]).activations(np.ones((2, 4))), ValueError, "4 dimensions"),
+        (lambda: one("dead", [0]).activations(np.ones((2, 4))), ValueError, r"has shape \(2, 4\)"),
         (lambda: one("dead", [0]).activations(np.ones(3)), ValueError, "inputs has shape"),
-        (lambda: one("dead", [0]).activations([[1, math.inf, 0]]), ValueError, "got inf at"),
+        (lambda: one("dead", [0]).activations([[1, math.inf, 0]]), ValueError, "is inf at"),
         (lambda: roc_auc(np.array([]), EYE), ValueError, "positive is empty"),
         (lambda: roc_auc(EYE, np.array([math.nan])), ValueError, "negative contains nan"),
         (lambda: roc_auc(np.array(["x"]), EYE), TypeError, "positive has dtype"),

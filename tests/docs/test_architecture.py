@@ -87,7 +87,7 @@ def forbidden(module: str, source: str) -> list[str]:
     return sorted(
         other for other in own_imports(source)
         if not any(other == a or (a and other.startswith(a + ".")) for a in allowed)
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if m])
@@ -108,7 +108,7 @@ def test_only_the_backend_imports_cupy() -> None:
     users = [
         m for m, s in SOURCES.items()
         if any(n.partition(".")[0] in ("cupy", "cupyx") for n in imported(s))
-    ]  # fmt: skip
+    ]
     assert users == ["backend"]
 
 

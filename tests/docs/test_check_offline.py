@@ -1,15 +1,11 @@
 """The check that built pages load nothing from elsewhere: it must see each way of loading."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import names_of
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("check_offline", ROOT / "docs/check_offline.py")
-check_offline = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check_offline)
-
+check_offline = names_of("docs/check_offline.py")
 REMOTE = "https://example.org/x"
 
 

@@ -25,9 +25,9 @@ from sybil import Sybil
 ROOT = Path(__file__).resolve().parents[2]
 MADE = {"_build", "gallery", "runs", "__pycache__"}  # by commands, not by hand
 FILES = [
-    file for folder in ("docs", "minimono", "demos", "tests")
+    file for folder in ("docs", "minimono", "benchmarks", "demos", "tests")
     for file in sorted((ROOT / folder).rglob("*.*")) if not MADE & set(file.parts)
-]  # fmt: skip
+]
 PAGES = [*sorted(ROOT.glob("*.md")), *(file for file in FILES if file.suffix == ".md")]
 MODULES = [ROOT / "conftest.py", *(file for file in FILES if file.suffix == ".py")]
 FENCE = re.compile(r"^[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(`{3,}|~{3,})(.*)$")
@@ -227,7 +227,7 @@ def test_each_example_owes_nothing_to_another(tmp_path: Path, examples: SimpleNa
     run = subprocess.run(
         [sys.executable, "-P", ROOT / "tests/examples.py", first, second],
         capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    )
     assert (run.returncode, run.stdout) == (1, "")
     assert "name 'found' is not defined" in run.stderr
     assert "AssertionError" not in run.stderr

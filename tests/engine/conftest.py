@@ -1,15 +1,10 @@
-"""What the engine's tests share: random numbers, a guard on dtypes, and devices to run on."""
+"""What the engine's tests share: random numbers, and a guard on dtypes."""
 
-import sys
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from minimono import backend
 from minimono.engine.tensor import Tensor
 
 
@@ -28,110 +23,3 @@ def only_float32(monkeypatch: pytest.MonkeyPatch) -> None:
         make(self, data, *rest, **named)
 
     monkeypatch.setattr(Tensor, "__init__", checked)
-
-
-# ---- a stand-in for CuPy -----------------------------------------------------------------------
-# Arrays that live in the computer's own memory, but are as strict as CuPy's about what they mix
-# with. They find the line that would put a host array into a GPU operation, without a GPU.
-
-
-class StandInArray(NDArrayOperatorsMixin):
-    def __init__(self, host: Any):
-        self.host = np.asarray(host)
-
-    def get(self) -> Any:
-        return self.host.copy()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        if "out" in options:
-            (out,) = options["out"]
-            out.host[...] = ufunc(*[to_host(i) for i in inputs])
-            return out
-        return from_host(getattr(ufunc, method)(*[to_host(i) for i in inputs], **options))
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(object.__getattribute__(self, "host"), name)
-        return in_stand_in(attribute) if callable(attribute) else from_host(attribute)
-
-    def __getitem__(self, index: Any) -> Any:
-        return from_host(self.host[index_on_host(index)])
-
-    def __setitem__(self, index: Any, values: Any) -> None:
-        self.host[index_on_host(index)] = to_host(values)
-
-    def __len__(self) -> int:
-        return len(self.host)
-
-    def __bool__(self) -> bool:
-        return bool(self.host)
-
-    def __int__(self) -> int:
-        return int(self.host)
-
-    def __float__(self) -> float:
-        return float(self.host)
-
-
-StandInArray.__module__ = "cupy"  # by which `backend.device_of` knows it
-
-
-def to_host(value: Any) -> Any:
-    if isinstance(value, StandInArray):
-        return value.host
-    if isinstance(value, np.ndarray):
-        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-    return type(value)(map(to_host, value)) if type(value) in (tuple, list) else value
-
-
-def from_host(value: Any) -> Any:
-    if type(value) is tuple:  # several results, say of frexp
-        return tuple(map(from_host, value))
-    return StandInArray(value) if isinstance(value, np.ndarray | np.generic) else value
-
-
-def index_on_host(index: Any) -> Any:
-    """CuPy does take host arrays as indices."""
-    if isinstance(index, tuple):
-        return tuple(index_on_host(part) for part in index)
-    return index.host if isinstance(index, StandInArray) else index
-
-
-def in_stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **options: Any) -> Any:
-        return from_host(function(*map(to_host, args), **options))
-
-    if isinstance(function, np.ufunc):
-        call.at = lambda target, index, values: function.at(  # type: ignore[attr-defined]
-            target.host, index_on_host(index), to_host(values)
-        )
-    return call
-
-
-class StandInCuPy(ModuleType):
-    """The module: NumPy's functions, of arrays of the stand-in."""
-
-    ndarray = StandInArray
-    cuda = type("cuda", (), {"is_available": staticmethod(lambda: True)})
-
-    @staticmethod
-    def asarray(data: Any, dtype: Any = None) -> StandInArray:
-        return data if isinstance(data, StandInArray) else StandInArray(np.array(data, dtype))
-
-    def __getattr__(self, name: str) -> Any:
-        return in_stand_in(getattr(np, name))
-
-
-@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
-def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The device "cuda": once a stand-in, which needs no GPU, and once the real one."""
-    if request.param == "stand-in":
-        request.getfixturevalue("emulator_or_formulas")
-        special = ModuleType("cupyx.scipy.special")
-        special.erfc = lambda x: StandInArray(backend.erfc(x.host))  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "cupy", StandInCuPy("cupy"))
-        monkeypatch.setitem(sys.modules, "cupyx.scipy.special", special)
-        monkeypatch.setattr(backend, "_cupy", None)
-    return "cuda"

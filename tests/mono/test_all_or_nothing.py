@@ -24,7 +24,7 @@ from minimono import kernels, mono
 from minimono.engine import tape
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
-from minimono.nn.module import in_eval
+from minimono.nn.module import evaluating
 from minimono.nn.training import train
 
 OURS = str(Path(mm.__file__).parent)
@@ -102,7 +102,7 @@ def test_a_ctrl_c_in_a_switch_does_not_leave_it_off(
 def test_a_fault_on_the_way_into_a_block_leaves_the_model_as_it_was() -> None:
     """In `evaluating` each part has its mode again, and no tap has a reader more."""
     model = Sequential(Tap(), Dropout(0.5, rng=0), Sequential(Tap()))
-    for block in (in_eval, taps.read, lambda m: taps.replace(m, "*", lambda x: x)):
+    for block in (evaluating, taps.read, lambda m: taps.replace(m, "*", lambda x: x)):
         for n in itertools.count(1):
             inside = False
             try:
@@ -434,7 +434,7 @@ def test_modules_after_bad_input(kind: Any, batches: int, version: str) -> None:
                 thing(z)
         if kind is MEmeL:
             many = module(MEmeL, 0, k=4)()
-            with pytest.raises(ValueError, match=r"^MEmeL: k is 4, but"):
+            with pytest.raises(ValueError, match=r"^MEmeL: k is 4, expected"):
                 many(mm.tensor(batch(1)))
         assert state_of(thing) == before
 

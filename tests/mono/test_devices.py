@@ -1,8 +1,6 @@
 """On the GPU every function gives what it gives here: on a stand-in, and on a real one."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,35 +11,6 @@ from minimono import mono
 from minimono.backend import device_of, to_device, to_host
 from minimono.mono.moments import Moments, batch_moments
 from minimono.mono.scale import scale, score
-
-_spec = importlib.util.spec_from_file_location(
-    "stand_in_for_cupy", Path(__file__).parents[1] / "engine" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_stand_in = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_stand_in)
-
-
-class CuPy(_stand_in.StandInCuPy):  # type: ignore[misc, name-defined]
-    """The engine's stand-in, with constants, types, and functions that return several arrays."""
-
-    def __getattr__(self, name: str) -> Any:
-        of_numpy = getattr(np, name)
-        if isinstance(of_numpy, type) or not callable(of_numpy):
-            return of_numpy
-
-        def call(*args: Any, **options: Any) -> Any:
-            found = of_numpy(*map(_stand_in.to_host, args), **options)
-            if isinstance(found, tuple | list):
-                return type(found)(map(_stand_in.from_host, found))
-            return _stand_in.from_host(found)
-
-        return call
-
-
-_stand_in.StandInCuPy = CuPy
-cuda = _stand_in.cuda  # the fixture: the device "cuda", once a stand-in, once the real one
 
 RNG = np.random.default_rng(7)
 Z = RNG.normal(size=(6, 2, 3)).astype(np.float32)

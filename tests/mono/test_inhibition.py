@@ -585,7 +585,7 @@ BAD = {
     "empty batch": (np.ones((0, 5)), ValueError, "has shape (0, 5)"),
     "no batch axis": (np.array(1.0), ValueError, "is a single number"),
     "integers": (np.ones((4, 5), int), TypeError, "activations has dtype int64, expected floats"),
-    "too few neurons": (np.ones((4, 1)), ValueError, "k is 2, expected at most 1, the neurons of activations (4, 1)"),
+    "too few neurons": (np.ones((4, 1)), ValueError, "k is 2, expected at most 1, the neurons"),
 }
 
 

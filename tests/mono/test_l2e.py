@@ -207,7 +207,7 @@ def test_own_feature() -> None:
     assert not own_feature(np.array([0, 1]), np.array([7, 2])).any()
     with pytest.raises(ValueError, match="is 2, expected less than 2"):
         own_feature(has, np.array([2]))
-    with pytest.raises(ValueError, match="got -2, expected -1 or more"):
+    with pytest.raises(ValueError, match="is -2, expected -1 or more"):
         own_feature(has, np.array([-2]))
 
 

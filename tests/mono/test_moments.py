@@ -384,7 +384,7 @@ def test_first_value_that_is_not_finite_is_named(bad: float, dtype, version: str
     z[5, 3, 2] = bad
     z[6, 0, 0] = np.nan
     with pytest.raises(
-        ValueError, match=rf"activations: neuron \(3, 2\) of sample 5 is {bad}, expected finite numbers"
+        ValueError, match=rf"activations: neuron \(3, 2\) of sample 5 is {bad}, expected finite"
     ):
         Moments.empty((4, 3)).update(z)
 

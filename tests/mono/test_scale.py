@@ -561,14 +561,14 @@ M, V = np.zeros(8), np.ones(8)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((Z, M[:4], V), ValueError, "mean has shape (4,), expected (8,): activations have 8 neurons (axis 1)"),
-        ((Z, M, V[:4]), ValueError, "variance has shape (4,), expected (8,): activations have 8 neurons (axis 1)"),
-        ((Z, np.array(0.0), V), ValueError, "mean has shape (), expected (8,): activations have 8 neurons"),
-        ((Z, np.zeros((2, 8)), V), ValueError, "mean has shape (2, 8), expected (8,): activations have 8 neurons"),
+        ((Z, M[:4], V), ValueError, "mean has shape (4,), expected (8,): activations have 8"),
+        ((Z, M, V[:4]), ValueError, "variance has shape (4,), expected (8,): activations have 8"),
+        ((Z, np.array(0.0), V), ValueError, "mean has shape (), expected (8,): activations have 8"),
+        ((Z, np.zeros((2, 8)), V), ValueError, "mean has shape (2, 8), expected (8,): activations"),
         (
             (Z.reshape(2, 4, 2), M, V),
             ValueError,
-            "mean has shape (8,), expected (4, 2): activations have neurons of shape (4, 2) (axes 1 to 2)",
+            "mean has shape (8,), expected (4, 2): activations have neurons",
         ),
         ((Z, M, -V), ValueError, "variance must be finite and not negative: neuron 0 has -1.0"),
         ((Z, M, V * np.inf), ValueError, "variance must be finite and not negative: neuron 0"),

@@ -15,7 +15,7 @@ from minimono import backend
 from minimono.backend import Array
 from minimono.nn import Dropout, Linear, Module, Sequential, Tap
 from minimono.nn.layers import parameter
-from minimono.nn.module import in_eval
+from minimono.nn.module import evaluating
 
 
 class Pair(Module):
@@ -452,7 +452,7 @@ def test_modes_are_each_modules_own() -> None:
     inside = []
 
     def fail() -> None:
-        with in_eval(model):
+        with evaluating(model):
             inside.extend(m.training for _, m in model.named_modules())
             raise ArithmeticError("on purpose")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimono.data import Characters, random_batches, read_text, sequential_batches, split
+from minimono.data import Characters, random_batches, read_text, split
 
 
 def test_python_help_topics_are_joined_in_order() -> None:
@@ -125,44 +125,21 @@ def test_random_batches_draw_when_asked_and_not_before() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-@given(
-    length=st.integers(2, 60), batch=st.integers(1, 5), context=st.integers(1, 12)
-)
-def test_sequential_batches_go_through_the_text_once(length: int, batch: int, context: int) -> None:
-    ids = np.arange(length)
-    if length <= context:
-        with pytest.raises(ValueError, match=f"needs at least {context + 1}"):
-            sequential_batches(ids, batch=batch, context=context)
-        return
-    batches = [*sequential_batches(ids, batch=batch, context=context)]
-    inputs = np.concatenate([i for i, _ in batches])
-    targets = np.concatenate([t for _, t in batches])
-    windows = (length - 1) // context
-    np.testing.assert_array_equal(inputs.reshape(-1), np.arange(windows * context))
-    np.testing.assert_array_equal(targets, inputs + 1)
-    assert length - 1 - windows * context < context  # no further window fits
-    assert all(len(i) == batch for i, _ in batches[:-1])
-
-
 def test_a_text_shorter_than_the_context_names_both_lengths() -> None:
-    for make in (
-        lambda: random_batches(np.arange(8), batch=2, context=8, rng=np.random.default_rng(0)),
-        lambda: sequential_batches(np.arange(8), batch=2, context=8),
-    ):
-        with pytest.raises(ValueError, match="the text has 8 characters, a context of 8 needs"):
-            make()
+    with pytest.raises(ValueError, match="ids has 8 characters, a context of 8 needs at least 9"):
+        random_batches(np.arange(8), batch=2, context=8, rng=np.random.default_rng(0))
     next(random_batches(np.arange(9), batch=2, context=8, rng=np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(
     ("ids", "batch", "context", "message"),
     [
-        (np.arange(8.0), 2, 2, "ids are float64"),
+        (np.arange(8.0), 2, 2, "ids has dtype float64"),
         (np.zeros((4, 4), dtype=int), 2, 2, r"shape \(4, 4\)"),
-        (np.arange(8), 0, 2, "batches: batch is 0"),
-        (np.arange(8), 2, 0, "batches: context is 0"),
+        (np.arange(8), 0, 2, "random_batches: batch is 0"),
+        (np.arange(8), 2, 0, "random_batches: context is 0"),
     ],
 )
 def test_batches_of_nonsense_are_refused(ids, batch, context, message) -> None:
     with pytest.raises(ValueError, match=message):
-        sequential_batches(ids, batch=batch, context=context)
+        random_batches(ids, batch=batch, context=context, rng=0)

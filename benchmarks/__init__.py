@@ -1,0 +1,7 @@
+"""`python -m benchmarks`: our training steps beside other frameworks' and the machine's limits.
+
+`tasks.py` says what is trained. A file each for `ours`, our kernels `by_hand`, and the peers
+(`torch_peer`, `jax_peer`, `mygrad_peer`, `autograd_peer`, `numpy_peer`): the same networks, loss
+and optimiser as their users write them. `rounds.py` lets them take turns, `measures.py` has what is
+measured beside, `run.py` puts it together, `page.py` writes it up.
+"""

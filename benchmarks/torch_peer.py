@@ -1,0 +1,75 @@
+"""PyTorch: eager with its default and its fused optimiser, and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.tasks import BETA1, BETA2, EPS, RATE, Task, Transformer, weights
+
+
+def mlp_loss(W: dict[str, Any], x: Any, y: Any) -> Any:
+    for i in range(2):
+        layer = f"hidden.{i}.linear."
+        x = F.relu(F.linear(x, W[layer + "weight"], W[layer + "bias"]))
+    return F.cross_entropy(F.linear(x, W["out.weight"], W["out.bias"]), y)
+
+
+def gpt_loss(W: dict[str, Any], ids: Any, y: Any, layers: int, heads: int) -> Any:
+    (B, T), C = ids.shape, W["token.weight"].shape[1]
+
+    def linear(name: str, x: Any) -> Any:
+        return F.linear(x, W[name + ".weight"], W[name + ".bias"])
+
+    def norm(name: str, x: Any) -> Any:
+        return F.layer_norm(x, (C,), W[name + ".weight"], W[name + ".bias"])
+
+    x = F.embedding(ids, W["token.weight"]) + W["position.weight"][:T]
+    for i in range(layers):
+        block = f"block.{i}."
+        qkv = linear(block + "attention.qkv", norm(block + "norm1", x))  # (B, T, 3 C)
+        q, k, v = qkv.view(B, T, 3, heads, C // heads).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + linear(block + "attention.out", mixed.transpose(1, 2).reshape(B, T, C))
+        h = F.gelu(linear(block + "mlp.up", norm(block + "norm2", x)), approximate="tanh")
+        x = x + linear(block + "mlp.down", h)
+    logits = F.linear(norm("norm", x), W["token.weight"])  # (B, T, vocabulary)
+    return F.cross_entropy(logits.view(B * T, -1), y.reshape(-1))
+
+
+def steps(task: Task) -> dict[str, Callable[[], float]]:
+    return {
+        "PyTorch eager": training_step(task),
+        "PyTorch eager, fused Adam": training_step(task, fused=True),
+    }
+
+
+def compiled_steps(task: Task) -> dict[str, Callable[[], float]]:
+    return {"torch.compile, fused Adam": training_step(task, fused=True, compiled=True)}
+
+
+def training_step(task: Task, fused: bool = False, compiled: bool = False) -> Callable[[], float]:
+    W = {name: torch.tensor(w, requires_grad=True) for name, w in weights(task).items()}
+    x, y = (torch.from_numpy(array) for array in task.data())
+    optimiser = torch.optim.Adam(
+        W.values(), RATE, betas=(BETA1, BETA2), eps=EPS, fused=True if fused else None
+    )
+
+    def loss_of(W: dict[str, Any]) -> Any:
+        if isinstance(task, Transformer):
+            return gpt_loss(W, x, y, task.layers, task.heads)
+        return mlp_loss(W, x, y)
+
+    function = torch.compile(loss_of) if compiled else loss_of
+
+    def step() -> float:
+        optimiser.zero_grad()
+        loss = function(W)
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return step
