@@ -51,8 +51,8 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("monosemantic_scale: variance", lambda: mono.monosemantic_scale(Z, V, -V)),
     ("monosemantic_scale: mean has shape (3,), expected (2,): activations have 2 neurons (axis 1)",
      lambda: mono.monosemantic_scale(Z, np.ones(3), V)),
-    ("monosemantic_scale: variance has shape (2,), expected (2, 3): activations have neurons of shape (2, 3) "
-     "(axes 1 to 2)",
+    ("monosemantic_scale: variance has shape (2,), expected (2, 3): activations have neurons of "
+     "shape (2, 3) (axes 1 to 2)",
      lambda: mono.monosemantic_scale(np.ones((4, 2, 3)), np.ones((2, 3)), V)),
     ("monosemantic_scale: compensation",
      lambda: mono.monosemantic_scale(Z, V, V, compensation="1")),

@@ -191,7 +191,7 @@ def test_nothing_and_everything_flagged() -> None:
         ({"mask": np.zeros(5, bool)}, ValueError, "mask has shape (5,), expected (6, 5)"),
         ({"mask": np.zeros((6, 5))}, TypeError, "mask has dtype float64, expected bool"),
         ({"mask": np.zeros((6, 5), int)}, TypeError, "mask has dtype int64, expected bool"),
-        ({"mean": np.zeros(4)}, ValueError, "mean has shape (4,), expected (5,): activations have 5 neurons"),
+        ({"mean": np.zeros(4)}, ValueError, "mean has shape (4,), expected (5,)"),
         ({"mean": np.zeros((6, 5))}, ValueError, "mean has shape (6, 5)"),
         ({"mean": np.float64(0.0)}, ValueError, "mean has shape ()"),
         ({"mean": np.zeros(5, complex)}, TypeError, "mean has dtype complex128"),
