@@ -38,7 +38,7 @@ from minimono.nn.at_once import all_or_nothing
 @with_kernel("deactivation", on=("cpu",))
 def deactivation(z: Array, mask: Array, mean: Array, strength: float) -> Array:
     """mean where the mask says so, z elsewhere."""
-    return array_module(z, mask, mean).where(mask, mean, z)
+    return np.where(mask, mean, z)
 
 
 @arithmetic(numbers=1)
@@ -46,7 +46,7 @@ def deactivation(z: Array, mask: Array, mean: Array, strength: float) -> Array:
 @with_kernel("deactivation", on=("cpu",))
 def reversal(g: Array, mask: Array, strength: float) -> Array:
     """-strength · g where the mask says so, g elsewhere."""
-    return array_module(g, mask).where(mask, (0.0 - strength) * g, g)
+    return np.where(mask, (0.0 - strength) * g, g)
 
 
 deactivation.vjp(lambda g, out, z, mask, mean, strength: reversal(g, mask, strength))
@@ -117,7 +117,7 @@ class Inhibition:
         phi = monosemantic_scale(
             self.activations, self.mean, variance, compensation=self.compensation
         )
-        return phi if self.scores_constant else array_module(phi).where(variance > 0, phi, np.nan)
+        return phi if self.scores_constant else np.where(variance > 0, phi, np.nan)
 
 
 class MEmeL(Watching):

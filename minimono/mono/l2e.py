@@ -208,8 +208,7 @@ def log_distance_penalty(
     penalty = log_distance(z, selected, Tensor(centre))
     soundness.check_distances(penalty.array, z.array, selected.array, centre)
     if reduction == "mean":
-        xp = array_module(selected.array)
-        penalty = penalty / xp.maximum(xp.count_nonzero(selected.array), 1)
+        penalty = penalty / np.maximum(np.count_nonzero(selected.array), 1)
     return penalty.astype(z.dtype)
 
 
@@ -236,7 +235,7 @@ class Penalised:
         if self.activations is None:
             return None
         if self.moments is None:
-            return array_module(self.activations).full_like(self.activations, np.nan)
+            return np.full_like(self.activations, np.nan)
         return monosemantic_scale(
             self.activations, self.moments.mean, self.moments.variance(),
             compensation=self.compensation,

@@ -168,7 +168,7 @@ class Moments:
         """
         ddof = checks.whole_number(ddof, "Moments.variance: ddof", least=0)
         if self.count <= ddof:
-            return array_module(self.m2).full(self.m2.shape, np.nan)
+            return np.full_like(self.m2, np.nan)
         return self.m2 / float(self.count - ddof)  # NumPy knows no integers above 2^64
 
     def resized(self, count: int) -> Self:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minimono import checks
-from minimono.backend import Array, array_module
+from minimono.backend import Array
 from minimono.kernels.seam import with_kernel
 from minimono.mono import soundness
 from minimono.mono.moments import Moments, batch_moments
@@ -32,7 +32,7 @@ def compensated(variance: Array, compensation: float) -> Array:
         variance = variance + compensation * variance.mean()
         soundness.check_denominator(variance)
     tiny = np.finfo(np.float64).tiny
-    return array_module(variance).where(variance >= tiny, variance, np.nan)
+    return np.where(variance >= tiny, variance, np.nan)
 
 
 def monosemantic_scale(
@@ -72,7 +72,7 @@ def monosemantic_scale(
 @with_kernel("scale")
 def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, Any]:
     """Return φ, and whether all of z is finite, which a kernel sees as it goes."""
-    return scale(z, mean, denominator), array_module(z).isfinite(z).all()
+    return scale(z, mean, denominator), np.isfinite(z).all()
 
 
 # ---- all about a batch, in one pass over it -----------------------------------------------------
@@ -163,7 +163,7 @@ def score_batch(
         z, mean, denominator, k=top_k, threshold=threshold, extremes=True, keep_phi=keep_phi
     )
     # φ grows with the distance from the mean, so a neuron's highest is at one of its extremes.
-    ends = array_module(z).stack([found["low"], found["high"]])  # (2, *neurons)
+    ends = np.stack([found["low"], found["high"]])  # (2, *neurons)
     batch = Moments.of_batch(z, found["mean"], found["m2"])
     return BatchScores(
         maximum=scale(ends, mean, denominator).max(axis=0),

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from minimono import checks
 from minimono.backend import Array, array_module
 
@@ -23,14 +25,13 @@ Ties: TypeAlias = Literal["all", "first"]
 
 def top(phi: Array, size: int, k: int, ties: Ties = "all") -> Array:
     """Flag the k highest of every `size` scores, in C order."""
-    xp = array_module(phi)
     groups = phi.reshape(-1, size)  # (B, *neurons) -> (groups, size)
-    number = ~xp.isnan(groups)
-    ranked = xp.where(number, groups, -xp.inf)
+    number = ~np.isnan(groups)
+    ranked = np.where(number, groups, -np.inf)
     if k == 1:  # the usual case, and a maximum is several times faster than a partition
         kth = ranked.max(axis=1, keepdims=True)  # (groups, 1)
     else:
-        kth = xp.partition(ranked, size - k, axis=1)[:, size - k : size - k + 1]  # (groups, 1)
+        kth = np.partition(ranked, size - k, axis=1)[:, size - k : size - k + 1]  # (groups, 1)
     if ties == "all":
         mask = (ranked >= kth) & number
     else:
@@ -53,11 +54,10 @@ def highest(phi: Array, k: int) -> tuple[Array, Array]:
 
     Of equal scores the first comes first; where there are fewer than k, nan and -1.
     """
-    xp = array_module(phi)
     flat = phi.reshape(len(phi), -1)  # (B, *neurons) -> (B, n)
-    falling = xp.argsort(-flat, axis=1, kind="stable")[:, :k]  # nan last
-    scores = xp.take_along_axis(flat, falling, axis=1)
-    return scores, xp.where(xp.isnan(scores), -1, falling)
+    falling = np.argsort(-flat, axis=1, kind="stable")[:, :k]  # nan last
+    scores = np.take_along_axis(flat, falling, axis=1)
+    return scores, np.where(np.isnan(scores), -1, falling)
 
 
 def select_top_k(phi: Array, k: int, *, per: Per = "sample", ties: Ties = "all") -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minimono import checks, describe
-from minimono.backend import Array, array_module, to_host
+from minimono.backend import Array, to_host
 from minimono.mono import soundness
 from minimono.mono.moments import Moments
 from minimono.mono.scale import compensated, scale, score
@@ -109,7 +109,7 @@ class ScaleTracker:
         self.check(z)
         past = None if self._state[1] is None else self._state[1].beside(z)
         if past is None:
-            found = {"phi": array_module(z).full_like(z, np.nan)}
+            found = {"phi": np.full_like(z, np.nan)}
             moments = by = Moments.of(z)
         elif self.convention == "paper":
             by = past
@@ -138,7 +138,7 @@ class ScaleTracker:
         denominator = compensated(moments.variance(), self.compensation)
         if constant:
             return denominator
-        return array_module(denominator).where(moments.m2 > 0.0, denominator, np.nan)
+        return np.where(moments.m2 > 0.0, denominator, np.nan)
 
     # ---- what it knows -------------------------------------------------------------------------
 

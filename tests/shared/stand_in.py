@@ -29,6 +29,9 @@ class StandInArray(NDArrayOperatorsMixin):
             return out
         return from_host(getattr(ufunc, method)(*[to_host(i) for i in inputs], **options))
 
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return in_stand_in(function)(*args, **options)
+
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(object.__getattribute__(self, "host"), name)
         return in_stand_in(attribute) if callable(attribute) else from_host(attribute)
