@@ -103,13 +103,6 @@ def beside(array: Array, other: Array) -> Array:
     return to_device(array, device_of(other))
 
 
-def locked(array: Array) -> Array:
-    """The array, if it is NumPy's made read-only. CuPy has no such flag."""
-    if type(array) is np.ndarray:
-        array.setflags(write=False)
-    return array
-
-
 def as_array(data: Any) -> Array:
     """Return lists, numbers and arrays as an array; an array stays itself, on its device.
 

@@ -182,7 +182,7 @@ class MEmeL(Watching):
         self.last = Inhibition(
             z.array, flagged, moments, self.tracker.compensation, self.scores_constant
         )
-        return deactivate(z, Tensor(flagged), moments.mean, strength=self.strength)
+        return deactivation(z, Tensor(flagged), moments.mean.astype(z.dtype), self.strength)
 
     def extra_repr(self) -> str:
         usual = self.select == TopK(self.k)

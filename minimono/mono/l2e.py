@@ -205,9 +205,13 @@ def log_distance_penalty(
     z = checks.floats(as_tensor(z), "log_distance_penalty: z", "fc")
     selected, centre = flags_and_mean(z, mask, mean, "log_distance_penalty")
     checks.one_of(reduction, "log_distance_penalty: reduction", ("sum", "mean"))
-    penalty = log_distance(z, selected, Tensor(centre))
-    soundness.check_distances(penalty.array, z.array, selected.array, centre)
-    if reduction == "mean":
+    return _penalty(z, selected, centre, averaged=reduction == "mean")
+
+
+def _penalty(z: Tensor, selected: Tensor, mean: Array, averaged: bool) -> Tensor:
+    penalty = log_distance(z, selected, Tensor(mean))
+    soundness.check_distances(penalty.array, z.array, selected.array, mean)
+    if averaged:
         penalty = penalty / np.maximum(np.count_nonzero(selected.array), 1)
     return penalty.astype(z.dtype)
 
@@ -317,7 +321,7 @@ class L2E(Watching):
         if flagged is None or scored[1] is None:  # the first batches are only seen
             self.last = Penalised(nothing, None, *scored)
             return z
-        penalty = log_distance_penalty(z, Tensor(flagged), scored[1].mean, reduction="mean")
+        penalty = _penalty(z, Tensor(flagged), scored[1].mean, averaged=True)
         self.last = Penalised(penalty, flagged, *scored)
         return z
 

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from minimono import checks, describe
-from minimono.backend import Array, array_module, beside, locked, to_device
+from minimono.backend import Array, array_module, beside, to_device
 from minimono.kernels.seam import with_kernel
 from minimono.mono import soundness
 
@@ -78,19 +78,22 @@ class Moments:
     def __post_init__(self) -> None:
         xp = array_module(self.mean, self.m2)
         # Copies: nobody else can change them.
-        mean, m2 = (locked(xp.array(a, dtype=np.float64)) for a in (self.mean, self.m2))
+        mean, m2 = (xp.array(a, dtype=np.float64) for a in (self.mean, self.m2))
         self._take(soundness.checked_count(self.count), mean, m2)
         self.check()
 
     @classmethod
     def made(cls, count: int, mean: Array, m2: Array) -> Self:
         """Return moments that were worked out here: their arrays are nobody else's, not copied."""
+        soundness.check_made(count, mean, m2)
         moments = object.__new__(cls)
-        moments._take(soundness.checked_count(count), locked(mean), locked(m2))
-        soundness.check_overflow(moments)
+        moments._take(count, mean, m2)
         return moments
 
     def _take(self, count: int, mean: Array, m2: Array) -> None:
+        for array in (mean, m2):
+            if hasattr(array, "setflags"):  # CuPy's have no lock
+                array.setflags(write=False)
         for name, value in (("count", count), ("mean", mean), ("m2", m2)):
             object.__setattr__(self, name, value)
 
@@ -184,10 +187,9 @@ class Moments:
         >>> past.count, past.mean, past.variance()
         (30, array([2.]), array([1.]))
         """
-        count = checks.whole_number(count, "Moments.resized: count", least=1)
+        count = soundness.resized_count(count, self.count)
         if count == self.count:
             return self
-        soundness.check_has_variance(self.count)
         with np.errstate(over="ignore", under="ignore"):
             m2 = self.m2 * ((count - 1) / (self.count - 1))
         return self.made(count, self.mean, m2)

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from minimono import checks
-from minimono.backend import Array, array_module, device_of
+from minimono.backend import Array, array_module
 
 FEW = 10  # samples: of fewer, φ says little (our choice)
 
@@ -34,7 +34,8 @@ class Summary(Protocol):
 
 def is_known_bad(values: Array) -> bool:
     """Whether values that are not negative are nan or infinite somewhere; a GPU is not asked."""
-    return device_of(values) == "cpu" and not values.max() < np.inf  # nor is nan
+    is_numpy = isinstance(values, np.ndarray | np.generic)
+    return is_numpy and not values.max() < np.inf  # nor is nan
 
 
 def check_batch(z: Array, m2: Array) -> None:
@@ -64,10 +65,12 @@ def check_finite(z: Array, name: str = "activations") -> None:
         )
 
 
-def check_overflow(moments: Summary) -> None:
-    """Raise if moments that were worked out here overflowed."""
-    if moments.count > 0 and is_known_bad(moments.m2):
-        check_moments(moments.count, moments.mean, moments.m2)
+def check_made(count: int, mean: Array, m2: Array) -> None:
+    """Raise if moments that were worked out here overflowed, in count or in m2."""
+    if count >= 2**1024:
+        checked_count(count)
+    if count > 0 and is_known_bad(m2):
+        check_moments(count, mean, m2)
 
 
 def check_moments(count: int, mean: Array, m2: Array) -> None:
@@ -103,12 +106,14 @@ def checked_count(count: int) -> int:
     return count
 
 
-def check_has_variance(count: int) -> None:
-    """Raise for moments of so few samples that they have no variance to keep."""
-    if count < 2:
+def resized_count(count: int, old: int) -> int:
+    """The count to weigh moments of `old` samples as, which must have a variance to keep."""
+    count = checks.whole_number(count, "Moments.resized: count", least=1)
+    if count != old and old < 2:
         raise ValueError(
-            f"Moments.resized: {count} sample(s) have no variance to keep; two are needed at least"
+            f"Moments.resized: {old} sample(s) have no variance to keep; two are needed at least"
         )
+    return count
 
 
 def statistics(
@@ -171,7 +176,7 @@ def check_next(z: Array, moments: Summary, name: str) -> None:
 
 def check_distances(penalty: Array, z: Array, mask: Array, mean: Array) -> None:
     """Raise if a penalty is not finite because a selected z is at its mean, or either is not."""
-    if device_of(penalty) != "cpu" or np.isfinite(penalty):
+    if not isinstance(penalty, np.ndarray) or np.isfinite(penalty):
         return
     with np.errstate(over="ignore", invalid="ignore"):
         distance = z - mean
