@@ -326,6 +326,34 @@ def entries(state: Mapping[str, Any], name: str, expected: Iterable[str]) -> Non
         raise ValueError(f"{name} has entries {sorted(state)}, expected {sorted(expected)}")
 
 
+# ---- layers ------------------------------------------------------------------------------------
+
+
+def linear(x: Any, weight: Any, bias: Any) -> None:
+    """Raise unless the shapes of a linear layer fit: x (..., C), weight (D, C), bias (D,)."""
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
+
+
+def norm(x: Any, name: str, eps: float, **parameters: Any) -> None:
+    """Raise unless eps is 0 or more, and there is a parameter for each of x's channels."""
+    if not 0.0 <= eps < math.inf:
+        raise ValueError(f"{name}: eps is {eps}, expected a finite number, 0 or more")
+    for key, parameter in parameters.items():
+        if parameter.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name}: {key} has shape {parameter.shape}, x has {x.shape[-1]} channels (axis -1)"
+            )
+
+
+def several_channels(x: Any, name: str, axes: str) -> None:
+    """Raise if the last axis of x is empty."""
+    if x.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {x.shape}, expected {axes}, D above 0")
+
+
 # ---- the old names, until all use the new ones ------------------------------------------------
 
 

@@ -7,13 +7,14 @@ Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from minimono import backend, checks, lazy
 from minimono.backend import Array
 from minimono.checks import Rng
+from minimono.engine.arguments import attention_mask, class_targets, indices, packed_mask
 from minimono.engine.convolution import avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 from minimono.engine.dtypes import arithmetic, real
 from minimono.engine.fused import with_kernel
@@ -35,7 +36,7 @@ __all__ = [
     "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
     "layer_norm", "leaky_relu", "linear", "log_softmax", "max_pool2d", "relu", "rms_norm",
     "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax", "tanh",
-]  # fmt: skip
+]
 __dir__ = lazy.only(__name__, __all__)
 
 
@@ -79,13 +80,12 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     >>> gelu(tensor([0.0, 1.0]))
     tensor([0.        , 0.84134475])
     """
+    checks.one_of(approximate, "gelu: approximate", ("none", "tanh"))
     if approximate == "none":
         return 0.5 * x * erfc(x * -(0.5**0.5))
-    if approximate == "tanh":
-        near = minimum(maximum(x, -30.0), 30.0)  # beyond, the sigmoid is 0 or 1, and x^3 overflows
-        cubic = near + 0.044715 * (near * near * near)
-        return x * sigmoid((2.0 * (2.0 / math.pi) ** 0.5) * cubic)
-    raise ValueError(f'gelu: approximate is {approximate!r}, expected "none" or "tanh"')
+    near = minimum(maximum(x, -30.0), 30.0)  # beyond, the sigmoid is 0 or 1, and x^3 overflows
+    cubic = near + 0.044715 * (near * near * near)
+    return x * sigmoid((2.0 * (2.0 / math.pi) ** 0.5) * cubic)
 
 
 @real()
@@ -120,19 +120,10 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
     tensor(0.69314718)
     """
     logits = as_tensor(logits)
-    if logits.ndim == 0:
-        raise ValueError("cross_entropy: logits have shape (), expected (..., C)")
-    index = _index(targets, logits.shape[-1], "cross_entropy: target", logits.device)
-    if index.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: targets have shape {tuple(index.shape)}, expected the shape of the "
-            f"logits {logits.shape} without the last axis"
-        )
-    if index.size == 0:
-        raise ValueError(f"cross_entropy: no targets (logits have shape {logits.shape})")
+    index = class_targets(targets, logits)
     if logits.ndim != 2:
         logits = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
-    return _mean_cross_entropy(logits, index.reshape(-1).astype(np.int64, copy=False))
+    return _mean_cross_entropy(logits, index.reshape(-1))
 
 
 @real(numbers=1)
@@ -153,7 +144,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     >>> layer_norm(tensor([[1.0, 3.0]]), tensor([1.0, 1.0]), tensor([0.0, 0.0]), eps=0.0)
     tensor([[-1.,  1.]])
     """
-    _check_channels("layer_norm", x, eps, weight=weight, bias=bias)
+    checks.norm(x, "layer_norm", eps, weight=weight, bias=bias)
     if not x.shape[-1]:
         return x * weight + bias  # empty, though it has no mean
     unit = _unit(x, eps)
@@ -168,7 +159,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
 @real()
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019)."""
-    _check_channels("rms_norm", x, eps, weight=weight)
+    checks.norm(x, "rms_norm", eps, weight=weight)
     if not x.shape[-1]:
         return x * weight  # empty, though it has no mean
     unit = _unit(x, eps)
@@ -191,13 +182,10 @@ def _unit(x: Tensor, eps: float) -> Tensor:
 @with_kernel("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
-    if x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
+    checks.linear(x, weight, bias)
     rows = math.prod(x.shape[:-1])
     out = matmul(x.reshape(rows, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
     if bias is not None:
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
         out = out + bias
     return out.reshape(*x.shape[:-1], weight.shape[0])  # (N, D) -> (..., D)
 
@@ -208,8 +196,7 @@ def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
     Raises ValueError for a number outside 0..N-1.
     """
     weight = as_tensor(weight)
-    index = _index(ids, weight.shape[0], "embedding: id", weight.device)
-    return _rows_by_number(weight, index.astype(np.int64, copy=False))
+    return _rows_by_number(weight, indices(ids, weight.shape[0], "embedding: id", weight.device))
 
 
 @arithmetic(numbers=1)
@@ -234,24 +221,11 @@ def scaled_dot_product_attention(
     nowhere raises ValueError where the mask is on the host, and is nan on a GPU.
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
-    if q.shape[-1] == 0:
-        raise ValueError(
-            f"scaled_dot_product_attention: q has shape {q.shape}, expected (..., T, D), D above 0"
-        )
+    checks.several_channels(q, "scaled_dot_product_attention: q", "(..., T, D)")
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
-    allowed = None if mask is None else _as_mask(mask, "scaled_dot_product_attention")
+    allowed = attention_mask(mask, is_causal, q, scores.shape)
     if allowed is not None:
-        _check_mask(allowed, scores.shape)
-    if is_causal:
-        causal = np.tri(q.shape[-2], k.shape[-2], dtype=bool)
-        if allowed is None:
-            allowed = causal
-        else:
-            allowed = allowed & backend.to_device(causal, backend.device_of(allowed))
-    if allowed is not None:
-        if isinstance(allowed, np.ndarray) and not allowed.any(axis=-1).all():
-            raise ValueError("scaled_dot_product_attention: mask leaves a query nothing to look at")
-        scores = where(backend.to_device(allowed, q.device), scores, -math.inf)
+        scores = where(allowed, scores, -math.inf)
     return softmax(scores) @ v  # (..., T, S) @ (..., S, D) -> (..., T, D)
 
 
@@ -264,19 +238,7 @@ def self_attention(
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
     """
     qkv = as_tensor(qkv)
-    if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] == 0:
-        raise ValueError(
-            f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D), D above 0"
-        )
-    allowed = None if mask is None else _as_mask(mask, "self_attention")
-    if allowed is not None:
-        if allowed.shape != qkv.shape[:2]:
-            raise ValueError(
-                f"self_attention: mask has shape {allowed.shape}, expected (B, T) = {qkv.shape[:2]}"
-            )
-        seen = allowed[:, :1] if is_causal else allowed
-        if isinstance(allowed, np.ndarray) and not seen.any(axis=-1).all():
-            raise ValueError("self_attention: mask leaves a query nothing to look at")
+    allowed = packed_mask(mask, is_causal, qkv)
     return _packed_attention(qkv, allowed, is_causal)
 
 
@@ -308,48 +270,3 @@ def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
 @with_kernel("dropout")
 def _dropped(x: Tensor, keep: Tensor, scale: float) -> Tensor:
     return x * (keep.astype(x.dtype) * scale)
-
-
-def _index(ids: Any, size: int, name: str, device: str) -> Array:
-    """Integer ids, checked against `size` (CuPy would wrap them round silently), on `device`.
-
-    Ids that come from the host are checked there, so a training step never waits for the GPU.
-    """
-    index = backend.as_array(ids.array if isinstance(ids, Tensor) else ids)
-    if index.dtype.kind not in "iu":
-        raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
-    if index.size and (index.min() < 0 or index.max() >= size):
-        wrong = (index < 0) | (index >= size)
-        raise ValueError(f"{name} {int(index[wrong][0])} is outside 0..{size - 1}")
-    return backend.to_device(index, device)
-
-
-def _as_mask(mask: Tensor | Array, name: str) -> Array:
-    """Booleans. Numbers are refused: other libraries add them to the scores, and 0 keeps there."""
-    allowed = backend.as_array(mask.array if isinstance(mask, Tensor) else mask)
-    if allowed.dtype.kind != "b":
-        raise TypeError(
-            f"{name}: mask has dtype {allowed.dtype}, expected booleans, True where one may look"
-        )
-    return allowed
-
-
-def _check_mask(mask: Array, scores: tuple[int, ...]) -> None:
-    sizes = (1,) * (len(scores) - mask.ndim) + mask.shape
-    if len(sizes) > len(scores) or any(
-        n not in (1, m) for n, m in zip(sizes, scores, strict=True)
-    ):
-        raise ValueError(
-            f"scaled_dot_product_attention: mask has shape {mask.shape}, which does not "
-            f"broadcast to the scores {scores} (..., T, S)"
-        )
-
-
-def _check_channels(name: str, x: Tensor, eps: float, **parameters: Tensor) -> None:
-    if not 0.0 <= eps < math.inf:
-        raise ValueError(f"{name}: eps is {eps}, expected a finite number, 0 or more")
-    for key, parameter in parameters.items():
-        if parameter.shape != x.shape[-1:]:
-            raise ValueError(
-                f"{name}: {key} has shape {parameter.shape}, x has {x.shape[-1]} channels (axis -1)"
-            )

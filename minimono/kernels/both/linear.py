@@ -1,15 +1,13 @@
 """The linear layer on either device: its matrix products are BLAS's work."""
 
+from minimono import checks
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.parallel import product
 
 
 def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
-    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"linear: x has shape {x.shape}, weight {weight.shape}: last axes differ")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: bias has shape {bias.shape}, weight {weight.shape}")
+    checks.linear(x, weight, bias)
     out = product(x.reshape(-1, x.shape[-1]), weight.T, bias)  # (..., C) -> (N, C) @ (C, D)
     return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
 

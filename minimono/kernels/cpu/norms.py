@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
-from minimono.kernels.both.norms import check_layer_norm
 from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.cpu.launch import flat, rows_of
 from minimono.kernels.cpu.sums import ROWS, total, total_of_products, total_of_squares_about
@@ -78,7 +78,7 @@ def layer_norm_gradient_kernel(
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    check_layer_norm(x, eps, weight=weight, bias=bias)
+    checks.norm(x, "layer_norm", eps, weight=weight, bias=bias)
     rows = rows_of(x)
     out, mean, scale = np.empty_like(rows), np.empty(len(rows)), np.empty(len(rows))
     weight, bias = flat(weight), flat(bias)

@@ -5,9 +5,9 @@ block for each row. Where squares of float64 would, all is divided by a power of
 row's largest or the root of eps.
 """
 
+from minimono import checks
 from minimono.backend import Array, array_module
 from minimono.kernels import Kept, Needed
-from minimono.kernels.both.norms import check_layer_norm
 from minimono.kernels.gpu.launch import Kernel, each_row, empty_like, rows_of
 from minimono.sums import total
 
@@ -94,7 +94,7 @@ ROWS_OF_PART = 256  # rows that one block of `layer_norm_parameters` adds up (ou
 def layer_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float = 1e-5
 ) -> tuple[Array, Kept]:
-    check_layer_norm(x, eps, weight=weight, bias=bias)
+    checks.norm(x, "layer_norm", eps, weight=weight, bias=bias)
     xp, rows = array_module(x, weight, bias), rows_of(x)
     out, mean, scale = empty_like(rows), xp.empty(len(rows)), xp.empty(len(rows))
     each_row(layer_norm_kernel, rows, weight, bias, eps, out, mean, scale)
