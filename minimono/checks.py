@@ -77,6 +77,18 @@ def number(
     return result
 
 
+def numbers(
+    values: Iterable[float], name: str, count: int, *, least: float | None = None,
+    below: float | None = None,
+) -> tuple[float, ...]:
+    """`values` as floats, if they are `count` real numbers, each in the range asked for."""
+    if not isinstance(values, tuple | list) or len(values) != count:
+        raise ValueError(f"{name} is {values!r}, expected {count} numbers")
+    return tuple(
+        number(x, f"{name}[{i}]", least=least, below=below) for i, x in enumerate(values)
+    )
+
+
 def share(
     value: float | Decimal, name: str, *, least: float | None = None, above: float | None = None,
     most: float | None = None, below: float | None = None,
