@@ -1,7 +1,7 @@
 """One vocabulary for checking what comes in, and so one wording of errors.
 
     whole_number, number, share        a setting: its kind and its range
-    one_of                             a choice by name
+    one_of, instance                   a choice by name, a thing of one class
     activations, per_neuron, mask,     an array: its dtype and its shape
     matrix, labels, floats
     finite, entries                    what an array, or a saved state, holds
@@ -24,6 +24,7 @@ from minimono.backend import Array, array_module, as_array, is_real
 
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
+Kind = TypeVar("Kind")
 
 # ---- numbers -----------------------------------------------------------------------------------
 
@@ -162,6 +163,19 @@ def one_of(value: Choice, name: str, choices: Collection[str]) -> Choice:
     return value
 
 
+def multiple(value: int, name: str, of: int, what: str) -> None:
+    """Raise unless `value` is a multiple of `of`; `what` that is, for the error."""
+    if value % of:
+        raise ValueError(f"{name} is {value}, expected a multiple of {of}, {what}")
+
+
+def instance(value: Kind, name: str, kind: type[Kind]) -> Kind:
+    """`value`, if it is a thing of this class: a Module, a Tensor, text."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a {kind.__name__}")
+    return value
+
+
 def generator(rng: Rng, name: str) -> np.random.Generator:
     """`rng` itself if it is a generator; a new one if it is a whole number, its seed."""
     if isinstance(rng, np.random.Generator):
@@ -255,6 +269,17 @@ def labels(
     if least is not None and (values < least).any():
         raise ValueError(f"{name} is {int(values.min())}, expected {least} or more")
     return values.astype(np.int64, copy=False)
+
+
+def token_ids(ids: Any, name: str, context: int) -> Any:
+    """`ids`, a tensor or an array, or a list as one: (B, T), of up to `context` positions."""
+    ids = ids if hasattr(ids, "shape") else as_array(ids)
+    if ids.ndim != 2:
+        expected = "expected (B, T); one text alone: ids[None]"
+        raise ValueError(f"{name} has shape {tuple(ids.shape)}, {expected}")
+    if not 1 <= ids.shape[1] <= context:
+        raise ValueError(f"{name} has {ids.shape[1]} positions, expected 1 to {context}")
+    return ids
 
 
 def floats(x: Any, name: str, kinds: str = "f") -> Any:

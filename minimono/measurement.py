@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +15,10 @@ import numpy as np
 from minimono.backend import Array, to_host
 from minimono.checks import sizes, whole_number
 from minimono.engine.functional import log_softmax
-from minimono.engine.tensor import no_grad
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 from minimono.nn import taps
-from minimono.nn.module import Module, in_eval
+from minimono.nn.module import Module, evaluating
 
 AT_ONCE = 16  # windows in one call of a network: more would leave the cache
 
@@ -66,13 +64,6 @@ def activations(model: Module, inputs: Array, pattern: str) -> dict[str, Array]:
             for name, part in parts.items():
                 part.append(to_host(seen[name].data))
     return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """In this block: no tape, and `eval()`; afterwards each part has the mode it had."""
-    with in_eval(model), no_grad():
-        yield
 
 
 def _a_few_at_once(pieces: Array) -> Iterator[Array]:

@@ -28,7 +28,7 @@ from minimono.engine import functional as F
 from minimono.engine.tensor import Tensor, as_tensor, grad, no_grad, tape_of
 from minimono.mono.moments import as_activations, check_finite
 from minimono.nn import taps
-from minimono.nn.module import Module, in_eval
+from minimono.nn.module import Module, evaluating
 
 Layer = Callable[[Tensor], Tensor]  # from the lower layer's activations to the upper layer's
 
@@ -109,7 +109,7 @@ def circuit_attribution_between(
     (7, 3)
     """
     inputs = as_tensor(inputs)
-    with in_eval(model), no_grad():
+    with evaluating(model):
         x = _seen_once(model, lower, inputs)
         a = _seen_once(model, upper, inputs)
 

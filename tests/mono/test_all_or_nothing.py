@@ -25,7 +25,7 @@ from minimono.engine import tensor
 from minimono.kernels.seam import WithKernel
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
-from minimono.nn.module import in_eval
+from minimono.nn.module import evaluating
 from minimono.nn.optim import adam as adam_formula
 from minimono.nn.training import train
 
@@ -104,7 +104,7 @@ def test_a_ctrl_c_in_a_switch_does_not_leave_it_off(
 def test_a_fault_on_the_way_into_a_block_leaves_the_model_as_it_was() -> None:
     """In `evaluating` each part has its mode again, and no tap has a reader more."""
     model = Sequential(Tap(), Dropout(0.5, rng=0), Sequential(Tap()))
-    for block in (in_eval, taps.read, lambda m: taps.replace(m, "*", lambda x: x)):
+    for block in (evaluating, taps.read, lambda m: taps.replace(m, "*", lambda x: x)):
         for n in itertools.count(1):
             inside = False
             try:

@@ -15,7 +15,7 @@ from minimono import backend
 from minimono.backend import Array
 from minimono.nn import Dropout, Linear, Module, Sequential, Tap
 from minimono.nn.layers import parameter
-from minimono.nn.module import in_eval
+from minimono.nn.module import evaluating
 
 
 class Pair(Module):
@@ -104,7 +104,7 @@ def test_loading_converts_to_the_models_dtype_and_layout() -> None:
         (lambda s: s.pop("1.count"), r"missing \['1.count'\]"),
         (lambda s: s.update({"0.biss": np.ones(4)}), r"unexpected \['0.biss'\]"),
         (lambda s: s.update({"3.weight": np.ones(4)}), r"unexpected \['3.weight'\]"),
-        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\).*expects \(4,\)"),
+        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\), expected \(4,\)"),
         (lambda s: s.update({"0.bias": np.ones(4) * 1j}), "0.bias has dtype complex128"),
         (lambda s: s.update({"0.bias": np.array(["a"] * 4)}), "0.bias has dtype <U1"),
         (lambda s: s.update({"2.count": np.array(-1)}), "count is negative"),
@@ -452,7 +452,7 @@ def test_modes_are_each_modules_own() -> None:
     inside = []
 
     def fail() -> None:
-        with in_eval(model):
+        with evaluating(model):
             inside.extend(m.training for _, m in model.named_modules())
             raise ArithmeticError("on purpose")
 
