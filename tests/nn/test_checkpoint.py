@@ -446,7 +446,7 @@ def with_memel(model: Module) -> Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: network(width=5), r"0.weight has shape \(4, 3\), the model expects \(5, 3\)"),
+        (lambda: network(width=5), r"0.weight has shape \(4, 3\), expected \(5, 3\)"),
         (lambda: network(dtype=np.float64), "0.weight was saved as float32, the model has float64"),
         (lambda: with_memel(network()), r"missing \['2.inserted.batches_seen'"),
         (lambda: Sequential(Linear(3, 4, rng=np.random.default_rng(0))), "unexpected"),

@@ -104,7 +104,7 @@ def test_loading_converts_to_the_models_dtype_and_layout() -> None:
         (lambda s: s.pop("1.count"), r"missing \['1.count'\]"),
         (lambda s: s.update({"0.biss": np.ones(4)}), r"unexpected \['0.biss'\]"),
         (lambda s: s.update({"3.weight": np.ones(4)}), r"unexpected \['3.weight'\]"),
-        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\).*expects \(4,\)"),
+        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\), expected \(4,\)"),
         (lambda s: s.update({"0.bias": np.ones(4) * 1j}), "0.bias has dtype complex128"),
         (lambda s: s.update({"0.bias": np.array(["a"] * 4)}), "0.bias has dtype <U1"),
         (lambda s: s.update({"2.count": np.array(-1)}), "count is negative"),

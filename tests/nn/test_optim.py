@@ -241,9 +241,9 @@ def test_a_saved_state_goes_on_with_the_same_bits(kind: Any, settings: dict[str,
     [
         (lambda s: s.pop("mean.1"), r"missing \['mean.1'\]"),
         (lambda s: s.update({"momentum.0": np.ones(3)}), r"unexpected \['momentum.0'\]"),
-        (lambda s: s.update({"mean.1": np.ones(6)}), r"mean.1 is float64 \(6,\), expected"),
-        (lambda s: s.update({"mean.1": np.ones(5, np.float32)}), "mean.1 is float32"),
-        (lambda s: s.update({"updates": np.array([1, -1, 0])}), "expected none below 0"),
+        (lambda s: s.update({"mean.1": np.ones(6)}), r"mean.1 has shape \(6,\), expected \(5,\)"),
+        (lambda s: s.update({"mean.1": np.ones(5, np.float32)}), "mean.1 has dtype float32"),
+        (lambda s: s.update({"updates": np.array([1, -1, 0])}), "updates is -1, expected 0"),
         (lambda s: s.update({"lr": np.array(math.nan)}), "lr is nan"),
     ],
 )
@@ -278,9 +278,9 @@ def test_bad_parameters() -> None:
     for parameters, error, message in [
         ([], ValueError, "empty list"),
         ([p, q, p], ValueError, "comes twice"),
-        ([p, np.ones(3)], TypeError, "number 1 is a ndarray"),
-        ([p, p * 2.0], ValueError, "number 1 was computed from other tensors"),
-        ([mm.tensor([1, 2])], TypeError, "number 0 has dtype int64"),
+        ([p, np.ones(3)], TypeError, r"parameters\[1\] is a ndarray"),
+        ([p, p * 2.0], ValueError, r"parameters\[1\] was computed from other tensors"),
+        ([mm.tensor([1, 2])], TypeError, r"parameters\[0\] has dtype int64, expected floats"),
     ]:
         for kind in (SGD, Adam, AdamW):
             with pytest.raises(error, match=message):
@@ -295,7 +295,7 @@ def test_bad_parameters() -> None:
         (SGD, {"lr": math.inf}, "lr is inf"),
         (SGD, {"lr": 0.1, "momentum": -0.5}, "momentum is -0.5"),
         (Adam, {"weight_decay": math.nan}, "weight_decay is nan"),
-        (Adam, {"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\)"),
+        (Adam, {"betas": (0.9, 1.0)}, r"betas\[1\] is 1.0"),
         (Adam, {"betas": (0.9,)}, r"betas is \(0.9,\)"),
         (AdamW, {"eps": -1e-8}, "eps is -1e-08"),
     ],
@@ -305,14 +305,21 @@ def test_bad_settings(kind: Any, settings: dict[str, Any], message: str) -> None
         kind(start(), **settings)
 
 
-@pytest.mark.parametrize("gradient", [np.ones(3), np.ones(2, np.float32), np.ones((1, 2))])
-def test_a_gradient_of_another_shape_or_dtype_is_refused(gradient: Any) -> None:
+@pytest.mark.parametrize(
+    ("gradient", "wrong"),
+    [
+        (np.ones(3), r"shape \(3,\), expected \(2,\)"),
+        (np.ones(2, np.float32), "dtype float32, expected float64"),
+        (np.ones((1, 2)), r"shape \(1, 2\), expected \(2,\)"),
+    ],
+)
+def test_a_gradient_of_another_shape_or_dtype_is_refused(gradient: Any, wrong: str) -> None:
     fine = mm.tensor([3.0], requires_grad=True)
     p = mm.tensor([1.0, 2.0], requires_grad=True)
     fine.grad, p.grad = np.ones(1), gradient
     for kind in (SGD, Adam, AdamW):
         optimiser = kind([fine, p], lr=0.1)
-        with pytest.raises(ValueError, match=r"parameter 1 is float64 \(2,\), its gradient"):
+        with pytest.raises(ValueError, match=f"the gradient of parameter 1 has {wrong}"):
             optimiser.step()
         assert optimiser.updates == [0, 0]
     assert (fine.data.tolist(), p.data.tolist()) == ([3.0], [1.0, 2.0])
@@ -354,7 +361,7 @@ def test_the_schedule_rises_in_a_line_and_falls_on_a_cosine() -> None:
     assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
     assert max(rates) == rates[9] == 1.0
     assert cosine_schedule(0, steps=10, warmup=0, peak=0.5) == 0.5
-    with pytest.raises(ValueError, match="warmup is 10, expected 0 <= warmup < 10 steps"):
+    with pytest.raises(ValueError, match="warmup is 10, expected at most 9, steps - 1"):
         cosine_schedule(0, steps=10, warmup=10, peak=0.5)
     with pytest.raises(ValueError, match="step is -1"):
         cosine_schedule(-1, steps=10, warmup=1, peak=0.5)
@@ -500,19 +507,19 @@ SCHEDULE: dict[str, Any] = {"step": 3, "steps": 10, "warmup": 2, "peak": 0.5, "f
     "value", [math.nan, math.inf, -math.inf, -0.1, True, "0.1", None, 1j, np.array([0.1])]
 )
 def test_rates_of_the_schedule_that_are_none(name: str, value: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name}: got"):
+    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name} is"):
         cosine_schedule(**{**SCHEDULE, name: value})
 
 
 @pytest.mark.parametrize("name", ["step", "steps", "warmup"])
 @pytest.mark.parametrize("value", [-1, 0.5, 3.0, math.nan, True, "3", None])
 def test_counts_of_the_schedule_that_are_none(name: str, value: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name}: got"):
+    with pytest.raises((TypeError, ValueError), match=f"^cosine_schedule: {name} is"):
         cosine_schedule(**{**SCHEDULE, name: value})
 
 
 def test_a_floor_above_the_peak_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^cosine_schedule: floor is 0.6, expected at most peak"):
+    with pytest.raises(ValueError, match=r"^cosine_schedule: floor is 0.6, .* floor <= 0.5$"):
         cosine_schedule(**{**SCHEDULE, "floor": 0.6})
 
 
@@ -531,15 +538,15 @@ def test_settings_that_are_no_numbers(name: str, value: Any) -> None:
         clip_grad_norm(parameters, max_norm)
 
     kinds: dict[str, Any] = {"eps": Adam, "max_norm": clip}
-    with pytest.raises(TypeError, match=f"{name}: got"):
+    with pytest.raises(TypeError, match=f"{name} is"):
         kinds.get(name, SGD)(start(), **{"lr": 0.1, name: value})
 
 
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda p: SGD(p, lr=0.1), "parameters"),
-        (lambda p: Adam(p), "parameters"),
+        (lambda p: SGD(p, lr=0.1), "SGD: parameters"),
+        (lambda p: Adam(p), "Adam: parameters"),
         (lambda p: clip_grad_norm(p, 1.0), "clip_grad_norm: parameters"),
         (lambda p: gradient_norm(p), "gradient_norm: parameters"),
     ],
@@ -552,7 +559,7 @@ def test_a_model_or_one_tensor_for_several(call: Any, name: str) -> None:
     for wrong, kind in ((layer, "Linear"), (layer.weight, "Tensor"), (None, "NoneType")):
         with pytest.raises(TypeError, match=f"^{name} is a {kind}, expected several tensors"):
             call(wrong)
-    with pytest.raises(TypeError, match=f"^{name}: number 0 is a ndarray, expected a Tensor"):
+    with pytest.raises(TypeError, match=rf"^{name}\[0\] is a ndarray, expected a Tensor"):
         call([layer.weight.data])
 
 
@@ -568,6 +575,7 @@ def test_a_gradient_that_is_no_plain_array(kind: str, version: Any) -> None:
     }[kind]  # fmt: skip
     with version():
         for call in (optimiser.step, lambda: clip_grad_norm([p], 1.0), lambda: gradient_norm([p])):
-            with pytest.raises(TypeError, match=f"number 0 is a {kind}, expected a ndarray"):
+            wrong = f"gradient of parameter 0 is a {kind}, expected a ndarray"
+            with pytest.raises(TypeError, match=wrong):
                 call()
     np.testing.assert_array_equal(p.data, values)

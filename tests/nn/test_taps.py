@@ -145,7 +145,8 @@ def test_reading_without_a_tape_holds_none() -> None:
 def test_a_replacement_has_to_be_a_tensor() -> None:
     model = mlp()
     with taps.replace(model, "hidden.0.act", lambda z: None):
-        with pytest.raises(TypeError, match=r"replace: function returned NoneType at 'hidden.0"):
+        what = "taps.replace: what function returned at 'hidden.0.act' is None, expected a Tensor"
+        with pytest.raises(TypeError, match=what):
             model(X)
 
 
@@ -364,11 +365,14 @@ def test_the_same_function_may_be_attached_twice() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda model: taps.names(3), "taps: model is a int, expected a Module"),
-        (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is a function"),
-        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(), r"taps is \['hidden"),
-        (lambda model: taps.read(model, None).__enter__(), "taps is None, expected the name"),
-        (lambda model: taps.insert(model, 0, Sequential()), "taps is 0, expected the name"),
+        (lambda model: taps.names(3), "taps: model is 3, expected a Module"),
+        (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is <function"),
+        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(),
+         r"taps: name or pattern is \['hidden"),
+        (lambda model: taps.read(model, None).__enter__(),
+         "taps: name or pattern is None, expected a str"),
+        (lambda model: taps.insert(model, 0, Sequential()),
+         "taps: name or pattern is 0, expected a str"),
         (lambda model: taps.replace(model, "hidden.0.act", None).__enter__(),
          "taps.replace: function is None, expected one"),
         (lambda model: taps.replace(model, "hidden.0.act", 0.0).__enter__(),
