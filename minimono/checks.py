@@ -265,8 +265,6 @@ def samples(z: Any, name: str) -> Any:
 def per_neuron(values: Array, name: str, z: Array) -> Array:
     """`values` as float64 of shape neurons, one for each neuron of activations z (B, *neurons)."""
     values, neurons = real(values, name), tuple(z.shape[1:])
-    if values.dtype == bool:
-        raise TypeError(f"{name} has dtype bool, expected real numbers")
     if values.shape not in (neurons, (1, *neurons)):
         axes = "axis 1" if z.ndim == 2 else f"axes 1 to {z.ndim - 1}"
         have = f"{neurons[0]} neurons" if z.ndim == 2 else f"neurons of shape {neurons}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimono import kernels
-from minimono.backend import Array, array_module, device_of
+from minimono.backend import Array, array_module
+from minimono.kernels.seam import with_kernel
 
 
 def scattered(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
@@ -23,13 +23,12 @@ def scattered(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     parts = index if isinstance(index, tuple) else (index,)
     if all(isinstance(p, int | slice | type(None) | type(...)) for p in parts):
         target[index] = values  # slices name no place twice
-    elif device_of(target) == "cuda" and kernels.enabled() and target.dtype.char in "fd":
-        kernels.of("cuda").scatter_add(target, index, values)  # in a fixed order
     else:
-        scatter_add(target, index, values)
+        scatter_add.on(target, values)(target, index, values)
     return target
 
 
+@with_kernel("embedding", on=("cuda",), floats=True)
 def scatter_add(target: Array, index: Any, values: Array) -> None:
     """`target[index] += values`, in place; what goes to one place is added in pairs, in order."""
     xp = array_module(target, values)

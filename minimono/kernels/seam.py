@@ -32,10 +32,12 @@ class WithKernel(Generic[Parameters, Result]):
     """A function of arrays that has a formula, `.formula`, and a kernel on some devices."""
 
     def __init__(
-        self, formula: Callable[Parameters, Result], part: str, on: tuple[Device, ...]
+        self, formula: Callable[Parameters, Result], part: str, on: tuple[Device, ...],
+        floats: bool,
     ):
         self.formula, self.part, self.name = formula, part, formula.__name__
         self.devices = on
+        self._device = device_with_float_kernels if floats else device_with_kernels
         self._quiet = np.errstate(all="ignore")(formula)
         update_wrapper(self, formula)
 
@@ -44,15 +46,18 @@ class WithKernel(Generic[Parameters, Result]):
 
     def on(self, *arguments: Any) -> Callable[Parameters, Result]:
         """What runs for arguments like these. Who calls it often with the like asks once."""
-        device = device_with_kernels(arguments) if kernels.enabled() else None
+        device = self._device(arguments) if kernels.enabled() else None
         return kernel(device, self.part, self.name) if device in self.devices else self._quiet
 
 
 def with_kernel(
-    part: str, *, on: tuple[Device, ...] = ("cpu", "cuda")
+    part: str, *, on: tuple[Device, ...] = ("cpu", "cuda"), floats: bool = False
 ) -> Callable[[Callable[Parameters, Result]], WithKernel[Parameters, Result]]:
-    """Mark a formula on arrays whose kernels are in `kernels/cpu/<part>.py` and `kernels/gpu/`."""
-    return lambda formula: WithKernel(formula, part, on)
+    """Mark a formula on arrays whose kernels are in `kernels/cpu/<part>.py` and `kernels/gpu/`.
+
+    on: the devices that have one.   floats: whether it takes only floats, and of one dtype.
+    """
+    return lambda formula: WithKernel(formula, part, on, floats)
 
 
 @cache

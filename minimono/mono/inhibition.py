@@ -88,6 +88,8 @@ def flags_and_mean(
     checks.mask(flags.array, f"{name}: mask", z.shape)
     centre = mean.array if isinstance(mean, Tensor) else as_array(mean)
     array_module(z.array, flags.array, centre)  # names the devices if they differ
+    if centre.dtype == bool:
+        raise TypeError(f"{name}: mean has dtype bool, expected real numbers")
     return flags, checks.per_neuron(centre, f"{name}: mean", z)
 
 
@@ -181,6 +183,10 @@ class MEmeL(Watching):
             z.array, flagged, moments, self.tracker.compensation, self.scores_constant
         )
         return deactivate(z, Tensor(flagged), moments.mean, strength=self.strength)
+
+    def extra_repr(self) -> str:
+        usual = self.select == TopK(self.k)
+        return super().extra_repr() + ("" if usual else f", select={self.select}")
 
     @property
     def scores_constant(self) -> bool:

@@ -292,6 +292,9 @@ class L2E(Watching):
         self.tracker = ScaleTracker(forget_after=forget_after, compensation=compensation)
         self.last = None
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, threshold={self.threshold}"
+
     @property
     def threshold(self) -> Rule:
         """The rule that flags: the `MovingThreshold`, if no other was chosen."""

@@ -43,7 +43,7 @@ class Watching(Module):
         return True
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, select={self.select}, tracker={self.tracker}"
+        return f"{super().extra_repr()}, tracker={self.tracker}"
 
     def extra_state(self) -> dict[str, Array]:
         return self.tracker.state_dict() | self.select.state_dict()

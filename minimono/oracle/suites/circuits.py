@@ -26,12 +26,12 @@ EPSILON = Fraction(1e-10)  # the stored number, in the denominator of rho
 
 
 def pictures(x: Array, weight: Array) -> tuple[Array, Array]:
-    """Input and weights of a convolution; of a dense layer, those on pictures of one point."""
+    """Return input and weights of a convolution: a dense layer is one on pictures of one point."""
     return (x, weight) if x.ndim == 4 else (x[..., None, None], weight[..., None, None])
 
 
 def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> Array:
-    """The channel's activation (B, Y', X')."""
+    """Return the channel's activation (B, Y', X')."""
     w, padded, (ky, kx) = weight[channel], _padded(x, padding), weight.shape[2:]
     shape = (len(x), padded.shape[2] - ky + 1, padded.shape[3] - kx + 1)
     a = np.empty(shape, dtype=x.dtype)
@@ -41,7 +41,7 @@ def neuron(x: Array, weight: Array, bias: Array, channel: int, padding: int) -> 
 
 
 def gradient(start: Array, x: Array, weight: Array, channel: int, padding: int) -> Array:
-    """Σ_q start_q da_q/dx, of x's shape."""
+    """Return Σ_q start_q da_q/dx, of x's shape."""
     w, slope, (ky, kx) = weight[channel], _padded(0 * x, padding), weight.shape[2:]
     for b, i, j in np.ndindex(start.shape):
         slope[b, :, i : i + ky, j : j + kx] += start[b, i, j] * w
@@ -69,7 +69,7 @@ def attribution(
     on_by_bias: bool = True, back: Formula = lambda kernel: kernel,
     channels: Formula = lambda channel, all: [channel],
 ) -> Array:
-    """rho (B, C): R = Σ_p x dx, started with relu(a), divided by Σ|R| + 1e-10.
+    """Return rho (B, C): R = Σ_p x dx, started with relu(a), divided by Σ|R| + 1e-10.
 
     The rest are knobs, which make it wrong.   channels: whose relevances are added up.
     on_by_bias: whether a has its bias.   back: the weights on the way back.
@@ -96,9 +96,9 @@ def split_weights(
     both: Formula = lambda one, two: (one, two & ~one), without: Formula = _without,
     parts: Formula = lambda one, two: (two, one, one | two),
 ) -> tuple[Array, ...]:
-    """`split`. both: where a channel goes that meets both conditions.
+    """Return the weights without the second's channels, without the first's, without either's.
 
-    parts: which channels are 0 in the first, the second and the overlap.
+    both: where a channel goes that meets both conditions.   parts: which channels are 0 in each.
     """
     one, two = belongs(relevance_1, relevance_2, ratio), belongs(relevance_2, relevance_1, ratio)
     return tuple(without(weight, channels) for channels in parts(*both(one, two)))
@@ -112,7 +112,7 @@ def route(
     rho: Array, centroids: Array, *, distance: Formula = _square, last: bool = False,
     first_label: int = 0, exchanged: bool = False,
 ) -> Array:
-    """The centroid with the least `distance` of rho (B, 1, C) and centroids (1, K, C)."""
+    """Return the centroid with the least `distance` from rho (B, 1, C) to them (1, K, C)."""
     rows, centres = (centroids, rho) if exchanged else (rho, centroids)
     d = distance(rows[:, None], centres[None])  # (B, K)
     return first_label + (d.shape[1] - 1 - d[:, ::-1].argmin(axis=1) if last else d.argmin(axis=1))

@@ -74,7 +74,7 @@ def _penalty(rng: np.random.Generator) -> Entries:
 
 
 def _expected_penalty(z: Array, over: str, convention: str) -> list[Expected]:
-    """Exact, with the errors that rounded entries of the Gram matrix make."""
+    """Return value and gradient, allowing what rounded entries of the Gram matrix make."""
     value, slope = map(
         rounded, right.decorrelation_penalty(exact(z), over=over, convention=convention)
     )
@@ -114,7 +114,7 @@ CIRCLE = {3: 1 / 3, 4: 0.0, 5: -0.4472135954999579, 6: -1.0, 8: -2.4142135623730
 
 
 def circle(n: int) -> tuple[Array, Array]:
-    """n features spread evenly on a circle: weights (2, n) of length 1, and their biases."""
+    """Spread n features evenly on a circle: weights (2, n) of length 1, and their biases."""
     angles = 2 * np.pi * np.arange(n) / n
     cosine = 0.0 if n == 4 else np.cos(2 * np.pi / n)
     return np.stack([np.cos(angles), np.sin(angles)]), np.full(n, cosine / (cosine - 1))
@@ -172,7 +172,7 @@ def _pair_loss(
     truth: Callable[..., Any], arrays: Mapping[str, Array], numbers: Mapping[str, float],
     **options: Any,
 ) -> tuple[dict[str, Any], list[Expected]]:
-    """The arguments and outputs of a loss, whose truth takes its numbers with 50 digits too."""
+    """Return arguments and outputs of a loss, whose truth has its numbers with 50 digits too."""
 
     def outputs(*given: Array) -> Any:
         places = dict(zip(numbers, given[len(arrays) :], strict=True))
@@ -183,7 +183,7 @@ def _pair_loss(
 
 
 def _log_probabilities(rng: np.random.Generator, pairs: int) -> tuple[Array, Array, Array, Array]:
-    """Of the policy and of a reference not far from it, chosen and rejected."""
+    """Draw those of a policy and of a reference not far from it, chosen and rejected."""
     rc, rr = -rng.uniform(5, 40, pairs), -rng.uniform(5, 40, pairs)
     pc, pr = rc + rng.normal(size=pairs) * 3, rr + rng.normal(size=pairs) * 3
     return float32(pc), float32(pr), float32(rc), float32(rr)

@@ -1,8 +1,8 @@
 """The formulas of suite `decorrelation`: value and gradients, with knobs that make them wrong.
 
-Without knobs they are right. Of Fractions, or of mpmath's numbers (with `PRECISE` where there is a
-logarithm), they give the truth; of floats, what NumPy makes of it. They are written apart from
-minimono's own. A knob that changes a formula holds the other formula.
+A knob is an argument by name with a default: without knobs a formula is right. For Fractions, or
+mpmath's numbers (with `PRECISE` where there is a logarithm), it gives the truth; for floats, what
+NumPy makes of it. All are written apart from minimono's own functions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def cosines_of(rows: Array, length: Formula) -> Array:
 
 
 def precise_cosines(rows: Array, length: Formula) -> Array:
-    """Exactly 1 or 0 where they are."""
+    """Return the cosines of mpmath's numbers: exactly 1 or 0 where they are."""
     squares = (rows**2).sum(axis=1)
     return rows @ rows.T / np.sqrt(np.multiply.outer(squares, squares))
 
@@ -42,7 +42,7 @@ def feature_decorrelation(
     total: Formula = lambda c: c.sum() - np.trace(c), terms: Formula = lambda N: N * (N - 1),
     result: Formula = lambda mean: 1 - mean,
 ) -> Any:
-    """`result` of the mean: `total` of the cosines of rows, divided by `terms`."""
+    """Return `result` of a mean: `total` of the cosines of rows, divided by `terms`."""
     c = change(cosines(of(z.reshape(len(z), -1)), length))
     return result(total(c) / terms(len(c)))
 
@@ -51,7 +51,7 @@ def superposition_proxy(
     w_in: Array, b_in: Array, *, length: Formula = lambda w: np.sqrt((w**2).sum(axis=0)),
     bias: Formula = lambda b: b, proxy: Formula = lambda length, b: b * length,
 ) -> Array:
-    """Bias times the `length` of the weights' columns."""
+    """Return the bias times the `length` of the weights' columns."""
     result: Array = proxy(length(w_in), bias(b_in))
     return result
 
@@ -60,7 +60,7 @@ def fold_into_linear(
     w_in: Array, b_in: Array, gain: Array, shift: Array, *, centred: str = "over inputs",
     through: str = "w_in", with_gain: bool = True, with_shift: bool = True,
 ) -> list[Array]:
-    """The layer norm's gain and shift in the linear layer.
+    """Take a layer norm's gain and shift into the linear layer.
 
     through: the weights that the shift passes through: "w_in", "gained" or "centred".
     """
@@ -77,7 +77,7 @@ def l1_penalty(
     z: Array, *, value: Formula = lambda z: abs(z).sum() / len(z),
     gradient: Formula = lambda z: np.sign(z) / len(z),
 ) -> tuple[Any, Array]:
-    """The sum of magnitudes of each input, averaged over inputs."""
+    """Return the sum of magnitudes of each input, averaged over inputs, and its gradient."""
     return value(z), gradient(z)
 
 
@@ -91,10 +91,11 @@ def decorrelation_penalty(
     paper: Sloped = (lambda E: (E**2).sum(), lambda E: 2 * E),
     authors: Sloped = (np.mean, mean_slope), factor: float = 1, factor_back: float = 1,
 ) -> tuple[Any, Array]:
-    """`paper` or `authors` of E = Z Zᵀ - I, both with the slope by E; `size` of Z in the authors'.
+    """Return `paper` or `authors` of E = Z Zᵀ - I, of |Z| in the authors', and the gradient by Z.
 
-    over_as, convention_as: what is taken for what.   first: changes the rows, and tells how a
-    gradient goes back through that.   sign: the slope of `size`.
+    paper, authors: a formula of E, and its slope.   size, sign: |Z|, and its slope.   over_as,
+    convention_as: what is taken for what.   first: changes the rows, and tells how a gradient goes
+    back through that.
     """
     rows, back = first(z.reshape(len(z), -1))
     turn: Formula
@@ -110,7 +111,7 @@ def decorrelation_penalty(
 
 
 def logistic(m: Array) -> Array:
-    """-log sigmoid(m), without overflow; its derivative is -sigmoid(-m)."""
+    """Return -log sigmoid(m), without overflow; its derivative is -sigmoid(-m)."""
     return np.maximum(-m, 0) + np.log1p(np.exp(-abs(m)))
 
 
@@ -132,7 +133,7 @@ def pair_loss(
     beta_as: Formula = lambda beta: beta, beta_back: Formula = lambda beta: beta,
     mean: bool = True, mean_back: bool = True, by_chosen: float = 1.0, by_rejected: float = -1.0,
 ) -> tuple[Any, Array, Array]:
-    """The mean of `loss` of each margin, and its gradients times `by_chosen` and `by_rejected`.
+    """Return the mean of `loss` of margins, and gradients times `by_chosen` and `by_rejected`.
 
     couples: chosen and rejected of the policy, and of the reference.   pooled: one margin, the
     mean, for all pairs.   beta_as: what is taken for beta, beta_back: and for the margin's slope.
@@ -148,7 +149,7 @@ def dpo_loss(
     pc: Array, pr: Array, rc: Array, rr: Array, *, beta: float,
     margin: Formula = lambda pc, pr, rc, rr, beta: beta * ((pc - rc) - (pr - rr)), **knobs: Any,
 ) -> tuple[Any, ...]:
-    """`pair_loss` of the policy's log-probabilities less the reference's."""
+    """Return `pair_loss` of the policy's log-probabilities less the reference's."""
     return pair_loss(margin, [(pc, pr), (rc, rr)], beta, **knobs)
 
 
@@ -157,7 +158,7 @@ def simpo_loss(
     margin: Formula = lambda c, r, beta, gamma: beta * (c - r) - gamma,
     off_the_loss: float = 0.0, **knobs: Any,
 ) -> tuple[Any, ...]:
-    """`pair_loss` with gamma as a margin.   off_the_loss: times gamma, subtracted from it."""
+    """Return `pair_loss` with gamma in the margin, or times `off_the_loss` off the loss."""
     given = partial(margin, gamma=gamma)
     loss, *gradients = pair_loss(given, [(chosen, rejected)], beta, **knobs)
     return (loss - off_the_loss * gamma, *gradients)
@@ -175,7 +176,7 @@ def decpo_loss(
     weight_as: Formula = same, weight_back: Formula | None = None,
     dpo_weight: Formula = lambda weight: 1.0, to_the_first: bool = False,
 ) -> tuple[Any, ...]:
-    """`dpo_loss` and `decorrelation_penalty`, with the knobs `dpo` and `penalty`.
+    """Return `dpo_loss` + weight `decorrelation_penalty`, with the knobs `dpo` and `penalty`.
 
     paper, authors: which rows i are penalised.   weight_as: what is taken for the weight,
     weight_back: and in the gradient.   to_the_first: to which rows the gradient goes.

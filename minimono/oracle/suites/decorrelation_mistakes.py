@@ -174,7 +174,7 @@ REVERSED = {"by_chosen": -1.0, "by_rejected": 1.0}
 
 
 def _pairs(swap: str) -> Rows:
-    """What can be wrong with either of the losses."""
+    """Return what can be wrong with either of the losses."""
     return {
         "the sum over pairs, not the mean": {"mean": False, "mean_back": False},
         "the gradient is not divided by the number of pairs": {"mean_back": False},

@@ -28,7 +28,7 @@ def paths(
     through: Formula = lambda n, a, form: n if form == "A" else a,
     first: int = 1, last: int = 0, longest: int = 10**9, within: bool = False,
 ) -> Any:
-    """The sum over pairs of layers i < j, as it is defined.
+    """Return the sum over pairs of layers i < j, as it is defined.
 
     number: the type that counts.   result: what becomes of the sum.   first, last: where the
     product over the layers between begins (i + first) and ends (before j + last).   longest: how
@@ -57,7 +57,7 @@ def paths_of_masks(
     blocked: Formula = lambda on, form: ~on if form == "B" else on & False,
     longer: bool = True, result: Formula = int,
 ) -> Any:
-    """For each node, how many paths end in it that start at an inactive node: layer by layer.
+    """Count the paths that end in each node and start at an inactive one, layer by layer.
 
     number: the dtype that counts.   blocked: which nodes are not passed through.   longer: whether
     paths go on at all.
@@ -77,7 +77,7 @@ def counts(
     above: Formula = lambda z, threshold: z > threshold,
     each: Formula = lambda on: on.reshape(len(on), -1).sum(axis=1),
 ) -> Any:
-    """How many are above the threshold; per="batch" compares what `pool` makes of the samples."""
+    """Count what is above the threshold; per="batch" compares what `pool` makes of samples."""
     z = change(z)
     return int(above(pool(z), threshold).sum()) if per == "batch" else each(above(z, threshold))
 
@@ -125,7 +125,7 @@ def _of_masks(rng: np.random.Generator) -> Entries:
     def network(
         widths: list[int], active: float | list[int], kept: float = 1.0
     ) -> tuple[list[Array], list[Array]]:
-        """Masks with a share of weights kept; which nodes are active, by a share or by counts."""
+        """Draw masks with a share of weights, and active nodes by a share or by counts."""
         masks = [rng.random((after, before)) < kept for before, after in pairwise(widths)]
         if isinstance(active, list):
             return masks, [np.arange(n) < a for n, a in zip(widths, active, strict=True)]
@@ -201,7 +201,7 @@ LARGEST = np.finfo(np.float64).max
 
 
 def _in_float64(total: Any, widths: Any = None) -> int:
-    """Rounded to float64, as a whole number; what does not fit becomes the largest float64."""
+    """Round to float64, as a whole number; what does not fit becomes the largest float64."""
     return int(float(min(total, int(LARGEST))))
 
 
@@ -271,7 +271,7 @@ MASKS = Mistakes(paths_of_masks, {
 
 
 def _channel_means(z: Array) -> Array:
-    """The means over the positions of a sequence (B, T, C) or a feature map (B, C, Y, X)."""
+    """Return the means over the positions of a sequence (B, T, C) or a map (B, C, Y, X)."""
     return z.mean(axis={2: (), 3: 1, 4: (2, 3)}[z.ndim])
 
 

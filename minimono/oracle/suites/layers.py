@@ -31,7 +31,7 @@ FLOOR = 1e-30  # times eps: an absolute error that is always allowed, where floa
 
 
 def _true(call: str, arguments: Mapping[str, Any]) -> list[Expected]:
-    """The outputs of a call; what is no array of floats is an option of its truth."""
+    """Return the outputs of a call; what is no array of floats is an option of its truth."""
     lifted = {n for n, a in arguments.items() if np.asarray(a).ndim and a.dtype == np.float64}
     truth = partial(TRUTHS[call], **{n: a for n, a in arguments.items() if n not in lifted})
     find = _elementwise if call == "gelu" else partial(conditioned_by, precise)
@@ -39,7 +39,7 @@ def _true(call: str, arguments: Mapping[str, Any]) -> list[Expected]:
 
 
 def _allowing(expected: Sequence[Expected], *more: Array | float) -> list[Expected]:
-    """`expected` with BOUND roundings of `more` on top."""
+    """Return `expected`, where BOUND roundings of `more` are allowed on top."""
     return [
         Expected(e.value, np.asarray(e.linear) + BOUND * np.asarray(m) + FLOOR)
         for e, m in zip(expected, more, strict=True)
@@ -79,7 +79,7 @@ def _gelu_tails(rng: np.random.Generator) -> Entries:
 
 
 def _elementwise(truth: Callable[..., Outputs], x: Array, g: Array) -> list[Expected]:
-    """`conditioned_by`, an element at a time: many times faster."""
+    """Do what `conditioned_by` does, an element at a time: this is many times faster."""
     parts = [
         conditioned_by(precise, truth, a, b)
         for a, b in zip(x.reshape(-1, 1), g.reshape(-1, 1), strict=True)
@@ -188,7 +188,7 @@ def _attentions(rng: np.random.Generator) -> Entries:
 
 
 def _attention_terms(q: Array, k: Array, v: Array, g: Array, is_causal: bool) -> Outputs:
-    """The sizes of the terms that are summed up in value and gradients."""
+    """Return the sizes of the terms that are summed up in value and gradients."""
     scores = (q @ k.swapaxes(-1, -2)) / q.shape[-1] ** 0.5
     if is_causal:
         scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)

@@ -1,8 +1,8 @@
 """The formulas of suite `layers`: value and gradients, with knobs that make them wrong.
 
-Without knobs they are right. Of arrays of mpmath's numbers they give the truth, with 50 digits; of
-floats, what NumPy makes of it. They are written apart from minimono's engine. `upstream` is the
-gradient by the value. A knob that changes a formula holds the other formula.
+A knob is an argument by name with a default: without knobs a formula is right. For arrays of
+mpmath's numbers it gives the truth, with 50 digits; for floats, what NumPy makes of it. All are
+written apart from minimono's engine. `upstream` is the loss's gradient by the value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOPE = 0.2  # of the ConvGRU cell's leaky relu
 
 
 def _each(name: str, x: Array) -> Array:
-    """A function of mpmath, element by element."""
+    """Apply a function of mpmath, element by element."""
     out: Array = np.vectorize(getattr(mpmath(), name), otypes=[object])(x)
     return out
 
@@ -48,14 +48,14 @@ _erfc = np.vectorize(math.erfc, otypes=[float])
 
 
 def normal(x: Array) -> tuple[Array, Array]:
-    """The normal distribution and its density."""
+    """Return the normal distribution at x, and its density."""
     return _erfc(-x / math.sqrt(2)) / 2, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
 
 def logistic(
     x: Array, root: float = math.sqrt(2 / math.pi), cubic: float = 0.044715
 ) -> tuple[Array, Array]:
-    """Its approximation by tanh, and the slope of that."""
+    """Return its approximation by tanh, and the slope of that."""
     u = root * (x + cubic * x**3)
     return (1 + np.tanh(u)) / 2, (1 - np.tanh(u) ** 2) / 2 * root * (1 + 3 * cubic * x**2)
 
@@ -77,7 +77,7 @@ def gelu(
     value: Formula = lambda x, p: x * p,
     gradient: Formula = lambda x, p, slope, g: g * (p + x * slope),
 ) -> Outputs:
-    """`gelu`. none, tanh: the distribution P and its slope in each version."""
+    """Return x P(x) and its gradient. none, tanh: give P and its slope, in each version."""
     p, slope = none(x) if approximate == "none" else tanh(x)
     return value(x, p), gradient(x, p, slope, upstream)
 
@@ -93,10 +93,10 @@ def layer_norm(
     through_mean: float = 1.0, through_variance: float = 1.0,
     seen: Formula = lambda x, n: n, mean_over_samples: bool = False,
 ) -> Outputs:
-    """`layer_norm`. own_eps: is taken for any eps.   inner: the slope of `affine`.
+    """Return n w + b with n = (x - mean) / root, and the gradients by x, w and b.
 
-    through_mean, through_variance: how much of the gradient goes through them.   seen: what the
-    weight's gradient is multiplied by.
+    own_eps: is taken for any eps.   inner: the slope of `affine`.   through_mean, through_variance:
+    how much of the gradient goes through them.   seen: what the weight's gradient has in it.
     """
     over: dict[str, Any] = {"axis": axis, "keepdims": True}
     spread = x.var(**over, ddof=ddof) if variance is None else variance(x, over)
@@ -115,8 +115,8 @@ def layer_norm(
 
 
 def highest(x: Array, axis: Any) -> Array:
-    highest: Array = x.max(axis=axis, keepdims=True)
-    return highest
+    most: Array = x.max(axis=axis, keepdims=True)
+    return most
 
 
 def softmax_of(
@@ -131,7 +131,7 @@ unshifted_softmax = partial(softmax_of, subtracted=lambda x, axis: 0)
 
 
 def softmax_back(p: Array, g: Array, axis: Any) -> Array:
-    """The gradient by what the softmax p is of."""
+    """Return the gradient by x where p = softmax(x) and g is that by p."""
     return p * (g - (p * g).sum(axis=axis, keepdims=True))
 
 
@@ -140,7 +140,7 @@ def softmax(
     over: Formula = lambda axis, axes: axis, factor: float = 1.0, of: Formula = softmax_of,
     out: Formula = lambda p: p, gradient: Formula = softmax_back,
 ) -> Outputs:
-    """`softmax`. over: which axis is taken.   factor: of the input.   out: what is returned."""
+    """Return p and its gradient. over: gives the axis.   factor: of x.   out: is applied to p."""
     axis = over(axis, x.ndim)
     p = of(factor * x, axis)
     return out(p), gradient(p, upstream, axis)
@@ -155,8 +155,10 @@ def attention(
     diagonal: Formula = lambda T, S: 0, masked: str = "before", share: Formula = softmax_of,
     axis: int = -1, back: Formula = softmax_back, scaled_back: bool = True, swapped: bool = False,
 ) -> Outputs:
-    """`scaled_dot_product_attention`. causal: whatever was asked for.   masked: "before" or "after"
-    the softmax, or "with 0".   back: from weights to scores.   swapped: the gradients of q and k.
+    """Return p v with p = softmax(scale q k'), and the gradients by q, k and v.
+
+    causal: is taken for is_causal.   masked: "before" or "after" the softmax, or "with 0".
+    back: leads from weights to scores.   swapped: whether q and k get each other's gradient.
     """
     T, S = q.shape[-2], k.shape[-2]
     masked = masked if (is_causal if causal is None else causal) else "never"
@@ -189,7 +191,7 @@ def cross_entropy(
     terms: Formula = lambda shape: math.prod(shape[:-1]), terms_back: Formula | None = None,
     factor: float = 1.0, gradient: Formula = lambda p, hit: p - hit,
 ) -> Outputs:
-    """`cross_entropy`. terms: by which number the sum is divided; its gradient, by `terms_back`."""
+    """Return a sum divided by `terms`, and its gradient, divided by `terms_back`."""
     rows = logits.reshape(-1, logits.shape[-1])  # (..., C) -> (N, C)
     at = hit(targets.reshape(-1, 1), np.arange(rows.shape[1])) * 1.0
     loss = -np.where(at > 0, log_p(rows) * at, 0.0).sum() / terms(logits.shape)
@@ -209,7 +211,7 @@ SQUASH: dict[str, Formula] = {
 
 
 def convolution(x: Array, w: Array, b: Array) -> Array:
-    """Cross-correlation that keeps the size: (B, C, Y, X), (D, C, k, k) -> (B, D, Y, X)."""
+    """Cross-correlate, keeping the size: (B, C, Y, X), (D, C, k, k) -> (B, D, Y, X)."""
     out = b[None, :, None, None]
     for (i, j), seen in _shifted(x, w.shape[-1]):
         out = out + _channels(w[:, :, i, j], seen)
@@ -217,7 +219,7 @@ def convolution(x: Array, w: Array, b: Array) -> Array:
 
 
 def convolution_back(x: Array, w: Array, g: Array) -> Outputs:
-    """The gradients by x, w and b."""
+    """Return the gradients by x, w and b."""
     by_x, by_w = 0 * x, 0 * w
     turned = w[:, :, ::-1, ::-1].swapaxes(0, 1)
     for (i, j), seen in _shifted(g, w.shape[-1]):
@@ -247,11 +249,11 @@ def conv_gru_cell(
     slope: float = SLOPE, reset: str = "after", biases: float = 1.0, turned: bool = False,
     through_reset: float = 1.0, through_update: float = 1.0, direct: float = 1.0,
 ) -> Outputs:
-    """`conv_gru_cell`. order: where reset, update and candidate stand in the weights.
+    """Return (1 - z) n + z h with gates r, z and candidate n, and the gradients by all six.
 
-    keep: what the old state is multiplied by.   reset: the reset gate "after" or "before" the
-    convolution of the state, at the input's part too ("both") or nowhere ("none").   through_reset,
-    through_update: how much of the gradient goes through them.
+    order: where r, z and n stand in the weights.   keep: what h is multiplied by.   reset: r comes
+    "after" or "before" the convolution of h, at the part of x too ("both") or nowhere ("none").
+    through_reset, through_update: how much of the gradient goes through r and z.
     """
 
     def turn(parameter: Array) -> Array:
