@@ -49,6 +49,40 @@ def test_reading_gives_the_activations_and_changes_nothing() -> None:
     }  # fmt: skip
 
 
+def test_a_record_keeps_every_call_in_order() -> None:
+    """What `read` sees in each call, also of calls of a part alone; nothing after the block."""
+    model, expected = mlp(), []
+    other = mm.tensor(X.data[:2] + 1.0)
+    with taps.read(model, "hidden.*.act") as seen, taps.record(model, "hidden.*.act") as kept:
+        for x in (X, other, X):
+            model(x)
+            expected.append(dict(seen))
+        alone = model.hidden[0](other)
+    model(X)
+    assert list(kept) == ["hidden.0.act", "hidden.1.act"]
+    for name in kept:
+        assert len(kept[name]) == 3 + (name == "hidden.0.act")
+        assert all(z is one[name] for z, one in zip(kept[name], expected, strict=False))
+    np.testing.assert_array_equal(kept["hidden.0.act"][3].data, alone.data)
+
+
+def test_a_record_is_of_what_flows_on() -> None:
+    model = mlp()
+    taps.insert(model, "hidden.0.act", Doubling())
+    with taps.record(model, "hidden.0.act") as kept:
+        with taps.replace(model, "hidden.0.act", lambda z: z + 1.0):
+            model(X)
+        model(X)
+    first, second = kept["hidden.0.act"]
+    np.testing.assert_array_equal(first.data, second.data + 1.0)
+    assert (second.data > 0.0).any()
+
+
+def test_a_record_without_a_tap_is_refused() -> None:
+    with pytest.raises(ValueError, match="taps: 0 taps match 'nowhere'"):
+        taps.record(mlp(), "nowhere").__enter__()
+
+
 def test_a_read_activation_is_on_the_tape() -> None:
     model = mlp()
     with taps.read(model, "hidden.0.act") as seen:
