@@ -373,22 +373,3 @@ def entries(state: Mapping[str, Any], name: str, expected: Iterable[str]) -> Non
         raise TypeError(f"{name} is a {type(state).__name__}, expected arrays by name")
     if state.keys() != set(expected):
         raise ValueError(f"{name} has entries {sorted(state)}, expected {sorted(expected)}")
-
-
-# ---- the old names, until all use the new ones ------------------------------------------------
-
-
-def real_number(value: float, name: str) -> float:
-    """`value` as a float, if it is a real number and not a bool."""
-    return _real(value, name)
-
-
-def as_written(value: float | Decimal, name: str) -> Fraction | float:
-    """A share as the decimal that it is written as: np.float32(0.1) is 1/10, and so is 0.1."""
-    rough = float(value) if isinstance(value, Decimal) else _real(value, name)
-    return share(value, name) if math.isfinite(rough) else rough
-
-
-def at_least_zero(value: float, name: str) -> float:
-    """`value` as a float, if it is a finite number that is not negative."""
-    return number(value, name, least=0.0)

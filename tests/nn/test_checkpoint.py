@@ -27,7 +27,7 @@ def network(seed: int = 0, width: int = 4, dtype: Any = np.float32) -> Module:
     return Sequential(
         Linear(3, width, rng=rng, dtype=dtype), Dropout(0.5, rng=rng), mm.nn.Tap(),
         Linear(width, 2, rng=rng, dtype=dtype),
-    )  # fmt: skip
+    )
 
 
 def bits(*parts: Any) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> Path:
     save(
         path, model, optimiser=mm.optim.Adam(model.parameters()), rng=np.random.default_rng(5),
         config={"width": 4, "words": ["größe", None, 0.1]}, step=3,
-    )  # fmt: skip
+    )
     return path
 
 
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(saved: Path) -> 
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, str(saved)],
         capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    )
     assert run.stdout.startswith(f"save: {saved} cannot be written:"), run
     assert run.stderr == ""
     assert saved.read_bytes() == old

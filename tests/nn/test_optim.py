@@ -182,7 +182,7 @@ def test_a_parameter_without_gradient_is_left_alone(kind: Any, settings: dict[st
     optimiser.step()
     assert [p.data.tobytes() != b for p, b in zip(parameters, before, strict=True)] == [
         True, False, False,
-    ]  # fmt: skip
+    ]
     assert optimiser.updates == [1, 0, 0]
 
 
@@ -455,7 +455,7 @@ def test_a_state_of_float16_arrays_still_loads(kind: Any, settings: dict[str, An
         Adam(start(np.float64)).load_state_dict(
             {k: v.astype(np.float16) if "." in k else v
              for k, v in Adam(start(np.float64)).state_dict().items()}
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernel", "reading version"])
@@ -463,7 +463,7 @@ def test_a_state_of_float16_arrays_still_loads(kind: Any, settings: dict[str, An
     ("dtype", "size"),
     [("e", 6e4), ("e", 1e-7), ("e", 1e-3), ("f", 1e30), ("f", 3e38), ("f", 1e-30), ("f", 1e-44),
      ("d", 1e200), ("d", 1e307), ("d", 1e-200), ("d", 1e-300), ("d", 1.0)],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("max_norm", [1.0, 1e-3, 1e-9])
 def test_norm_and_clipping_at_the_ends_of_a_dtype(
     dtype: str, size: float, max_norm: float, kernels: bool
@@ -572,7 +572,7 @@ def test_a_gradient_that_is_no_plain_array(kind: str, version: Any) -> None:
     p.grad = {
         "list": values.tolist(), "Tensor": mm.tensor(values),
         "MaskedArray": np.ma.array(values, mask=[[True, False]]), "matrix": values.view(np.matrix),
-    }[kind]  # fmt: skip
+    }[kind]
     with version():
         for call in (optimiser.step, lambda: clip_grad_norm([p], 1.0), lambda: gradient_norm([p])):
             wrong = f"gradient of parameter 0 is a {kind}, expected a ndarray"

@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32,
         "num_labels": 3,
     },
-}  # fmt: skip
+}
 CLASS = {"gpt2": "GPT2LMHeadModel", "bert": "BertForSequenceClassification"}
 
 
@@ -108,7 +108,7 @@ def test_bert_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, ac
         expected = answer(
             torch, theirs,
             token_type_ids=torch.tensor(segments), attention_mask=torch.tensor(mask),
-        )  # fmt: skip
+        )
         close(model(IDS, segments, mask), expected.logits)
 
 
@@ -137,7 +137,7 @@ def classes_of(transformers: Any, kind: str) -> list[str]:
 LOADED = {
     "GPT2LMHeadModel", "BertForSequenceClassification", "BertForNextSentencePrediction",
     "BertForMultipleChoice",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -188,7 +188,7 @@ def loaded_with(folder: Path, config: dict[str, Any], **settings: Any) -> Any:
 VALUES = [
     True, None, 2, 0.5, False, 0, 1, 4, "gelu", "relu", "relative_key", {}, [], ["x"],
     {"0": {"n_head": 1}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -247,7 +247,7 @@ REFUSED = {
         ("position_embedding_type", "relative_key", False), ("directionality", "uni", False),
         ("pooler_type", "mean", False),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -274,7 +274,7 @@ def test_a_setting_of_a_new_model(
     for key, default in config_class(transformers, kind)().to_dict().items():
         others: list[Any] = {
             bool: [not default], int: [2, 16], float: [0.3],
-        }.get(type(default), [None, 1, "gelu_new", "relu", 24])  # fmt: skip
+        }.get(type(default), [None, 1, "gelu_new", "relu", 24])
         for value in others:
             expected = None
             with suppress(Exception):  # no model of theirs has it

@@ -31,7 +31,7 @@ def test_names_and_patterns() -> None:
     )
     assert taps.names(gpt) == [
         "embedded", "block.0.mlp.act", "block.0.out", "block.1.mlp.act", "block.1.out", "normed",
-    ]  # fmt: skip
+    ]
     assert taps.names(gpt, "block.*.mlp.act") == ["block.0.mlp.act", "block.1.mlp.act"]
 
 
@@ -42,11 +42,11 @@ def test_reading_gives_the_activations_and_changes_nothing() -> None:
         out = model(X)
     assert out.data.tobytes() == plain.data.tobytes()
     first = np.maximum(X.data @ model.hidden[0].linear.weight.data.T
-                       + model.hidden[0].linear.bias.data, 0.0)  # fmt: skip
+                       + model.hidden[0].linear.bias.data, 0.0)
     np.testing.assert_allclose(seen["hidden.0.act"].data, first, rtol=1e-15)
     assert {name: a.shape for name, a in seen.items()} == {
         "hidden.0.act": (6, 4), "hidden.1.act": (6, 5),
-    }  # fmt: skip
+    }
 
 
 def test_a_record_keeps_every_call_in_order() -> None:
@@ -285,7 +285,7 @@ def test_a_module_that_replaces_is_no_part_of_the_model() -> None:
     model = mlp()
     names = [*model.state_dict()]
     with taps.replace(model, "hidden.0.act", mm.nn.Linear(4, 4, rng=np.random.default_rng(0),
-                                                          dtype=np.float64)):  # fmt: skip
+                                                          dtype=np.float64)):
         model(X)
         assert [*model.state_dict()] == names
 
@@ -413,7 +413,7 @@ def test_the_same_function_may_be_attached_twice() -> None:
          "taps.replace: function is 0.0, expected one"),
     ],
     ids=["names", "read", "list", "None", "number", "no function", "value"],
-)  # fmt: skip
+)
 def test_what_is_no_model_no_name_and_no_function(wrong: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         wrong(mlp())

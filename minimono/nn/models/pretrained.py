@@ -38,45 +38,45 @@ short = _repr.repr
 GPT2_BLOCK = {
     "norm1": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
     "norm2": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj",
-}  # fmt: skip
+}
 BERT_BLOCK = {
     "attention.out": "attention.output.dense", "norm1": "attention.output.LayerNorm",
     "mlp.up": "intermediate.dense", "mlp.down": "output.dense", "norm2": "output.LayerNorm",
-}  # fmt: skip
+}
 
 # Sizes, with the library's values where config.json is silent.
 GPT2_SIZES = {
     "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
-}  # fmt: skip
+}
 BERT_SIZES = {
     "vocab_size": 30522, "max_position_embeddings": 512, "hidden_size": 768,
     "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
     "type_vocab_size": 2,
-}  # fmt: skip
+}
 GPT2_OTHER_NAMES = {
     "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
     "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
-}  # fmt: skip
+}
 ACTIVATIONS: dict[str, ActivationName] = {
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "relu": "relu",
     "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
-}  # fmt: skip
+}
 
 # Settings of which the networks here compute one value only.
 FIXED: dict[str, Any] = {
     "is_decoder": False, "is_encoder_decoder": False, "tie_encoder_decoder": False,
     "add_cross_attention": False, "cross_attention_hidden_size": None, "pruned_heads": {},
     "per_layer_config": None, "quantization_config": None, "use_bfloat16": False,
-}  # fmt: skip
+}
 GPT2_FIXED = FIXED | {
     "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
     "tie_word_embeddings": True, "n_special": 0,
-}  # fmt: skip
+}
 BERT_FIXED = FIXED | {
     "position_embedding_type": "absolute", "directionality": "bidi",
     "pooler_type": "first_token_transform",
-}  # fmt: skip
+}
 
 # Settings that change no logit: where the folder came from, training, losses, what to return and
 # how to go on writing.
@@ -227,7 +227,7 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None)
         shapes = {
             "attention.qkv": (C, 3 * C), "attention.out": (C, C),
             "mlp.up": (C, hidden), "mlp.down": (hidden, C),
-        }  # fmt: skip
+        }
         for i in range(layers):
             for ours, theirs in GPT2_BLOCK.items():
                 # GPT-2 stores a layer's weights as (in, out), ours are (out, in).
@@ -242,7 +242,7 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None)
     model = GPT(
         vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
         hidden=hidden, activation=activation, eps=eps, rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
-    )  # fmt: skip
+    )
     return _filled(model, arrays, checked)
 
 
@@ -289,7 +289,7 @@ def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None)
         for ours, theirs, length in (
             ("token", "word", vocabulary), ("position", "position", context),
             ("segment", "token_type", segments),
-        ):  # fmt: skip
+        ):
             yield _Part(f"{ours}.weight", [f"embeddings.{theirs}_embeddings.weight"], (length, C))
         yield from layer("norm", ["embeddings.LayerNorm"], (C,))
         shapes = {"attention.out": (C, C), "mlp.up": (hidden, C), "mlp.down": (C, hidden)}
@@ -308,7 +308,7 @@ def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None)
         vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
         hidden=hidden, activation=activation, eps=eps, classes=rows, segments=segments,
         rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
-    )  # fmt: skip
+    )
     return _filled(model, arrays, checked, rng, spread)
 
 
@@ -438,7 +438,7 @@ class _Zeros(Generator):
 def _filled(
     model: Module, arrays: _Arrays, parts: list[_Part],
     rng: Generator | None = None, spread: float = 0.0,
-) -> Module:  # fmt: skip
+) -> Module:
     """The model with each parameter replaced, one at a time, so that there are never two sets."""
     parameters = dict(model.named_parameters())
     for part in parts:
