@@ -21,6 +21,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models import pretrained as module
+from minimono.nn.models import pretrained_settings as settings
 
 safetensors = pytest.importorskip("safetensors")
 
@@ -207,7 +208,7 @@ def test_bert(tmp_path: Path, name: str) -> None:
 
 
 def test_every_activation_that_is_read_is_tested() -> None:
-    assert {*ACTIVATIONS} == {*module.ACTIVATIONS}
+    assert {*ACTIVATIONS} == {*settings.ACTIVATIONS}
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer.", "model.", "model.transformer."])
@@ -331,9 +332,9 @@ def test_a_classifier_of_texts_is_loaded(tmp_path: Path) -> None:
             model = load_pretrained(tmp_path, **options)
             close(model(IDS, SEGMENTS, MASK), bert(BERT, arrays))
     two = {k: v for k, v in BERT.items() if k != "id2label"}  # two classes unless it is said
-    for settings, classes in (({}, 2), ({"num_labels": 5}, 5), ({"id2label": None}, 2)):
+    for said, classes in (({}, 2), ({"num_labels": 5}, 5), ({"id2label": None}, 2)):
         arrays = bert_arrays(classes=classes)
-        model = load_pretrained(write(tmp_path, {**two, **settings}, arrays))
+        model = load_pretrained(write(tmp_path, {**two, **said}, arrays))
         close(model(IDS, SEGMENTS, MASK), bert(BERT, arrays))
     refused(write(tmp_path, BERT, bert_arrays(classes=4)), r"classifier\.weight of shape \(4, 4\)")
     refused(
@@ -543,7 +544,7 @@ OTHERS = [True, False, 0, 1, 2.5, "relative_key", "mean", None, [], {"0": {"n_he
 def test_settings_with_one_value(tmp_path: Path, kind: str) -> None:
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
     write(tmp_path, config, arrays)
-    for key, only in (module.GPT2_FIXED if kind == "gpt2" else module.BERT_FIXED).items():
+    for key, only in (settings.GPT2_FIXED if kind == "gpt2" else settings.BERT_FIXED).items():
         (tmp_path / "config.json").write_text(json.dumps({**config, key: only}))
         load_pretrained(tmp_path)
         for value in OTHERS:
@@ -565,22 +566,22 @@ def test_settings_of_the_other_kind_are_unknown(tmp_path: Path) -> None:
 
 
 SIZES = [
-    *(("gpt2", key) for key in [*module.GPT2_SIZES, *module.GPT2_OTHER_NAMES, "n_inner"]),
-    *(("bert", key) for key in [*module.BERT_SIZES, "num_labels"]),
+    *(("gpt2", key) for key in [*settings.GPT2_SIZES, *settings.GPT2_OTHER_NAMES, "n_inner"]),
+    *(("bert", key) for key in [*settings.BERT_SIZES, "num_labels"]),
 ]
 
 
 @pytest.mark.parametrize(("kind", "key"), SIZES)
 def test_sizes_that_are_none(tmp_path: Path, kind: str, key: str) -> None:
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
-    other = module.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
+    other = settings.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
     config = {k: v for k, v in config.items() if k != other}
     write(tmp_path, config, arrays)
     for value in ("12", 12.0, 1e999, -1, 0, True, False, None, [12], {}):
         if (key, value) == ("n_inner", None):
             continue
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
-        name = module.GPT2_OTHER_NAMES.get(key, key) if kind == "gpt2" else key
+        name = settings.GPT2_OTHER_NAMES.get(key, key) if kind == "gpt2" else key
         refused(tmp_path, rf"{name} = .*, expected a whole number of at least 1")
 
 
@@ -591,7 +592,7 @@ def test_sizes_that_the_arrays_do_not_have(
 ) -> None:
     """Compared with the file's header, before a network is made and an array is read."""
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
-    other = module.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
+    other = settings.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
     config = {k: v for k, v in config.items() if k != other}
     write(tmp_path, {**config, key: value}, arrays)
     for name in ("GPT", "BERT"):
@@ -600,7 +601,7 @@ def test_sizes_that_the_arrays_do_not_have(
     refused(tmp_path, "config.json (asks for|has)")
 
 
-@pytest.mark.parametrize("key", sorted({*module.GPT2_SIZES, *module.BERT_SIZES}))
+@pytest.mark.parametrize("key", sorted({*settings.GPT2_SIZES, *settings.BERT_SIZES}))
 def test_a_missing_size_is_the_library_s(tmp_path: Path, key: str) -> None:
     for config, arrays in both(tmp_path):
         if key in config:  # the library's is another, and misfits

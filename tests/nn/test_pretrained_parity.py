@@ -17,6 +17,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models import pretrained as module
+from minimono.nn.models import pretrained_settings as settings
 
 pytestmark = pytest.mark.parity
 
@@ -83,7 +84,7 @@ def hidden_states(model: mm.nn.Module, names: list[str]) -> list[Any]:
     return [seen[name] for name in names]
 
 
-@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
 def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     for extra in ({}, {"n_inner": 11, "layer_norm_epsilon": 0.2, "n_head": 4}):
         theirs = save("gpt2", activation_function=activation, **extra)
@@ -95,7 +96,7 @@ def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, ac
             close(ours, state)
 
 
-@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
 def test_bert_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     segments, mask = (IDS > 9).astype(np.int64), np.arange(9) < np.array([[9], [5]])
     for extra in ({}, {"intermediate_size": 11, "layer_norm_eps": 0.2, "type_vocab_size": 3}):
