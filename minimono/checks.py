@@ -2,6 +2,7 @@
 
     whole_number, number, share        a setting: its kind and its range
     one_of, several                    a choice by name, a list
+    instance, function                 a thing of one class, one to call
     activations, per_neuron, mask,     an array: its dtype and its shape
     values, matrix, labels, floats,
     shaped, layout
@@ -13,7 +14,7 @@ wrong is said in one form: `name` is, or has dtype, or has shape, this; expected
 
 import math
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Rational, Real
@@ -26,6 +27,8 @@ from minimono.backend import Array, array_module, as_array, is_real
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
 Item = TypeVar("Item")
+Kind = TypeVar("Kind")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # ---- numbers -----------------------------------------------------------------------------------
 
@@ -89,6 +92,18 @@ def number(
     result = _real(value, name)
     _in_range(result, name, least, above, most, below, finite)
     return result
+
+
+def numbers(
+    values: Iterable[float], name: str, count: int, *, least: float | None = None,
+    below: float | None = None,
+) -> tuple[float, ...]:
+    """`values` as floats, if they are `count` real numbers, each in the range asked for."""
+    if not isinstance(values, tuple | list) or len(values) != count:
+        raise ValueError(f"{name} is {values!r}, expected {count} numbers")
+    return tuple(
+        number(x, f"{name}[{i}]", least=least, below=below) for i, x in enumerate(values)
+    )
 
 
 def share(
@@ -161,6 +176,29 @@ def one_of(value: Choice, name: str, choices: Collection[str]) -> Choice:
         *others, last = (f'"{choice}"' for choice in choices)
         expected = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return value
+
+
+def multiple(value: int, name: str, of: int, what: str) -> None:
+    """Raise unless `value` is a multiple of `of`; `what` that is, for the error."""
+    if value % of:
+        raise ValueError(f"{name} is {value}, expected a multiple of {of}, {what}")
+
+
+def instance(value: Kind, name: str, kind: type[Kind]) -> Kind:
+    """`value`, if it is a thing of this class: a Module, a Tensor, text."""
+    if not isinstance(value, kind):
+        said = repr(value)
+        if len(said) > 80 or "\n" in said:  # an array, a whole network
+            said = f"a {type(value).__name__}"
+        raise TypeError(f"{name} is {said}, expected a {kind.__name__}")
+    return value
+
+
+def function(value: Function, name: str, expected: str) -> Function:
+    """`value`, if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r}, expected {expected}")
     return value
 
 
@@ -296,6 +334,17 @@ def labels(
     return values.astype(np.int64, copy=False)
 
 
+def token_ids(ids: Any, name: str, context: int) -> Any:
+    """`ids`, a tensor or an array, or a list as one: (B, T), of up to `context` positions."""
+    ids = ids if hasattr(ids, "shape") else as_array(ids)
+    if ids.ndim != 2:
+        expected = "expected (B, T); one text alone: ids[None]"
+        raise ValueError(f"{name} has shape {tuple(ids.shape)}, {expected}")
+    if not 1 <= ids.shape[1] <= context:
+        raise ValueError(f"{name} has {ids.shape[1]} positions, expected 1 to {context}")
+    return ids
+
+
 def floats(x: Any, name: str, kinds: str = "f") -> Any:
     """`x`, a tensor or an array, if its numbers are floats, which have gradients.
 
@@ -352,22 +401,3 @@ def several_channels(x: Any, name: str, axes: str) -> None:
     """Raise if the last axis of x is empty."""
     if x.shape[-1] == 0:
         raise ValueError(f"{name} has shape {x.shape}, expected {axes}, D above 0")
-
-
-# ---- the old names, until all use the new ones ------------------------------------------------
-
-
-def real_number(value: float, name: str) -> float:
-    """`value` as a float, if it is a real number and not a bool."""
-    return _real(value, name)
-
-
-def as_written(value: float | Decimal, name: str) -> Fraction | float:
-    """A share as the decimal that it is written as: np.float32(0.1) is 1/10, and so is 0.1."""
-    rough = float(value) if isinstance(value, Decimal) else _real(value, name)
-    return share(value, name) if math.isfinite(rough) else rough
-
-
-def at_least_zero(value: float, name: str) -> float:
-    """`value` as a float, if it is a finite number that is not negative."""
-    return number(value, name, least=0.0)

@@ -108,6 +108,3 @@ def with_kernel(
     on: the devices that have one.   mixed: whether they take arrays of several dtypes.
     """
     return lambda reading: Fused(reading, part, on, mixed)
-
-
-has_kernel = with_kernel  # until all use the new name

@@ -153,20 +153,12 @@ def monosemanticity(task: Task, model: Module) -> Scores:
 
 def _activations(task: Task, model: Module, part: str) -> dict[str, Array]:
     """Collect all that flows through the task's places in a test, one call after another."""
-    found: dict[str, list[Array]] = {tap: [] for tap in task.places(model)}
-
-    def keeper(calls: list[Array]) -> Callable[[Tensor], Tensor]:
-        def keep(z: Tensor) -> Tensor:
-            calls.append(to_host(z.data))
-            return z
-
-        return keep
-
+    kept: dict[str, list[Tensor]] = {}
     with ExitStack() as stack:
-        for tap, calls in found.items():
-            stack.enter_context(taps.replace(model, tap, keeper(calls)))
+        for tap in task.places(model):
+            kept |= stack.enter_context(taps.record(model, tap))
         task.test(model, part)
-    return {tap: np.concatenate(calls) for tap, calls in found.items()}
+    return {tap: np.concatenate([to_host(z.data) for z in calls]) for tap, calls in kept.items()}
 
 
 def classified(model: Module, inputs: Array, labels: Array, *, batch: int) -> Scores:

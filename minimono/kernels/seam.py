@@ -83,7 +83,9 @@ def device_with_kernels(arguments: Iterable[Any]) -> Device | None:
             here = "cuda"
         else:
             return None  # of another library
-        if device not in (None, here) or not is_real(a.dtype):
+        dtype = a.dtype
+        known = dtype is _SINGLE or dtype is _DOUBLE or is_real(dtype)  # a call less for most
+        if device not in (None, here) or not known:
             return None
         device = here
     return device

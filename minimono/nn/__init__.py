@@ -22,5 +22,5 @@ __all__ = [
     "Embedding", "FeedForward", "LayerNorm", "Linear", "MaxPool2d", "Module",
     "MultiHeadAttention", "RMSNorm", "Sequential", "Tap", "backward_in_parts",
     "checkpoint", "models", "optim", "taps", "train", "training",
-]  # fmt: skip
+]
 __dir__ = lazy.only(__name__, __all__)

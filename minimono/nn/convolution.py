@@ -17,7 +17,7 @@ from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.convolution import Pair, pair
 from minimono.engine.dtypes import real
-from minimono.engine.fused import has_kernel
+from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import stack
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import parameter
@@ -37,7 +37,7 @@ class Conv2d(Module):
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
         rng: Rng, stride: int | Pair = 1, padding: int | Pair = 0,
         bias: bool = True, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("Conv2d", in_channels=in_channels, out_channels=out_channels)
         rng = checks.generator(rng, "Conv2d: rng")
         shape = (out_channels, in_channels, *pair("Conv2d: kernel_size", kernel_size, 1))
@@ -59,7 +59,7 @@ class ConvTranspose2d(Module):
         self, in_channels: int, out_channels: int, kernel_size: int | Pair, *,
         rng: Rng, stride: int | Pair = 1, padding: int | Pair = 0,
         bias: bool = True, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels)
         rng = checks.generator(rng, "ConvTranspose2d: rng")
         shape = (in_channels, out_channels, *pair("ConvTranspose2d: kernel_size", kernel_size, 1))
@@ -120,15 +120,13 @@ class ConvGRUCell(Module):
     def __init__(
         self, in_channels: int, channels: int, kernel_size: int = 3, *, rng: Rng,
         dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("ConvGRUCell", channels=channels, kernel_size=kernel_size)
         checks.sizes("ConvGRUCell", least=0, in_channels=in_channels)
         rng = checks.generator(rng, "ConvGRUCell: rng")
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"ConvGRUCell: kernel_size is {kernel_size}, expected an odd number, so that the "
-                "state keeps its size"
-            )
+            odd = "an odd number, so that the state keeps its size"
+            raise ValueError(f"ConvGRUCell: kernel_size is {kernel_size}, expected {odd}")
         same = {"padding": kernel_size // 2, "rng": rng, "dtype": dtype}
         self.in_channels, self.channels = in_channels, channels
         if in_channels:
@@ -152,18 +150,15 @@ class ConvGRUCell(Module):
             zeros = array_module(x.array).zeros((len(x), self.channels, *x.shape[2:]), x.dtype)
             state = Tensor(zeros)
         B, Y, X = (len(state), *state.shape[2:]) if x is None else (len(x), *x.shape[2:])
-        if state.shape != (B, self.channels, Y, X):
-            raise ValueError(
-                f"ConvGRUCell: state has shape {state.shape}, expected {(B, self.channels, Y, X)}"
-            )
-        return state
+        shape = (B, self.channels, Y, X)
+        return checks.shaped(state, "ConvGRUCell: state", shape)  # type: ignore[no-any-return]
 
 
 # What of a cell is done element by element. Two functions, because the tap lies between them.
 
 
 @real()
-@has_kernel("gru")
+@with_kernel("gru")
 def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: float) -> Tensor:
     """H~ and Z, (2, B, C, Y, X), of the terms in W and U, each (B, 3 C, Y, X)."""
     r_x, z_x, h_x = _thirds(from_input) if from_input is not None else (0.0, 0.0, 0.0)
@@ -173,7 +168,7 @@ def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: flo
 
 
 @real()
-@has_kernel("gru")
+@with_kernel("gru")
 def _new_state(update: Tensor, memory: Tensor, state: Tensor) -> Tensor:
     return (1.0 - update) * memory + update * state
 
@@ -187,7 +182,7 @@ def _thirds(terms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _kernels(
     shape: tuple[int, int, int, int], out_channels: int, bias: bool,
     rng: np.random.Generator, dtype: Any,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:
     """A weight of this shape and a bias; the fan-in is what one slice weight[0] holds."""
     bound = math.prod(shape[1:]) ** -0.5
     weight = parameter(rng.uniform(-bound, bound, shape), dtype)

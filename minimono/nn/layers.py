@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minimono import checks
-from minimono.backend import Array, as_array, to_host
+from minimono.backend import Array, to_host
 from minimono.checks import Rng
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
@@ -30,25 +30,13 @@ def parameter(values: Array, dtype: Any = np.float32) -> Tensor:
     return tensor(values, dtype=dtype, requires_grad=True)
 
 
-def token_ids(ids: Tensor | Array, context: int, name: str) -> Tensor | Array:
-    """Ids (B, T) of up to `context` positions, from a list too."""
-    ids = ids if isinstance(ids, Tensor) else as_array(ids)
-    if ids.ndim != 2:
-        raise ValueError(
-            f"{name}: ids have shape {tuple(ids.shape)}, expected (B, T); one text alone: ids[None]"
-        )
-    if not 1 <= ids.shape[1] <= context:
-        raise ValueError(f"{name}: ids have {ids.shape[1]} positions, the context is {context}")
-    return ids
-
-
 class Linear(Module):
     """x W^T + b; weights and bias start uniform in +-1/sqrt(in_features), as in PyTorch."""
 
     def __init__(
         self, in_features: int, out_features: int, *, rng: Rng, bias: bool = True,
         dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("Linear", in_features=in_features, out_features=out_features)
         rng, bound = checks.generator(rng, "Linear: rng"), in_features**-0.5
         self.weight = parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
@@ -79,7 +67,7 @@ class LayerNorm(Module):
         checks.sizes("LayerNorm", channels=channels)
         self.weight = parameter(np.ones(channels), dtype)
         self.bias = parameter(np.zeros(channels), dtype)
-        self.eps = checks.at_least_zero(eps, "LayerNorm: eps")
+        self.eps = checks.number(eps, "LayerNorm: eps", least=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight, self.bias, eps=self.eps)
@@ -91,7 +79,7 @@ class RMSNorm(Module):
     def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
         checks.sizes("RMSNorm", channels=channels)
         self.weight = parameter(np.ones(channels), dtype)
-        self.eps = checks.at_least_zero(eps, "RMSNorm: eps")
+        self.eps = checks.number(eps, "RMSNorm: eps", least=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight, eps=self.eps)
@@ -101,9 +89,7 @@ class Activation(Module):
     """A function without parameters as a layer: `Activation("relu")`, "gelu", "silu", "tanh"..."""
 
     def __init__(self, name: ActivationName):
-        if name not in _ACTIVATIONS:
-            raise ValueError(f"Activation: name is {name!r}, expected one of {[*_ACTIVATIONS]}")
-        self.name = name
+        self.name = checks.one_of(name, "Activation: name", _ACTIVATIONS)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = _ACTIVATIONS[self.name](x)
@@ -113,7 +99,7 @@ class Activation(Module):
 _ACTIVATIONS: dict[str, Any] = {
     "relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, "tanh"),
     "silu": F.silu, "tanh": F.tanh, "sigmoid": F.sigmoid,
-}  # fmt: skip
+}
 
 
 class Dropout(Module):
@@ -157,13 +143,10 @@ class MultiHeadAttention(Module):
     def __init__(
         self, channels: int, heads: int, *, rng: Rng, causal: bool = False, dropout: float = 0.0,
         dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("MultiHeadAttention", channels=channels, heads=heads)
         rng = checks.generator(rng, "MultiHeadAttention: rng")
-        if channels % heads:
-            raise ValueError(
-                f"MultiHeadAttention: {channels} channels do not divide into {heads} heads"
-            )
+        checks.multiple(channels, "MultiHeadAttention: channels", heads, "the number of heads")
         self.heads, self.causal = heads, causal
         self.qkv = Linear(channels, 3 * channels, rng=rng, dtype=dtype)
         self.out = Linear(channels, channels, rng=rng, dtype=dtype)
@@ -187,7 +170,7 @@ class FeedForward(Module):
     def __init__(
         self, channels: int, hidden: int, *, rng: Rng, activation: ActivationName,
         dropout: float = 0.0, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes("FeedForward", channels=channels, hidden=hidden)
         rng = checks.generator(rng, "FeedForward: rng")
         self.up = Linear(channels, hidden, rng=rng, dtype=dtype)

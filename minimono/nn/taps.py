@@ -3,6 +3,7 @@
 No model file knows what is done at its taps, so a plain run and a treated one share every line.
 
     with taps.read(model, "block.*.mlp.act") as seen:      seen["block.0.mlp.act"] after a call
+    with taps.record(model, "*.out") as kept:              kept["block.1.out"], a list, of all calls
     with taps.replace(model, "block.1.out", f):            f(activation) goes on instead
     taps.insert(model, "block.1.out", MEmeL())             from now on part of the model
 
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from minimono import lazy
+from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
-from minimono.nn.module import Forward, Module, Tap, located
+from minimono.nn.module import Forward, Module, Tap
+from minimono.nn.parts import located
 
-__all__ = ["Seen", "insert", "names", "read", "remove", "replace"]
+__all__ = ["Seen", "insert", "names", "read", "record", "remove", "replace"]
 __dir__ = lazy.only(__name__, __all__)
 
 
@@ -55,7 +57,7 @@ class Seen(Mapping[str, Tensor]):
 
 
 def names(model: Module, pattern: str = "*") -> list[str]:
-    """The names of the model's taps that match a pattern (`*` stands for anything).
+    """Return the names of the model's taps that match a pattern (`*` stands for anything).
 
     A tap in several places, since a module there is shared, has one name, that of the first.
     """
@@ -64,10 +66,18 @@ def names(model: Module, pattern: str = "*") -> list[str]:
 
 @contextmanager
 def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
-    """By name, after each call of the model, the activations at the matching taps.
+    """Give, by name, the activations at the matching taps in the model's last call.
 
-    They are what flows on, after what is inserted and replaced. They stay on the tape, so losses
-    may use them. A new call of the model, from outside itself, forgets the last one's.
+    It is what a forward hook of PyTorch is used for most. The activations are what flows on, after
+    what is inserted and replaced. They stay on the tape, so losses may use them. A new call of the
+    model, from outside itself, forgets the last one's; `record` forgets nothing.
+
+    >>> import numpy as np, minimono as mm
+    >>> model = mm.models.MLP((3, 4, 2), rng=0)
+    >>> with read(model, "hidden.0.act") as seen:
+    ...     logits = model(mm.tensor(np.ones((5, 3), np.float32)))
+    >>> seen["hidden.0.act"].shape
+    (5, 4)
     """
     seen = Seen()
     depth = 0
@@ -95,23 +105,34 @@ def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
 
 
 @contextmanager
+def record(model: Module, pattern: str = "*") -> Iterator[dict[str, list[Tensor]]]:
+    """Keep, by name, every activation that flows on from the matching taps in this block, in order.
+
+    Of all calls of the model, and of its parts alone. With `no_grad()` their tapes are not kept.
+
+    >>> import numpy as np, minimono as mm
+    >>> model = mm.models.MLP((3, 4, 2), rng=0)
+    >>> with record(model, "hidden.*.act") as kept, mm.no_grad():
+    ...     for batch in np.ones((2, 5, 3), np.float32):
+    ...         logits = model(mm.tensor(batch))
+    >>> [z.shape for z in kept["hidden.0.act"]]
+    [(5, 4), (5, 4)]
+    """
+    matching = _matching(model, pattern)
+    kept: dict[str, list[Tensor]] = {name: [] for name in matching}
+    with _attached([(tap, "readers", kept[name].append) for name, tap in matching.items()]):
+        yield kept
+
+
+@contextmanager
 def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """In this `with` block, `function(activation)` flows on from the matching taps."""
+    """Let `function(activation)` flow on from the matching taps, in this block."""
+    checks.function(function, "taps.replace: function", "one of a Tensor")
 
     def replacement_at(name: str) -> Callable[[Tensor], Tensor]:
-        def replaced(x: Tensor) -> Tensor:
-            found = function(x)
-            if not isinstance(found, Tensor):
-                raise TypeError(
-                    f"taps.replace: function returned {type(found).__name__} at {name!r}, "
-                    "expected a Tensor"
-                )
-            return found
+        what = f"taps.replace: what function returned at {name!r}"
+        return lambda x: checks.instance(function(x), what, Tensor)
 
-        return replaced
-
-    if not callable(function):
-        raise TypeError(f"taps.replace: function is {function!r}, expected one of a Tensor")
     matching = _matching(model, pattern)
     with _attached([(tap, "replacements", replacement_at(name)) for name, tap in matching.items()]):
         yield
@@ -125,8 +146,7 @@ def insert(model: Module, name: str, module: Module) -> None:
     [tap] = _matching(model, name, one=True).values()
     if tap.inserted is not None:
         raise ValueError(f"insert: {name!r} already has a {type(tap.inserted).__name__}")
-    if not isinstance(module, Module):
-        raise TypeError(f"insert: module is {module!r}, expected a Module")
+    checks.instance(module, "insert: module", Module)
     if module.training != tap.training:  # else its parts keep their modes, each its own
         module.train(tap.training)
     tap.inserted = module
@@ -155,10 +175,8 @@ def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> It
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
-    if not isinstance(model, Module):
-        raise TypeError(f"taps: model is a {type(model).__name__}, expected a Module")
-    if not isinstance(pattern, str):
-        raise TypeError(f'taps is {pattern!r}, expected the name of a tap, or a pattern: "*.out"')
+    checks.instance(model, "taps: model", Module)
+    checks.instance(pattern, "taps: name or pattern", str)
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}
     found = {name: tap for name, tap in taps.items() if fnmatchcase(name, pattern)}
     if not found or (one and len(found) > 1):

@@ -114,7 +114,7 @@ def _remember(model: Module, optimiser: Optimiser) -> Callable[[], None]:
     states = [
         module.remember() for _, module in model.named_modules()
         if type(module).extra_state is not Module.extra_state
-    ]  # fmt: skip
+    ]
 
     def put_back() -> None:
         if optimiser.updates is updates:  # a step of the optimiser brings a new list

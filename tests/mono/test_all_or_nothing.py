@@ -22,9 +22,11 @@ import pytest
 import minimono as mm
 from minimono import kernels, mono
 from minimono.engine import tape
+from minimono.kernels.seam import WithKernel
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
 from minimono.nn.module import evaluating
+from minimono.nn.optim import adam as adam_formula
 from minimono.nn.training import train
 
 OURS = str(Path(mm.__file__).parent)
@@ -320,14 +322,15 @@ def test_an_update_that_fails_leaves_all_parameters(
     parameter: int, error: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adam = optimiser(mm.optim.Adam)()
-    before, calls, update = state_of(adam), itertools.count(), type(adam)._update
+    before, calls = state_of(adam), itertools.count()
+    update = adam_formula.on(adam.parameters[0].data)
 
-    def failing(*arguments: Any) -> Any:
+    def failing(*arguments: Any, **options: Any) -> Any:
         if next(calls) == parameter:
             raise error
-        return update(*arguments)
+        return update(*arguments, **options)
 
-    monkeypatch.setattr(type(adam), "_update", failing)
+    monkeypatch.setattr(type(adam_formula), "on", lambda *_: failing)
     with pytest.raises(error):
         adam.step()
     assert state_of(adam) == before
@@ -335,17 +338,24 @@ def test_an_update_that_fails_leaves_all_parameters(
 
 def test_a_ctrl_c_in_a_step_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A real signal, at each of the optimiser's updates."""
-    update = mm.optim.Adam._update
+    chosen = WithKernel.on
     for parameter in range(4):
         calls, pair = itertools.count(), training()
         before = state_of(pair)
 
-        def interrupted(*arguments: Any, calls: Any = calls, parameter: int = parameter) -> Any:
-            if next(calls) == parameter:
-                signal.raise_signal(signal.SIGINT)
-            return update(*arguments)
+        def on(
+            self: Any, *arguments: Any, calls: Any = calls, parameter: int = parameter
+        ) -> Any:
+            update = chosen(self, *arguments)
 
-        monkeypatch.setattr(mm.optim.Adam, "_update", interrupted)
+            def interrupted(*arguments: Any, **options: Any) -> Any:
+                if self is adam_formula and next(calls) == parameter:
+                    signal.raise_signal(signal.SIGINT)
+                return update(*arguments, **options)
+
+            return interrupted
+
+        monkeypatch.setattr(WithKernel, "on", on)
         with pytest.raises(KeyboardInterrupt):
             one_step(pair)
         assert state_of(pair) == before
@@ -476,7 +486,7 @@ def test_an_optimiser_after_bad_gradients() -> None:
         before = state_of(adam)
         adam.parameters[2].grad = bad
         wrong = TypeError if isinstance(bad, np.generic) else ValueError
-        with pytest.raises(wrong, match=r"^Adam: parameter(s: .* of number)? 2 is "):
+        with pytest.raises(wrong, match=r"^Adam: the gradient of parameter 2 "):
             adam.step()
         assert state_of(adam) == before
 

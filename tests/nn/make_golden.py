@@ -36,7 +36,7 @@ def trajectory(device: str = "cpu") -> tuple[list[float], dict[str, Any], int]:
     model = mm.models.GPT(
         vocabulary=characters.size, context=6, channels=4, heads=2, layers=2, rng=rng,
         dtype=np.float64,
-    )  # fmt: skip
+    )
     for p in model.parameters():  # wider than GPT starts, so that every part has a say
         p.data = p.data + 0.2 * rng.standard_normal(p.shape)
     memel = mm.mono.MEmeL(k=2, start_after=3, forget_after=4)

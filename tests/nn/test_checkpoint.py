@@ -27,7 +27,7 @@ def network(seed: int = 0, width: int = 4, dtype: Any = np.float32) -> Module:
     return Sequential(
         Linear(3, width, rng=rng, dtype=dtype), Dropout(0.5, rng=rng), mm.nn.Tap(),
         Linear(width, 2, rng=rng, dtype=dtype),
-    )  # fmt: skip
+    )
 
 
 def bits(*parts: Any) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> Path:
     save(
         path, model, optimiser=mm.optim.Adam(model.parameters()), rng=np.random.default_rng(5),
         config={"width": 4, "words": ["größe", None, 0.1]}, step=3,
-    )  # fmt: skip
+    )
     return path
 
 
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(saved: Path) -> 
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, str(saved)],
         capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    )
     assert run.stdout.startswith(f"save: {saved} cannot be written:"), run
     assert run.stderr == ""
     assert saved.read_bytes() == old
@@ -446,7 +446,7 @@ def with_memel(model: Module) -> Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: network(width=5), r"0.weight has shape \(4, 3\), the model expects \(5, 3\)"),
+        (lambda: network(width=5), r"0.weight has shape \(4, 3\), expected \(5, 3\)"),
         (lambda: network(dtype=np.float64), "0.weight was saved as float32, the model has float64"),
         (lambda: with_memel(network()), r"missing \['2.inserted.batches_seen'"),
         (lambda: Sequential(Linear(3, 4, rng=np.random.default_rng(0))), "unexpected"),

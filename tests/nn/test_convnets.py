@@ -33,7 +33,7 @@ def vit(seed: int = 0, dtype: Any = np.float32) -> ViT:
     return ViT(
         image=(2, 8, 8), patch=2, window=2, channels=8, heads=2, layers=2, classes=4,
         rng=seeded(seed), dtype=dtype,
-    )  # fmt: skip
+    )
 
 
 MODELS: list[Any] = [conv_net, conv_gru, vit]
@@ -110,7 +110,7 @@ def test_gradients_of_the_whole_network(make: Any) -> None:
             ],
         ),
     ],
-)  # fmt: skip
+)
 def test_taps_have_their_names_and_meet_an_activation(make: Any, names: list[str]) -> None:
     model = make()
     assert taps.names(model) == names
@@ -253,7 +253,7 @@ def test_a_window_as_large_as_the_grid_is_a_plain_transformer() -> None:
         ),
     ],
     ids=["conv_net", "vit"],
-)  # fmt: skip
+)
 def test_bars_that_lie_and_stand_are_told_apart(model: Module) -> None:
     def bars(rng: np.random.Generator) -> Any:
         while True:
@@ -302,7 +302,7 @@ def zeros(*shape: int) -> Tensor:
                      rng=seeded()), "not made of windows of 3 x 3 patches of 2 x 2 pixels"),
         (lambda: vit()(zeros(1, 2, 8, 6)), r"ViT: x has shape \(1, 2, 8, 6\), expected"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

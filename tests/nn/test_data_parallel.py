@@ -25,7 +25,7 @@ def gpt(dtype: Any = np.float64, **settings: Any) -> mm.models.GPT:
     return mm.models.GPT(
         vocabulary=11, context=6, channels=8, heads=2, layers=2, dtype=dtype,
         rng=np.random.default_rng(0), **settings,
-    )  # fmt: skip
+    )
 
 
 def batch(size: int = 7) -> tuple[Any, Any]:

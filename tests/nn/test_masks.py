@@ -113,7 +113,7 @@ def test_bert_refuses_other_whole_numbers(hidden: int) -> None:
 @pytest.mark.parametrize(
     "shape", [(T, B), (1, T), (B, 1), (T,), (B, T, 1), (B, 1, T), (), (B, T + 1), (B, 0)],
     ids="shape {}".format,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("reading", [False, True], ids=["kernel", "formula"])
 def test_a_mask_of_another_shape_is_refused(use: str, shape: Any, reading: bool) -> None:
     with mm.reference() if reading else nullcontext():

@@ -190,7 +190,7 @@ def test_bert_starts_as_bert() -> None:
     model = mm.models.BERT(
         vocabulary=64, context=64, channels=64, heads=4, layers=2, classes=2, rng=RNG(0),
         dtype=np.float64,
-    )  # fmt: skip
+    )
     for name, p in model.named_parameters():
         if p.ndim == 2:
             assert p.data.std() == pytest.approx(0.02, rel=4.0 / np.sqrt(2 * p.size)), name
@@ -211,19 +211,19 @@ def test_a_gpts_output_shares_the_token_embedding() -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match="GPT: ids have 10 positions, the context is 9"):
+    with pytest.raises(ValueError, match="GPT: ids has 10 positions, expected 1 to 9"):
         gpt()(np.zeros((1, 10), dtype=int))
-    with pytest.raises(ValueError, match="BERT: ids have 10 positions, the context is 9"):
+    with pytest.raises(ValueError, match="BERT: ids has 10 positions, expected 1 to 9"):
         bert()(np.zeros((1, 10), dtype=int))
-    with pytest.raises(ValueError, match=r"mask has shape \(2,\), ids \(1, 9\)"):
+    with pytest.raises(ValueError, match=r"mask has shape \(2,\), expected \(1, 9\), as ids"):
         bert()(np.zeros((1, 9), dtype=int), mask=np.array([True, False]))
-    with pytest.raises(ValueError, match=r"segments have shape \(1, 8\), ids \(1, 9\)"):
+    with pytest.raises(ValueError, match=r"segments has shape \(1, 8\), expected \(1, 9\)"):
         bert()(np.zeros((1, 9), dtype=int), np.zeros((1, 8), dtype=int))
     with pytest.raises(ValueError, match="id 11 is outside"):
         gpt()(np.full((1, 4), 11))
     with pytest.raises(ValueError, match=r"MLP: widths is \(3,\)"):
         mm.models.MLP((3,), rng=RNG(0))
-    with pytest.raises(ValueError, match="8 channels do not divide into 3 heads"):
+    with pytest.raises(ValueError, match="channels is 8, expected a multiple of 3, the number"):
         gpt(heads=3)
 
 

@@ -105,7 +105,7 @@ def test_gpt(torch: Any) -> None:
     model = mm.models.GPT(
         vocabulary=V, context=T, channels=C, heads=H, layers=LAYERS,
         rng=np.random.default_rng(0), dtype=np.float64,
-    )  # fmt: skip
+    )
     w = leaves(torch, start(model))
     rng = np.random.default_rng(1)
     ids, targets = rng.integers(0, V, (B, T)), rng.integers(0, V, (B, T))
@@ -119,7 +119,7 @@ def test_bert(torch: Any) -> None:
     model = mm.models.BERT(
         vocabulary=V, context=T, channels=C, heads=H, layers=LAYERS, classes=4,
         rng=np.random.default_rng(0), dtype=np.float64,
-    )  # fmt: skip
+    )
     w = leaves(torch, start(model))
     rng = np.random.default_rng(1)
     ids, segments = rng.integers(0, V, (B, T)), rng.integers(0, 2, (B, T))

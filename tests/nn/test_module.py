@@ -52,7 +52,7 @@ def test_parameters_are_named_by_path_in_order_and_come_once() -> None:
     model = Pair()
     assert [name for name, _ in model.named_parameters()] == [
         "scale", "tied", "first.bias", "rest.0.weight", "rest.2.weight", "rest.2.bias",
-    ]  # fmt: skip
+    ]
     assert model.tied is model.first.weight
     assert model.number_of_parameters() == 2 + 6 + 2 + 4 + 8 + 4
     assert [name for name, _ in model.named_modules()] == ["", "first", "rest.0", "rest.2"]
@@ -104,7 +104,7 @@ def test_loading_converts_to_the_models_dtype_and_layout() -> None:
         (lambda s: s.pop("1.count"), r"missing \['1.count'\]"),
         (lambda s: s.update({"0.biss": np.ones(4)}), r"unexpected \['0.biss'\]"),
         (lambda s: s.update({"3.weight": np.ones(4)}), r"unexpected \['3.weight'\]"),
-        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\).*expects \(4,\)"),
+        (lambda s: s.update({"0.bias": np.ones(5)}), r"0.bias has shape \(5,\), expected \(4,\)"),
         (lambda s: s.update({"0.bias": np.ones(4) * 1j}), "0.bias has dtype complex128"),
         (lambda s: s.update({"0.bias": np.array(["a"] * 4)}), "0.bias has dtype <U1"),
         (lambda s: s.update({"2.count": np.array(-1)}), "count is negative"),
@@ -198,7 +198,7 @@ CONTAINERS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any], list[Any]
                                lambda h: [h["x"][0]["y"], h["x"][2][1]], ["x.0.y", "x.2.1"]),
     "with strangers": (lambda a, b: [None, a, "text", 1.0, b],
                        lambda h: [h[1], h[4]], ["1", "4"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -305,7 +305,7 @@ def test_parts_that_cannot_be_named_are_refused(held: Callable[[], Any], message
         {1, 2}, {"a.b": 1, (0, 1): 2}, {"0": 1, 0: 2}, "text", b"bytes", range(10**12), np.ones(3),
         [["a", "b"], ("c",)], {None: None}, np.random.default_rng(0), print,
     ],
-)  # fmt: skip
+)
 def test_containers_of_other_things_are_left_alone(held: Any) -> None:
     assert len([*Holding(held).named_modules()]) == 1
 

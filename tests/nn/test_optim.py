@@ -182,7 +182,7 @@ def test_a_parameter_without_gradient_is_left_alone(kind: Any, settings: dict[st
     optimiser.step()
     assert [p.data.tobytes() != b for p, b in zip(parameters, before, strict=True)] == [
         True, False, False,
-    ]  # fmt: skip
+    ]
     assert optimiser.updates == [1, 0, 0]
 
 
@@ -241,9 +241,9 @@ def test_a_saved_state_goes_on_with_the_same_bits(kind: Any, settings: dict[str,
     [
         (lambda s: s.pop("mean.1"), r"missing \['mean.1'\]"),
         (lambda s: s.update({"momentum.0": np.ones(3)}), r"unexpected \['momentum.0'\]"),
-        (lambda s: s.update({"mean.1": np.ones(6)}), r"mean.1 is float64 \(6,\), expected"),
-        (lambda s: s.update({"mean.1": np.ones(5, np.float32)}), "mean.1 is float32"),
-        (lambda s: s.update({"updates": np.array([1, -1, 0])}), "expected none below 0"),
+        (lambda s: s.update({"mean.1": np.ones(6)}), r"mean.1 has shape \(6,\), expected \(5,\)"),
+        (lambda s: s.update({"mean.1": np.ones(5, np.float32)}), "mean.1 has dtype float32"),
+        (lambda s: s.update({"updates": np.array([1, -1, 0])}), "updates is -1, expected 0"),
         (lambda s: s.update({"lr": np.array(math.nan)}), "lr is nan"),
     ],
 )
@@ -278,9 +278,9 @@ def test_bad_parameters() -> None:
     for parameters, error, message in [
         ([], ValueError, "empty list"),
         ([p, q, p], ValueError, "comes twice"),
-        ([p, np.ones(3)], TypeError, "number 1 is a ndarray"),
-        ([p, p * 2.0], ValueError, "number 1 was computed from other tensors"),
-        ([mm.tensor([1, 2])], TypeError, "number 0 has dtype int64"),
+        ([p, np.ones(3)], TypeError, r"parameters\[1\] is a ndarray"),
+        ([p, p * 2.0], ValueError, r"parameters\[1\] was computed from other tensors"),
+        ([mm.tensor([1, 2])], TypeError, r"parameters\[0\] has dtype int64, expected floats"),
     ]:
         for kind in (SGD, Adam, AdamW):
             with pytest.raises(error, match=message):
@@ -295,7 +295,7 @@ def test_bad_parameters() -> None:
         (SGD, {"lr": math.inf}, "lr is inf"),
         (SGD, {"lr": 0.1, "momentum": -0.5}, "momentum is -0.5"),
         (Adam, {"weight_decay": math.nan}, "weight_decay is nan"),
-        (Adam, {"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\)"),
+        (Adam, {"betas": (0.9, 1.0)}, r"betas\[1\] is 1.0"),
         (Adam, {"betas": (0.9,)}, r"betas is \(0.9,\)"),
         (AdamW, {"eps": -1e-8}, "eps is -1e-08"),
     ],
@@ -305,14 +305,21 @@ def test_bad_settings(kind: Any, settings: dict[str, Any], message: str) -> None
         kind(start(), **settings)
 
 
-@pytest.mark.parametrize("gradient", [np.ones(3), np.ones(2, np.float32), np.ones((1, 2))])
-def test_a_gradient_of_another_shape_or_dtype_is_refused(gradient: Any) -> None:
+@pytest.mark.parametrize(
+    ("gradient", "wrong"),
+    [
+        (np.ones(3), r"shape \(3,\), expected \(2,\)"),
+        (np.ones(2, np.float32), "dtype float32, expected float64"),
+        (np.ones((1, 2)), r"shape \(1, 2\), expected \(2,\)"),
+    ],
+)
+def test_a_gradient_of_another_shape_or_dtype_is_refused(gradient: Any, wrong: str) -> None:
     fine = mm.tensor([3.0], requires_grad=True)
     p = mm.tensor([1.0, 2.0], requires_grad=True)
     fine.grad, p.grad = np.ones(1), gradient
     for kind in (SGD, Adam, AdamW):
         optimiser = kind([fine, p], lr=0.1)
-        with pytest.raises(ValueError, match=r"parameter 1 is float64 \(2,\), its gradient"):
+        with pytest.raises(ValueError, match=f"the gradient of parameter 1 has {wrong}"):
             optimiser.step()
         assert optimiser.updates == [0, 0]
     assert (fine.data.tolist(), p.data.tolist()) == ([3.0], [1.0, 2.0])
@@ -354,7 +361,7 @@ def test_the_schedule_rises_in_a_line_and_falls_on_a_cosine() -> None:
     assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
     assert max(rates) == rates[9] == 1.0
     assert cosine_schedule(0, steps=10, warmup=0, peak=0.5) == 0.5
-    with pytest.raises(ValueError, match="warmup is 10, expected 0 <= warmup < 10 steps"):
+    with pytest.raises(ValueError, match="warmup is 10, expected at most 9, steps - 1"):
         cosine_schedule(0, steps=10, warmup=10, peak=0.5)
     with pytest.raises(ValueError, match="step is -1"):
         cosine_schedule(-1, steps=10, warmup=1, peak=0.5)
@@ -448,7 +455,7 @@ def test_a_state_of_float16_arrays_still_loads(kind: Any, settings: dict[str, An
         Adam(start(np.float64)).load_state_dict(
             {k: v.astype(np.float16) if "." in k else v
              for k, v in Adam(start(np.float64)).state_dict().items()}
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernel", "reading version"])
@@ -456,7 +463,7 @@ def test_a_state_of_float16_arrays_still_loads(kind: Any, settings: dict[str, An
     ("dtype", "size"),
     [("e", 6e4), ("e", 1e-7), ("e", 1e-3), ("f", 1e30), ("f", 3e38), ("f", 1e-30), ("f", 1e-44),
      ("d", 1e200), ("d", 1e307), ("d", 1e-200), ("d", 1e-300), ("d", 1.0)],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("max_norm", [1.0, 1e-3, 1e-9])
 def test_norm_and_clipping_at_the_ends_of_a_dtype(
     dtype: str, size: float, max_norm: float, kernels: bool
@@ -512,7 +519,7 @@ def test_counts_of_the_schedule_that_are_none(name: str, value: Any) -> None:
 
 
 def test_a_floor_above_the_peak_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^cosine_schedule: floor is 0.6, expected at most peak"):
+    with pytest.raises(ValueError, match=r"^cosine_schedule: floor is 0.6, .* floor <= 0.5$"):
         cosine_schedule(**{**SCHEDULE, "floor": 0.6})
 
 
@@ -538,8 +545,8 @@ def test_settings_that_are_no_numbers(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "name"),
     [
-        (lambda p: SGD(p, lr=0.1), "parameters"),
-        (lambda p: Adam(p), "parameters"),
+        (lambda p: SGD(p, lr=0.1), "SGD: parameters"),
+        (lambda p: Adam(p), "Adam: parameters"),
         (lambda p: clip_grad_norm(p, 1.0), "clip_grad_norm: parameters"),
         (lambda p: gradient_norm(p), "gradient_norm: parameters"),
     ],
@@ -552,7 +559,7 @@ def test_a_model_or_one_tensor_for_several(call: Any, name: str) -> None:
     for wrong, kind in ((layer, "Linear"), (layer.weight, "Tensor"), (None, "NoneType")):
         with pytest.raises(TypeError, match=f"^{name} is a {kind}, expected several tensors"):
             call(wrong)
-    with pytest.raises(TypeError, match=f"^{name}: number 0 is a ndarray, expected a Tensor"):
+    with pytest.raises(TypeError, match=rf"^{name}\[0\] is a ndarray, expected a Tensor"):
         call([layer.weight.data])
 
 
@@ -565,9 +572,10 @@ def test_a_gradient_that_is_no_plain_array(kind: str, version: Any) -> None:
     p.grad = {
         "list": values.tolist(), "Tensor": mm.tensor(values),
         "MaskedArray": np.ma.array(values, mask=[[True, False]]), "matrix": values.view(np.matrix),
-    }[kind]  # fmt: skip
+    }[kind]
     with version():
         for call in (optimiser.step, lambda: clip_grad_norm([p], 1.0), lambda: gradient_norm([p])):
-            with pytest.raises(TypeError, match=f"number 0 is a {kind}, expected a ndarray"):
+            wrong = f"gradient of parameter 0 is a {kind}, expected a ndarray"
+            with pytest.raises(TypeError, match=wrong):
                 call()
     np.testing.assert_array_equal(p.data, values)

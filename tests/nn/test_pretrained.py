@@ -21,6 +21,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models import pretrained as module
+from minimono.nn.models import pretrained_settings as settings
 
 safetensors = pytest.importorskip("safetensors")
 
@@ -32,12 +33,12 @@ Arrays = dict[str, np.ndarray]
 GPT2 = {
     "model_type": "gpt2", "vocab_size": 11, "n_positions": 6, "n_embd": 4, "n_head": 2,
     "n_layer": 2,
-}  # fmt: skip
+}
 BERT = {
     "model_type": "bert", "vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 4,
     "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16,
     "id2label": {"0": "bad", "1": "fair", "2": "good"},
-}  # fmt: skip
+}
 
 
 def drawn(shapes: dict[str, tuple[int, ...]]) -> Arrays:
@@ -51,7 +52,7 @@ def gpt2_arrays(hidden: int = 16, vocabulary: int = 11) -> Arrays:
         for name, *shape in (
             ("attn.c_attn", 4, 12), ("attn.c_proj", 4, 4), ("mlp.c_fc", 4, hidden),
             ("mlp.c_proj", hidden, 4), ("ln_1", 4), ("ln_2", 4),
-        ):  # fmt: skip
+        ):
             shapes[f"h.{i}.{name}.weight"] = tuple(shape)
             shapes[f"h.{i}.{name}.bias"] = (shape[-1],)
     return drawn(shapes | {"ln_f.weight": (4,), "ln_f.bias": (4,)})
@@ -92,7 +93,7 @@ def write(
         begin, data = len(data), data + array.tobytes()
         entries[name] = {
             "dtype": kind, "shape": list(array.shape), "data_offsets": [begin, len(data)],
-        }  # fmt: skip
+        }
     text = json.dumps(entries if header is None else header(entries)).encode()
     folder.mkdir(exist_ok=True)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -129,7 +130,7 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.where(x > 0, x, 0), "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)), "swish": lambda x: x / (1 + np.exp(-x)),
-}  # fmt: skip
+}
 
 
 def gpt2(config: dict[str, Any], a: Arrays) -> np.ndarray:
@@ -207,7 +208,7 @@ def test_bert(tmp_path: Path, name: str) -> None:
 
 
 def test_every_activation_that_is_read_is_tested() -> None:
-    assert {*ACTIVATIONS} == {*module.ACTIVATIONS}
+    assert {*ACTIVATIONS} == {*settings.ACTIVATIONS}
 
 
 @pytest.mark.parametrize("prefix", ["", "transformer.", "model.", "model.transformer."])
@@ -250,7 +251,7 @@ def test_other_names_of_gpt2_settings(tmp_path: Path) -> None:
     config = {
         "model_type": "gpt2", "vocab_size": 11, "max_position_embeddings": 6, "hidden_size": 4,
         "num_attention_heads": 2, "num_hidden_layers": 2,
-    }  # fmt: skip
+    }
     arrays = gpt2_arrays()
     close(load_pretrained(write(tmp_path, config, arrays))(IDS), gpt2(GPT2, arrays))
     refused(
@@ -331,9 +332,9 @@ def test_a_classifier_of_texts_is_loaded(tmp_path: Path) -> None:
             model = load_pretrained(tmp_path, **options)
             close(model(IDS, SEGMENTS, MASK), bert(BERT, arrays))
     two = {k: v for k, v in BERT.items() if k != "id2label"}  # two classes unless it is said
-    for settings, classes in (({}, 2), ({"num_labels": 5}, 5), ({"id2label": None}, 2)):
+    for said, classes in (({}, 2), ({"num_labels": 5}, 5), ({"id2label": None}, 2)):
         arrays = bert_arrays(classes=classes)
-        model = load_pretrained(write(tmp_path, {**two, **settings}, arrays))
+        model = load_pretrained(write(tmp_path, {**two, **said}, arrays))
         close(model(IDS, SEGMENTS, MASK), bert(BERT, arrays))
     refused(write(tmp_path, BERT, bert_arrays(classes=4)), r"classifier\.weight of shape \(4, 4\)")
     refused(
@@ -360,7 +361,7 @@ def test_heads_that_judge_a_text_by_another_name(tmp_path: Path) -> None:
 CLS = {
     "cls.predictions.bias": np.zeros(11), "cls.predictions.transform.dense.weight": np.eye(4),
     "cls.predictions.transform.LayerNorm.gamma": np.ones(4),
-}  # fmt: skip
+}
 NEXT = {"cls.seq_relationship.weight": np.ones((2, 4)), "cls.seq_relationship.bias": np.ones(2)}
 QA = {"qa_outputs.weight": np.ones((2, 4)), "qa_outputs.bias": np.ones(2)}
 POOLED = bert_without("classifier")
@@ -429,7 +430,7 @@ def test_what_is_drawn_is_drawn_as_in_bert(tmp_path: Path) -> None:
     refused(
         write(tmp_path, {**config, "initializer_range": 0}, arrays),
         "initializer_range = 0, expected a number above 0", initialise=3,
-    )  # fmt: skip
+    )
 
 
 def test_another_number_of_classes_is_a_new_classifier(tmp_path: Path) -> None:
@@ -458,7 +459,7 @@ def test_arguments_of_a_wrong_type(tmp_path: Path, value: Any) -> None:
     "name",
     ["GPT2DoubleHeadsModel", "GPT2ForSequenceClassification", "GPT2ForTokenClassification",
      "GPT2ForQuestionAnswering", "BertModel", "MyGPT2LMHeadModel"],
-)  # fmt: skip
+)
 def test_classes_of_gpt2_that_are_no_language_models(tmp_path: Path, name: str) -> None:
     arrays = gpt2_arrays()
     for good in ("GPT2LMHeadModel", "GPT2Model"):
@@ -485,7 +486,7 @@ def test_architectures_that_are_no_list_of_one(tmp_path: Path, names: Any) -> No
     ["score.weight", "classifier.weight", "qa_outputs.bias", "multiple_choice_head.summary.weight",
      "h.0.crossattention.c_attn.weight", "h.0.ln_cross_attn.weight", "h.2.ln_1.weight",
      "h.0.attn.c_attn.lora_A", "h.0.attn.c_attn.weight_scale", "h.0.mlp.c_fc.g_idx", "wte.bias"],
-)  # fmt: skip
+)
 def test_arrays_without_a_place_in_gpt2(tmp_path: Path, name: str) -> None:
     write(tmp_path, GPT2, {**gpt2_arrays(), name: np.ones(3)})
     refused(tmp_path, rf"1 arrays without a place .*{name}")
@@ -496,7 +497,7 @@ def test_arrays_without_a_place_in_gpt2(tmp_path: Path, name: str) -> None:
     ["bert.encoder.layer.0.crossattention.self.query.weight", "bert.encoder.layer.2.x",
      "bert.encoder.layer.0.attention.self.distance_embedding.weight", "cls.predictions.bias",
      "bert.embeddings.word_embeddings.bias", "qa_outputs.weight", "dropout.p"],
-)  # fmt: skip
+)
 def test_arrays_without_a_place_in_bert(tmp_path: Path, name: str) -> None:
     arrays = {**bert_arrays(), name: np.ones(3)}
     write(tmp_path, named("BertForSequenceClassification"), arrays)
@@ -543,7 +544,7 @@ OTHERS = [True, False, 0, 1, 2.5, "relative_key", "mean", None, [], {"0": {"n_he
 def test_settings_with_one_value(tmp_path: Path, kind: str) -> None:
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
     write(tmp_path, config, arrays)
-    for key, only in (module.GPT2_FIXED if kind == "gpt2" else module.BERT_FIXED).items():
+    for key, only in (settings.GPT2_FIXED if kind == "gpt2" else settings.BERT_FIXED).items():
         (tmp_path / "config.json").write_text(json.dumps({**config, key: only}))
         load_pretrained(tmp_path)
         for value in OTHERS:
@@ -565,22 +566,22 @@ def test_settings_of_the_other_kind_are_unknown(tmp_path: Path) -> None:
 
 
 SIZES = [
-    *(("gpt2", key) for key in [*module.GPT2_SIZES, *module.GPT2_OTHER_NAMES, "n_inner"]),
-    *(("bert", key) for key in [*module.BERT_SIZES, "num_labels"]),
+    *(("gpt2", key) for key in [*settings.GPT2_SIZES, *settings.GPT2_OTHER_NAMES, "n_inner"]),
+    *(("bert", key) for key in [*settings.BERT_SIZES, "num_labels"]),
 ]
 
 
 @pytest.mark.parametrize(("kind", "key"), SIZES)
 def test_sizes_that_are_none(tmp_path: Path, kind: str, key: str) -> None:
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
-    other = module.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
+    other = settings.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
     config = {k: v for k, v in config.items() if k != other}
     write(tmp_path, config, arrays)
     for value in ("12", 12.0, 1e999, -1, 0, True, False, None, [12], {}):
         if (key, value) == ("n_inner", None):
             continue
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
-        name = module.GPT2_OTHER_NAMES.get(key, key) if kind == "gpt2" else key
+        name = settings.GPT2_OTHER_NAMES.get(key, key) if kind == "gpt2" else key
         refused(tmp_path, rf"{name} = .*, expected a whole number of at least 1")
 
 
@@ -591,7 +592,7 @@ def test_sizes_that_the_arrays_do_not_have(
 ) -> None:
     """Compared with the file's header, before a network is made and an array is read."""
     config, arrays = (GPT2, gpt2_arrays()) if kind == "gpt2" else (BERT, bert_arrays())
-    other = module.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
+    other = settings.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
     config = {k: v for k, v in config.items() if k != other}
     write(tmp_path, {**config, key: value}, arrays)
     for name in ("GPT", "BERT"):
@@ -600,7 +601,7 @@ def test_sizes_that_the_arrays_do_not_have(
     refused(tmp_path, "config.json (asks for|has)")
 
 
-@pytest.mark.parametrize("key", sorted({*module.GPT2_SIZES, *module.BERT_SIZES}))
+@pytest.mark.parametrize("key", sorted({*settings.GPT2_SIZES, *settings.BERT_SIZES}))
 def test_a_missing_size_is_the_library_s(tmp_path: Path, key: str) -> None:
     for config, arrays in both(tmp_path):
         if key in config:  # the library's is another, and misfits
@@ -657,7 +658,7 @@ GPT2_AS_PUBLISHED = {
     "summary_type": "cls_index", "summary_use_proj": True, "n_special": 0,
     "predict_special_tokens": True, "output_past": True,
     "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
-}  # fmt: skip
+}
 BERT_AS_PUBLISHED = {
     "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1,
     "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
@@ -668,7 +669,7 @@ BERT_AS_PUBLISHED = {
     "directionality": "bidi", "pooler_fc_size": 768, "pooler_num_attention_heads": 12,
     "pooler_num_fc_layers": 3, "pooler_size_per_head": 128,
     "pooler_type": "first_token_transform",
-}  # fmt: skip
+}
 
 
 def test_the_settings_of_published_folders(tmp_path: Path) -> None:
@@ -709,7 +710,7 @@ def test_missing_files(tmp_path: Path) -> None:
     [b"", b"{", b"null", b"[]", b"3", b'"gpt2"', b"\xff\xfe{}", b"[" * 100_000, b"1" * 10_000,
      b'{"vocab_size": ' + b"9" * 5000 + b"}", b" " * 10_000_001, b"\xef\xbb\xbf{}"],
     ids=lambda text: repr(text[:12]),
-)  # fmt: skip
+)
 def test_a_config_that_is_none(tmp_path: Path, text: bytes) -> None:
     write(tmp_path, GPT2, gpt2_arrays())
     (tmp_path / "config.json").write_bytes(text)
@@ -729,7 +730,7 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     lies: list[bytes] = [
         b"", b"not weights", whole[:-1], whole[:100], whole + b"1", b"\xff" * 8 + whole[8:],
         struct.pack("<Q", 2**40) + whole[8:], bytes(8) + whole[8:],
-    ]  # fmt: skip
+    ]
     for data in lies:
         (tmp_path / "model.safetensors").write_bytes(data)
         refused(tmp_path, r"model\.safetensors cannot be read")
@@ -739,7 +740,7 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     ("field", "value"),
     [("shape", [12, 4]), ("shape", [2**62, 2**62]), ("shape", [-11, 4]), ("shape", "4"),
      ("data_offsets", [0, 8]), ("data_offsets", [8, 0]), ("dtype", "F32"), ("dtype", "float")],
-)  # fmt: skip
+)
 def test_headers_that_lie(tmp_path: Path, field: str, value: Any) -> None:
     def header(entries: dict[str, Any]) -> dict[str, Any]:
         return entries | {"wte.weight": entries["wte.weight"] | {field: value}}

@@ -17,6 +17,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models import pretrained as module
+from minimono.nn.models import pretrained_settings as settings
 
 pytestmark = pytest.mark.parity
 
@@ -28,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32,
         "num_labels": 3,
     },
-}  # fmt: skip
+}
 CLASS = {"gpt2": "GPT2LMHeadModel", "bert": "BertForSequenceClassification"}
 
 
@@ -83,7 +84,7 @@ def hidden_states(model: mm.nn.Module, names: list[str]) -> list[Any]:
     return [seen[name] for name in names]
 
 
-@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
 def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     for extra in ({}, {"n_inner": 11, "layer_norm_epsilon": 0.2, "n_head": 4}):
         theirs = save("gpt2", activation_function=activation, **extra)
@@ -95,7 +96,7 @@ def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, ac
             close(ours, state)
 
 
-@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
 def test_bert_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     segments, mask = (IDS > 9).astype(np.int64), np.arange(9) < np.array([[9], [5]])
     for extra in ({}, {"intermediate_size": 11, "layer_norm_eps": 0.2, "type_vocab_size": 3}):
@@ -108,7 +109,7 @@ def test_bert_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, ac
         expected = answer(
             torch, theirs,
             token_type_ids=torch.tensor(segments), attention_mask=torch.tensor(mask),
-        )  # fmt: skip
+        )
         close(model(IDS, segments, mask), expected.logits)
 
 
@@ -137,7 +138,7 @@ def classes_of(transformers: Any, kind: str) -> list[str]:
 LOADED = {
     "GPT2LMHeadModel", "BertForSequenceClassification", "BertForNextSentencePrediction",
     "BertForMultipleChoice",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -188,7 +189,7 @@ def loaded_with(folder: Path, config: dict[str, Any], **settings: Any) -> Any:
 VALUES = [
     True, None, 2, 0.5, False, 0, 1, 4, "gelu", "relu", "relative_key", {}, [], ["x"],
     {"0": {"n_head": 1}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -247,7 +248,7 @@ REFUSED = {
         ("position_embedding_type", "relative_key", False), ("directionality", "uni", False),
         ("pooler_type", "mean", False),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -274,7 +275,7 @@ def test_a_setting_of_a_new_model(
     for key, default in config_class(transformers, kind)().to_dict().items():
         others: list[Any] = {
             bool: [not default], int: [2, 16], float: [0.3],
-        }.get(type(default), [None, 1, "gelu_new", "relu", 24])  # fmt: skip
+        }.get(type(default), [None, 1, "gelu_new", "relu", 24])
         for value in others:
             expected = None
             with suppress(Exception):  # no model of theirs has it

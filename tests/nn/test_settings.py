@@ -63,14 +63,14 @@ TAKES_RNG: dict[str, Callable[[Any], Any]] = {
         np.random.default_rng(1).random((9, 3)), rng=rng, starts=1),
     "initialise_by_distance": lambda rng: mm.mono.initialise_by_distance(
         [(3, 3), (3, 3)], 2.0, rng=rng),
-}  # fmt: skip
+}
 
 
 def public_callables() -> Iterator[tuple[str, Any]]:
     for where in (
         mm, mm.functional, mm.gradcheck, mm.nn, mm.nn.taps, mm.nn.training, mm.models, mm.optim,
         mm.checkpoint, mm.data, mm.mono, mm.oracle,
-    ):  # fmt: skip
+    ):
         for name in getattr(where, "__all__", dir(where)):
             value = getattr(where, name)
             if name.startswith("_") or isinstance(value, ModuleType) or not callable(value):
@@ -80,7 +80,7 @@ def public_callables() -> Iterator[tuple[str, Any]]:
                 yield from (
                     (f"{name}.{key}", method) for key, method in vars(value).items()
                     if inspect.isfunction(method) and not key.startswith("_")
-                )  # fmt: skip
+                )
 
 
 def test_every_public_function_with_an_rng_is_here() -> None:
@@ -127,7 +127,7 @@ def test_a_whole_number_is_a_seed(name: str) -> None:
 @pytest.mark.parametrize(
     "bad", [None, True, 1.0, "0", -1, np.random.RandomState(0), np.random, np.random.PCG64(0), [0]],
     ids=lambda bad: type(bad).__name__,
-)  # fmt: skip
+)
 def test_anything_else_is_refused(name: str, bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: rng is "):
         TAKES_RNG[name](bad)
@@ -184,11 +184,11 @@ MAKES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ConvGRU": (
         lambda **sizes: mm.models.ConvGRU(channels=(2,), strides=(2,), **sizes),
         {"frames_out": 2, "kernel_size": 3}),
-}  # fmt: skip
+}
 SIZES = [(name, size) for name, (_, sizes) in MAKES.items() for size in sizes]
 HAVE_A_DEFAULT = [
     ("GPT", "hidden"), ("BERT", "hidden"), ("MaxPool2d", "stride"), ("AvgPool2d", "stride"),
-]  # fmt: skip
+]
 WITHOUT_RNG = ("LayerNorm", "RMSNorm", "MaxPool2d", "AvgPool2d")
 
 
@@ -214,7 +214,7 @@ def test_what_is_no_size_is_refused_by_name(name: str, size: str, bad: Any) -> N
     owner = {"hidden": "FeedForward", "kernel_size": "ConvGRUCell"}.get(size, name)
     expected = f"{name}: {size}|{owner}: {size}" if name in ("GPT", "BERT", "ConvGRU") else (
         f"{name}: {size}"
-    )  # fmt: skip
+    )
     with pytest.raises((TypeError, ValueError), match=f"^({expected}) ?(:|is)"):
         make(name, **{size: bad})
 
@@ -234,7 +234,7 @@ def test_what_is_no_size_is_refused_by_name(name: str, size: str, bad: Any) -> N
         ("MaxPool2d: padding", lambda n: nn.MaxPool2d(3, padding=n)),
         ("AvgPool2d: padding", lambda n: nn.AvgPool2d(3, padding=n)),
     ],
-)  # fmt: skip
+)
 def test_these_may_be_nought(name: str, call: Callable[[Any], Any]) -> None:
     call(0)
     for bad in (-1, 1.0, "1", True, None):
@@ -260,7 +260,7 @@ def test_these_may_be_nought(name: str, call: Callable[[Any], Any]) -> None:
         ("ConvGRU: strides", lambda sizes: mm.models.ConvGRU(
             channels=(1, 1), strides=sizes, rng=0)),
     ],
-)  # fmt: skip
+)
 def test_several_sizes(name: str, call: Callable[[Any], Any], bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{name}"):
         call(bad)
@@ -300,19 +300,19 @@ TEXT_MODELS = {"GPT": TAKES_RNG["GPT"](0), "BERT": TAKES_RNG["BERT"](0)}  # five
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (np.array([1, 2]), r"ids have shape \(2,\), expected \(B, T\); one text .*ids\[None\]"),
-        (np.array(1), r"ids have shape \(\), expected \(B, T\)"),
-        (np.ones((1, 2, 3), dtype=int), r"ids have shape \(1, 2, 3\), expected \(B, T\)"),
-        ([1, 2], r"ids have shape \(2,\)"),
-        (mm.tensor([1, 2]), r"ids have shape \(2,\)"),
-        (np.ones((2, 5), dtype=int), "ids have 5 positions, the context is 4"),
-        (np.ones((2, 0), dtype=int), "ids have 0 positions, the context is 4"),
+        (np.array([1, 2]), r"ids has shape \(2,\), expected \(B, T\); one text .*ids\[None\]"),
+        (np.array(1), r"ids has shape \(\), expected \(B, T\)"),
+        (np.ones((1, 2, 3), dtype=int), r"ids has shape \(1, 2, 3\), expected \(B, T\)"),
+        ([1, 2], r"ids has shape \(2,\)"),
+        (mm.tensor([1, 2]), r"ids has shape \(2,\)"),
+        (np.ones((2, 5), dtype=int), "ids has 5 positions, expected 1 to 4"),
+        (np.ones((2, 0), dtype=int), "ids has 0 positions, expected 1 to 4"),
         (np.ones((2, 3)), "embedding: ids have dtype float64, expected integers"),
         (np.ones((2, 3), dtype=bool), "embedding: ids have dtype bool, expected integers"),
         (np.array([[1, 5]]), r"embedding: id 5 is outside 0\.\.4"),
         (np.array([[1, -1]]), r"embedding: id -1 is outside 0\.\.4"),
     ],
-)  # fmt: skip
+)
 def test_ids_that_do_not_fit_are_refused(name: str, ids: Any, message: str) -> None:
     start = "" if message.startswith("embedding") else f"{name}: "
     with pytest.raises((TypeError, ValueError), match=f"^{start}{message}"):

@@ -31,7 +31,7 @@ def test_names_and_patterns() -> None:
     )
     assert taps.names(gpt) == [
         "embedded", "block.0.mlp.act", "block.0.out", "block.1.mlp.act", "block.1.out", "normed",
-    ]  # fmt: skip
+    ]
     assert taps.names(gpt, "block.*.mlp.act") == ["block.0.mlp.act", "block.1.mlp.act"]
 
 
@@ -42,11 +42,45 @@ def test_reading_gives_the_activations_and_changes_nothing() -> None:
         out = model(X)
     assert out.data.tobytes() == plain.data.tobytes()
     first = np.maximum(X.data @ model.hidden[0].linear.weight.data.T
-                       + model.hidden[0].linear.bias.data, 0.0)  # fmt: skip
+                       + model.hidden[0].linear.bias.data, 0.0)
     np.testing.assert_allclose(seen["hidden.0.act"].data, first, rtol=1e-15)
     assert {name: a.shape for name, a in seen.items()} == {
         "hidden.0.act": (6, 4), "hidden.1.act": (6, 5),
-    }  # fmt: skip
+    }
+
+
+def test_a_record_keeps_every_call_in_order() -> None:
+    """What `read` sees in each call, also of calls of a part alone; nothing after the block."""
+    model, expected = mlp(), []
+    other = mm.tensor(X.data[:2] + 1.0)
+    with taps.read(model, "hidden.*.act") as seen, taps.record(model, "hidden.*.act") as kept:
+        for x in (X, other, X):
+            model(x)
+            expected.append(dict(seen))
+        alone = model.hidden[0](other)
+    model(X)
+    assert list(kept) == ["hidden.0.act", "hidden.1.act"]
+    for name in kept:
+        assert len(kept[name]) == 3 + (name == "hidden.0.act")
+        assert all(z is one[name] for z, one in zip(kept[name], expected, strict=False))
+    np.testing.assert_array_equal(kept["hidden.0.act"][3].data, alone.data)
+
+
+def test_a_record_is_of_what_flows_on() -> None:
+    model = mlp()
+    taps.insert(model, "hidden.0.act", Doubling())
+    with taps.record(model, "hidden.0.act") as kept:
+        with taps.replace(model, "hidden.0.act", lambda z: z + 1.0):
+            model(X)
+        model(X)
+    first, second = kept["hidden.0.act"]
+    np.testing.assert_array_equal(first.data, second.data + 1.0)
+    assert (second.data > 0.0).any()
+
+
+def test_a_record_without_a_tap_is_refused() -> None:
+    with pytest.raises(ValueError, match="taps: 0 taps match 'nowhere'"):
+        taps.record(mlp(), "nowhere").__enter__()
 
 
 def test_a_read_activation_is_on_the_tape() -> None:
@@ -145,7 +179,8 @@ def test_reading_without_a_tape_holds_none() -> None:
 def test_a_replacement_has_to_be_a_tensor() -> None:
     model = mlp()
     with taps.replace(model, "hidden.0.act", lambda z: None):
-        with pytest.raises(TypeError, match=r"replace: function returned NoneType at 'hidden.0"):
+        what = "taps.replace: what function returned at 'hidden.0.act' is None, expected a Tensor"
+        with pytest.raises(TypeError, match=what):
             model(X)
 
 
@@ -250,7 +285,7 @@ def test_a_module_that_replaces_is_no_part_of_the_model() -> None:
     model = mlp()
     names = [*model.state_dict()]
     with taps.replace(model, "hidden.0.act", mm.nn.Linear(4, 4, rng=np.random.default_rng(0),
-                                                          dtype=np.float64)):  # fmt: skip
+                                                          dtype=np.float64)):
         model(X)
         assert [*model.state_dict()] == names
 
@@ -364,18 +399,21 @@ def test_the_same_function_may_be_attached_twice() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda model: taps.names(3), "taps: model is a int, expected a Module"),
-        (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is a function"),
-        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(), r"taps is \['hidden"),
-        (lambda model: taps.read(model, None).__enter__(), "taps is None, expected the name"),
-        (lambda model: taps.insert(model, 0, Sequential()), "taps is 0, expected the name"),
+        (lambda model: taps.names(3), "taps: model is 3, expected a Module"),
+        (lambda model: taps.read(lambda x: x).__enter__(), "taps: model is <function"),
+        (lambda model: taps.read(model, ["hidden.0.act"]).__enter__(),
+         r"taps: name or pattern is \['hidden"),
+        (lambda model: taps.read(model, None).__enter__(),
+         "taps: name or pattern is None, expected a str"),
+        (lambda model: taps.insert(model, 0, Sequential()),
+         "taps: name or pattern is 0, expected a str"),
         (lambda model: taps.replace(model, "hidden.0.act", None).__enter__(),
          "taps.replace: function is None, expected one"),
         (lambda model: taps.replace(model, "hidden.0.act", 0.0).__enter__(),
          "taps.replace: function is 0.0, expected one"),
     ],
     ids=["names", "read", "list", "None", "number", "no function", "value"],
-)  # fmt: skip
+)
 def test_what_is_no_model_no_name_and_no_function(wrong: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         wrong(mlp())

@@ -30,7 +30,7 @@ def test_a_run_is_the_same_as_the_steps_by_hand() -> None:
     records = train(
         model, batches, square_error, optimiser, steps=6, schedule=lambda n: 0.1 / (n + 1),
         max_norm=0.5,
-    )  # fmt: skip
+    )
     for n, (record, batch) in enumerate(zip(records, batches, strict=True)):
         other.lr = 0.1 / (n + 1)
         other.zero_grad()

@@ -52,7 +52,7 @@ class Run:
         mm.checkpoint.save(
             path, self.model, optimiser=self.optimiser, rng=self.batch_rng, step=step,
             config={"steps": self.steps},
-        )  # fmt: skip
+        )
 
     def resume(self, path: Path) -> int:
         checkpoint = mm.checkpoint.load(path)

@@ -67,11 +67,22 @@ def sum_of_squares_kernel(x: Array, out: Array) -> None:
     out[0] = total_of_squares(x)
 
 
-def sum_of_squares(x: Array) -> Array:
-    """Return the sum of the squares of x, in float64."""
-    out = np.empty(1)
-    sum_of_squares_kernel(flat(x), out)
-    return out[0]
+def sgd(p: Array, g: Array, *, rate: float, decay: float) -> list[Array]:
+    return update(sgd_kernel, (p, g), (rate, decay))
+
+
+def sgd_momentum(
+    p: Array, g: Array, b: Array, *, rate: float, momentum: float, decay: float
+) -> list[Array]:
+    return update(sgd_momentum_kernel, (p, g, b), (rate, decay, momentum))
+
+
+def adam(
+    p: Array, g: Array, m: Array, v: Array, *, t: int, rate: float, beta1: float, beta2: float,
+    eps: float, l2: float, decay: float,
+) -> list[Array]:
+    numbers = (rate, beta1, beta2, eps, decay, l2, 1.0 - beta1**t, 1.0 - beta2**t)
+    return update(adam_kernel, (p, g, m, v), numbers)
 
 
 def update(
@@ -85,3 +96,35 @@ def update(
     new = [np.empty(p.shape, p.dtype) for _ in (p, *running)]
     each(kernel, *arrays, *new, numbers=numbers)
     return new
+
+
+def joint_norm(*gradients: Array) -> Array:
+    # Dividing by the largest is for squares that overflow or vanish, and only for them.
+    total = sum(map(sum_of_squares, gradients))
+    if 1e-290 < total < math.inf:
+        return np.array(math.sqrt(total))
+    largest = max(float(abs(g).max()) if g.size else 0.0 for g in gradients)
+    if not 0.0 < largest < math.inf:
+        return np.array(math.sqrt(total))
+    total = sum(sum_of_squares(g / np.float64(largest)) for g in gradients)
+    return np.array(largest * math.sqrt(total))
+
+
+def sum_of_squares(x: Array) -> float:
+    """In float64."""
+    out = np.empty(1)
+    sum_of_squares_kernel(flat(x if x.dtype.char in "fd" else x.astype(np.float64)), out)
+    return out.item()
+
+
+def scaled(*gradients: Array, factor: Array) -> Sequence[Array]:
+    """In the gradients' own dtype where the factor has digits there; a factor of 1 changes none."""
+    if factor == 1.0:
+        return gradients
+    with np.errstate(invalid="ignore"):  # infinity times 0
+        return [
+            g * g.dtype.type(factor)
+            if g.dtype.char == "d" or (g.dtype.char == "f" and factor > 1e-30)
+            else np.multiply(g, factor, dtype=np.float64).astype(g.dtype)
+            for g in gradients
+        ]

@@ -6,6 +6,8 @@ rounded to the parameters' dtype, so that float32 parameters are updated in floa
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from minimono.backend import Array, array_module
 from minimono.kernels.gpu.launch import Kernel, each, empty_like, for_each, one_block
 
@@ -68,12 +70,22 @@ extern "C" __global__ void sum_of_squares(const real *x, double *sums, long long
 MOST_SUMS = 1024  # blocks (our choice)
 
 
-def sum_of_squares(x: Array) -> Array:
-    """Return the sum of the squares of x, in float64, an array without axes."""
-    (blocks,), threads = for_each(x.size)
-    sums = array_module(x).empty(min(blocks, MOST_SUMS))
-    sum_of_squares_kernel(x.dtype, sums.shape, threads, one_block(x), sums, x.size)
-    return sums.sum()
+def sgd(p: Array, g: Array, *, rate: float, decay: float) -> list[Array]:
+    return update(sgd_kernel, (p, g), (rate, decay))
+
+
+def sgd_momentum(
+    p: Array, g: Array, b: Array, *, rate: float, momentum: float, decay: float
+) -> list[Array]:
+    return update(sgd_momentum_kernel, (p, g, b), (rate, decay, momentum))
+
+
+def adam(
+    p: Array, g: Array, m: Array, v: Array, *, t: int, rate: float, beta1: float, beta2: float,
+    eps: float, l2: float, decay: float,
+) -> list[Array]:
+    numbers = (rate, beta1, beta2, eps, decay, l2, 1.0 - beta1**t, 1.0 - beta2**t)
+    return update(adam_kernel, (p, g, m, v), numbers)
 
 
 def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) -> list[Array]:
@@ -85,3 +97,23 @@ def update(kernel: Kernel, arrays: Sequence[Array], numbers: Sequence[float]) ->
     new = [empty_like(p) for _ in (p, *running)]
     each(kernel, *arrays, *new, numbers=numbers)
     return new
+
+
+def joint_norm(*gradients: Array) -> Array:
+    """Without a look at the sum, which would be to wait."""
+    first, *others = map(sum_of_squares, gradients)
+    return array_module(first).sqrt(sum(others, first))
+
+
+def sum_of_squares(x: Array) -> Array:
+    """In float64, an array without axes."""
+    x = x if x.dtype.char in "fd" else x.astype(np.float64)
+    (blocks,), threads = for_each(x.size)
+    sums = array_module(x).empty(min(blocks, MOST_SUMS))
+    sum_of_squares_kernel(x.dtype, sums.shape, threads, one_block(x), sums, x.size)
+    return sums.sum()
+
+
+def scaled(*gradients: Array, factor: Array) -> list[Array]:
+    """In float64, also by a factor of 1: to look at it would be to wait."""
+    return [np.multiply(g, factor, dtype=np.float64).astype(g.dtype) for g in gradients]

@@ -24,7 +24,6 @@ from minimono.nn.layers import (
     Linear,
     MultiHeadAttention,
     parameter,
-    token_ids,
 )
 from minimono.nn.module import Module, Tap
 
@@ -43,11 +42,11 @@ class BERT(Module):
         classes: int, rng: Rng, segments: int = 2, hidden: int | None = None,
         activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
         dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes(
             "BERT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
             classes=classes, segments=segments,
-        )  # fmt: skip
+        )
         checks.sizes("BERT", least=0, layers=layers)
         rng = checks.generator(rng, "BERT: rng")
         hidden = 4 * channels if hidden is None else hidden
@@ -82,15 +81,14 @@ class BERT(Module):
         mask: Tensor | Array | None = None,
     ) -> Tensor:
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
-        ids = token_ids(ids, self.context, "BERT")
+        ids = checks.token_ids(ids, "BERT: ids", self.context)
         B, T = ids.shape
         mask = None if mask is None else _text_mask(mask)
-        if mask is not None and mask.shape != (B, T):
-            raise ValueError(f"BERT: mask has shape {mask.shape}, ids {(B, T)}")
+        if mask is not None:
+            checks.shaped(mask, "BERT: mask", (B, T), "as ids")
         segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
         segments = segments if isinstance(segments, Tensor) else as_array(segments)
-        if segments.shape != (B, T):
-            raise ValueError(f"BERT: segments have shape {segments.shape}, ids {(B, T)}")
+        checks.shaped(segments, "BERT: segments", (B, T), "as ids")
         x = self.token(ids) + self.position(np.arange(T)) + self.segment(segments)  # (B, T, C)
         x = self.embedded(self.dropout(self.norm(x)))
         for block in self.block:
@@ -114,7 +112,7 @@ class Block(Module):
     def __init__(
         self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
         rng: np.random.Generator, dropout: float, dtype: Any,
-    ):  # fmt: skip
+    ):
         self.attention = MultiHeadAttention(
             channels, heads, rng=rng, dropout=dropout, dtype=dtype
         )

@@ -46,7 +46,7 @@ class ConvGRU(Module):
     def __init__(
         self, *, channels: Sequence[int], strides: Sequence[int], rng: Rng,
         frames_out: int = 10, kernel_size: int = 3, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         channels = checks.whole_numbers(channels, "ConvGRU: channels", least=1)
         strides = checks.whole_numbers(strides, "ConvGRU: strides", least=1)
         checks.sizes("ConvGRU", frames_out=frames_out)
@@ -102,7 +102,7 @@ class _Encode(Module):
     def __init__(
         self, n_in: int, n: int, stride: int, *, kernel_size: int, rng: np.random.Generator,
         dtype: Any,
-    ):  # fmt: skip
+    ):
         self.down = Conv2d(n_in, n, stride + 2, stride=stride, padding=1, rng=rng, dtype=dtype)
         self.act = Tap()
         self.cell = ConvGRUCell(n, n, kernel_size, rng=rng, dtype=dtype)
@@ -117,7 +117,7 @@ class _Forecast(Module):
     def __init__(
         self, n_in: int, n: int, n_out: int, stride: int, *, kernel_size: int,
         rng: np.random.Generator, dtype: Any,
-    ):  # fmt: skip
+    ):
         self.cell = ConvGRUCell(n_in, n, kernel_size, rng=rng, dtype=dtype)
         self.up = ConvTranspose2d(
             n, n_out, stride + 2, stride=stride, padding=1, rng=rng, dtype=dtype

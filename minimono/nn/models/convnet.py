@@ -36,7 +36,7 @@ class ConvNet(Module):
     def __init__(
         self, *, image: tuple[int, int, int], channels: Sequence[int], classes: int,
         rng: Rng, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         image = check_image(image, "ConvNet: image")
         channels = checks.whole_numbers(channels, "ConvNet: channels", least=1)
         checks.sizes("ConvNet", classes=classes)
@@ -56,8 +56,7 @@ class ConvNet(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_tensor(x)
-        if x.shape[1:] != self.image:
-            raise ValueError(f"ConvNet: x has shape {x.shape}, expected (B, *{self.image})")
+        checks.layout(x, "ConvNet: x", f"(B, *{self.image})", x.shape[1:] == self.image)
         for stage in self.stage:
             x = stage(x)
         return self.out(x.reshape(len(x), self.out.weight.shape[1]))  # (B, C, Y, X) -> (B, C Y X)

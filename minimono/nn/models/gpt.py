@@ -22,7 +22,6 @@ from minimono.nn.layers import (
     FeedForward,
     LayerNorm,
     MultiHeadAttention,
-    token_ids,
 )
 from minimono.nn.module import Module, Tap
 
@@ -40,10 +39,10 @@ class GPT(Module):
         rng: Rng, hidden: int | None = None,
         activation: ActivationName = "gelu_tanh", eps: float = 1e-5, dropout: float = 0.0,
         dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         checks.sizes(
             "GPT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
-        )  # fmt: skip
+        )
         checks.sizes("GPT", least=0, layers=layers)
         rng = checks.generator(rng, "GPT: rng")
         hidden = 4 * channels if hidden is None else hidden
@@ -64,7 +63,7 @@ class GPT(Module):
         _initialise_as_gpt2(self, layers, rng)
 
     def forward(self, ids: Tensor | Array) -> Tensor:
-        ids = token_ids(ids, self.context, "GPT")
+        ids = checks.token_ids(ids, "GPT: ids", self.context)
         x = self.token(ids) + self.position(np.arange(ids.shape[1]))  # (B, T, C) + (T, C)
         x = self.embedded(self.dropout(x))
         for block in self.block:
@@ -79,7 +78,7 @@ class Block(Module):
     def __init__(
         self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
         rng: np.random.Generator, dropout: float, dtype: Any,
-    ):  # fmt: skip
+    ):
         self.norm1 = LayerNorm(channels, eps=eps, dtype=dtype)
         self.attention = MultiHeadAttention(
             channels, heads, rng=rng, causal=True, dropout=dropout, dtype=dtype

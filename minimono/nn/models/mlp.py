@@ -25,7 +25,7 @@ class MLP(Module):
     def __init__(
         self, widths: Sequence[int], *, rng: Rng,
         activation: Literal["relu", "gelu", "tanh"] = "relu", dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         widths = checks.whole_numbers(widths, "MLP: widths", least=1)
         if len(widths) < 2:
             raise ValueError(f"MLP: widths is {widths}, expected at least input and output")
@@ -46,7 +46,7 @@ class _Hidden(Module):
     def __init__(
         self, n_in: int, n_out: int, rng: np.random.Generator,
         activation: Literal["relu", "gelu", "tanh"], dtype: Any,
-    ):  # fmt: skip
+    ):
         self.linear = Linear(n_in, n_out, rng=rng, dtype=dtype)
         self.activation = Activation(activation)
         self.act = Tap()

@@ -1,20 +1,18 @@
 """Weights that others have trained: GPT-2 and BERT folders in the usual layout.
 
 A folder holds `config.json` and `model.safetensors`, as the Hugging Face libraries write them. The
-tables below say which of its arrays is which parameter of ours, and which of its settings change a
-number. A setting or an array that they do not name is an error: it might change the result. What
-they say was read off transformers 5.24 and its older versions. Needs `pip install safetensors`.
+tables below say which of its arrays is which parameter of ours, those in `pretrained_settings.py`
+which of its settings change a number. A setting or an array that they do not name is an error: it
+might change the result. What they say was read off transformers 5.24 and its older versions. Needs
+`pip install safetensors`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import Repr
 from typing import Any
 
 import numpy as np
@@ -22,93 +20,22 @@ import numpy as np
 from minimono import checks
 from minimono.backend import Array
 from minimono.lazy import required
-from minimono.nn.layers import ActivationName
+from minimono.nn.models import pretrained_settings as settings
 from minimono.nn.models.bert import BERT
 from minimono.nn.models.gpt import GPT
 from minimono.nn.module import Module
 
-Config = Mapping[str, Any]
 Generator = np.random.Generator
-
-_repr = Repr()  # a hostile value may be a megabyte long
-_repr.maxstring = 60
-short = _repr.repr
 
 # Parameters of a block of ours, and the names that they have in a block of theirs.
 GPT2_BLOCK = {
     "norm1": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
     "norm2": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj",
-}  # fmt: skip
+}
 BERT_BLOCK = {
     "attention.out": "attention.output.dense", "norm1": "attention.output.LayerNorm",
     "mlp.up": "intermediate.dense", "mlp.down": "output.dense", "norm2": "output.LayerNorm",
-}  # fmt: skip
-
-# Sizes, with the library's values where config.json is silent.
-GPT2_SIZES = {
-    "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
-}  # fmt: skip
-BERT_SIZES = {
-    "vocab_size": 30522, "max_position_embeddings": 512, "hidden_size": 768,
-    "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
-    "type_vocab_size": 2,
-}  # fmt: skip
-GPT2_OTHER_NAMES = {
-    "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
-    "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
-}  # fmt: skip
-ACTIVATIONS: dict[str, ActivationName] = {
-    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_accurate": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "relu": "relu",
-    "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
-}  # fmt: skip
-
-# Settings of which the networks here compute one value only.
-FIXED: dict[str, Any] = {
-    "is_decoder": False, "is_encoder_decoder": False, "tie_encoder_decoder": False,
-    "add_cross_attention": False, "cross_attention_hidden_size": None, "pruned_heads": {},
-    "per_layer_config": None, "quantization_config": None, "use_bfloat16": False,
-}  # fmt: skip
-GPT2_FIXED = FIXED | {
-    "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
-    "tie_word_embeddings": True, "n_special": 0,
-}  # fmt: skip
-BERT_FIXED = FIXED | {
-    "position_embedding_type": "absolute", "directionality": "bidi",
-    "pooler_type": "first_token_transform",
-}  # fmt: skip
-
-# Settings that change no logit: where the folder came from, training, losses, what to return and
-# how to go on writing.
-HARMLESS = frozenset(
-    """
-    transformers_version _name_or_path name_or_path _commit_hash
-    dtype torch_dtype torchscript tf_legacy_loss xla_device gradient_checkpointing
-    chunk_size_feed_forward attn_implementation _attn_implementation
-    _attn_implementation_autoset use_cache output_past output_hidden_states output_attentions
-    output_scores return_dict return_dict_in_generate initializer_range
-    label2id _num_labels problem_type finetuning_task task_specific_params
-    tokenizer_class prefix bos_token_id eos_token_id pad_token_id sep_token_id
-    decoder_start_token_id forced_bos_token_id forced_eos_token_id
-    max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
-    temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
-    encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values
-    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
-    """.split()
-)
-GPT2_HARMLESS = HARMLESS | set(
-    """
-    resid_pdrop embd_pdrop attn_pdrop reorder_and_upcast_attn n_ctx predict_special_tokens
-    id2label num_labels
-    summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
-    """.split()
-)
-BERT_HARMLESS = HARMLESS | set(
-    """
-    hidden_dropout_prob attention_probs_dropout_prob classifier_dropout tie_word_embeddings
-    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
-    """.split()
-)
+}
 
 # Arrays that hold no weights: masks and counts that older versions stored.
 GPT2_BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"
@@ -175,10 +102,10 @@ def load_pretrained(
             )
     safetensors = required("safetensors", by="load_pretrained", install="safetensors")
     try:
-        config = _read_config(folder / "config.json")
+        config = settings.read_config(folder / "config.json")
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in _KINDS:
-            raise ValueError(f"config.json has model_type = {short(kind)}, expected {[*_KINDS]}")
+            raise settings.wrong("model_type", kind, f"{[*_KINDS]}")
         try:
             file = safetensors.safe_open(folder / "model.safetensors", "numpy")
         except Exception as error:  # the library raises kinds of its own
@@ -200,19 +127,21 @@ def _other_weights(folder: Path) -> str:
 # ---- the two kinds ------------------------------------------------------------------------------
 
 
-def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
+def _gpt2(config: settings.Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
     if classes is not None:
         raise ValueError(f"classes = {classes}, but a GPT-2 has no classes")
-    config = _with_one_name_each(config, GPT2_OTHER_NAMES)
-    read = {*GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
-    _check_settings(config, GPT2_FIXED, GPT2_HARMLESS | read)
-    vocabulary, context, C, heads, layers = (_size(config, *item) for item in GPT2_SIZES.items())
-    _check_heads("n_embd", C, "n_head", heads)
-    hidden = 4 * C if config.get("n_inner") is None else _size(config, "n_inner", 0)
-    activation = _activation(config, "activation_function", "gelu_new")
-    eps = _positive(config, "layer_norm_epsilon", 1e-5)
-    if (name := _architecture(config)) not in (None, "GPT2LMHeadModel", "GPT2Model"):
-        raise _unknown_architecture(name, ["GPT2LMHeadModel", "GPT2Model"])
+    config = settings.with_one_name_each(config, settings.GPT2_OTHER_NAMES)
+    read = {*settings.GPT2_SIZES, "n_inner", "activation_function", "layer_norm_epsilon"}
+    settings.check_settings(config, settings.GPT2_FIXED, settings.GPT2_HARMLESS | read)
+    vocabulary, context, C, heads, layers = (
+        settings.size(config, *item) for item in settings.GPT2_SIZES.items()
+    )
+    settings.check_heads("n_embd", C, "n_head", heads)
+    hidden = 4 * C if config.get("n_inner") is None else settings.size(config, "n_inner", 0)
+    activation = settings.activation(config, "activation_function", "gelu_new")
+    eps = settings.positive(config, "layer_norm_epsilon", 1e-5)
+    if (name := settings.architecture(config)) not in (None, "GPT2LMHeadModel", "GPT2Model"):
+        raise settings.unknown_architecture(name, ["GPT2LMHeadModel", "GPT2Model"])
 
     arrays = _Arrays(file, base="transformer")
     if "lm_head.weight" in arrays and not arrays.same("lm_head.weight", "wte.weight"):
@@ -227,7 +156,7 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None)
         shapes = {
             "attention.qkv": (C, 3 * C), "attention.out": (C, C),
             "mlp.up": (C, hidden), "mlp.down": (hidden, C),
-        }  # fmt: skip
+        }
         for i in range(layers):
             for ours, theirs in GPT2_BLOCK.items():
                 # GPT-2 stores a layer's weights as (in, out), ours are (out, in).
@@ -242,26 +171,26 @@ def _gpt2(config: Config, file: Any, classes: int | None, rng: Generator | None)
     model = GPT(
         vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
         hidden=hidden, activation=activation, eps=eps, rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
-    )  # fmt: skip
+    )
     return _filled(model, arrays, checked)
 
 
-def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
-    read = {*BERT_SIZES, "hidden_act", "layer_norm_eps", "id2label", "num_labels"}
-    _check_settings(config, BERT_FIXED, BERT_HARMLESS | read)
+def _bert(config: settings.Config, file: Any, classes: int | None, rng: Generator | None) -> Module:
+    read = {*settings.BERT_SIZES, "hidden_act", "layer_norm_eps", "id2label", "num_labels"}
+    settings.check_settings(config, settings.BERT_FIXED, settings.BERT_HARMLESS | read)
     vocabulary, context, C, heads, layers, hidden, segments = (
-        _size(config, *item) for item in BERT_SIZES.items()
+        settings.size(config, *item) for item in settings.BERT_SIZES.items()
     )
-    _check_heads("hidden_size", C, "num_attention_heads", heads)
-    activation = _activation(config, "hidden_act", "gelu")
-    eps = _positive(config, "layer_norm_eps", 1e-12)
+    settings.check_heads("hidden_size", C, "num_attention_heads", heads)
+    activation = settings.activation(config, "hidden_act", "gelu")
+    eps = settings.positive(config, "layer_norm_eps", 1e-12)
 
     arrays = _Arrays(file, base="bert")
-    name = _architecture(config) or _bert_architecture(arrays)
+    name = settings.architecture(config) or _bert_architecture(arrays)
     if name not in BERT_HEADS:
-        raise _unknown_architecture(name, [*BERT_HEADS])
+        raise settings.unknown_architecture(name, [*BERT_HEADS])
     head = BERT_HEADS[name]
-    rows = _labels(config) if head.rows is None else head.rows
+    rows = settings.labels(config) if head.rows is None else head.rows
     pooler, classifier, left_out = "pooler.dense", head.classifier, head.left_out
     missing = []
     if f"{pooler}.weight" not in arrays:
@@ -277,9 +206,10 @@ def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None)
             "fine-tune it: load_pretrained(folder, classes=..., initialise=0), with any seed"
         )
     if not classifier and classes is None and rows > vocabulary:  # no stored array bounds it
-        raise _wrong("num_labels", rows, f"at most vocab_size = {vocabulary}; say classes=...")
+        most = f"at most vocab_size = {vocabulary}; say classes=..."
+        raise settings.wrong("num_labels", rows, most)
     rows = rows if classes is None else classes
-    spread = _positive(config, "initializer_range", 0.02) if missing else 0.0
+    spread = settings.positive(config, "initializer_range", 0.02) if missing else 0.0
 
     def parts() -> Iterator[_Part]:
         def layer(ours: str, theirs: list[str], shape: tuple[int, ...]) -> Iterator[_Part]:
@@ -289,7 +219,7 @@ def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None)
         for ours, theirs, length in (
             ("token", "word", vocabulary), ("position", "position", context),
             ("segment", "token_type", segments),
-        ):  # fmt: skip
+        ):
             yield _Part(f"{ours}.weight", [f"embeddings.{theirs}_embeddings.weight"], (length, C))
         yield from layer("norm", ["embeddings.LayerNorm"], (C,))
         shapes = {"attention.out": (C, C), "mlp.up": (hidden, C), "mlp.down": (C, hidden)}
@@ -308,7 +238,7 @@ def _bert(config: Config, file: Any, classes: int | None, rng: Generator | None)
         vocabulary=vocabulary, context=context, channels=C, heads=heads, layers=layers,
         hidden=hidden, activation=activation, eps=eps, classes=rows, segments=segments,
         rng=_Zeros(np.random.PCG64(0)), dtype=dtype,
-    )  # fmt: skip
+    )
     return _filled(model, arrays, checked, rng, spread)
 
 
@@ -438,7 +368,7 @@ class _Zeros(Generator):
 def _filled(
     model: Module, arrays: _Arrays, parts: list[_Part],
     rng: Generator | None = None, spread: float = 0.0,
-) -> Module:  # fmt: skip
+) -> Module:
     """The model with each parameter replaced, one at a time, so that there are never two sets."""
     parameters = dict(model.named_parameters())
     for part in parts:
@@ -451,96 +381,3 @@ def _filled(
         p.data = value.astype(p.dtype, order="C", copy=False)
     assert not parameters, f"no arrays for {[*parameters]}"
     return model
-
-
-# ---- settings -----------------------------------------------------------------------------------
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > 10_000_000:
-            raise ValueError(f"{path.stat().st_size} bytes are no settings")
-        config = json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"config.json cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"config.json holds {short(config)}, expected an object of settings")
-    return config
-
-
-def _wrong(key: str, value: Any, expected: str) -> ValueError:
-    return ValueError(f"config.json has {key} = {short(value)}, expected {expected}")
-
-
-def _with_one_name_each(config: Config, other_names: Mapping[str, str]) -> Config:
-    renamed = {key: value for key, value in config.items() if key not in other_names}
-    for other, key in other_names.items():
-        if other in config:
-            if key in config and repr(config[key]) != repr(config[other]):
-                raise _wrong(other, config[other], f"{short(config[key])} as in {key}")
-            renamed[key] = config[other]
-    return renamed
-
-
-def _check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[str]) -> None:
-    for key, value in config.items():
-        if key in fixed:
-            if type(value) is not type(fixed[key]) or value != fixed[key]:
-                raise _wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
-        elif key not in known | {"model_type", "architectures"}:
-            raise ValueError(
-                f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
-                "that is not known here; if it does not, take it out"
-            )
-
-
-def _size(config: Config, key: str, default: int) -> int:
-    value = config.get(key, default)
-    if type(value) is not int or value < 1:
-        raise _wrong(key, value, "a whole number of at least 1")
-    return value
-
-
-def _positive(config: Config, key: str, default: float) -> float:
-    value = config.get(key, default)
-    if type(value) not in (int, float) or not 0.0 < value < math.inf:
-        raise _wrong(key, value, "a number above 0")
-    return float(value)
-
-
-def _activation(config: Config, key: str, default: str) -> ActivationName:
-    value = config.get(key, default)
-    if not isinstance(value, str) or value not in ACTIVATIONS:
-        raise _wrong(key, value, f"one of {[*ACTIVATIONS]}")
-    return ACTIVATIONS[value]
-
-
-def _check_heads(channels_key: str, channels: int, heads_key: str, heads: int) -> None:
-    if channels % heads:
-        raise _wrong(heads_key, heads, f"a divisor of {channels_key} = {channels}")
-
-
-def _labels(config: Config) -> int:
-    """How many classes config.json names; 2 where it names none, as in the library."""
-    names = config.get("id2label")
-    if names is None:
-        return _size(config, "num_labels", 2)
-    if not isinstance(names, dict) or not names:
-        raise _wrong("id2label", names, "an object with a name for each class")
-    if (number := config.get("num_labels")) not in (None, len(names)):
-        raise _wrong("num_labels", number, f"{len(names)}, as there are names in id2label")
-    return len(names)
-
-
-def _architecture(config: Config) -> str | None:
-    """The name of the class that wrote the folder, if config.json says it."""
-    names = config.get("architectures")
-    if names is None:
-        return None
-    if not (isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)):
-        raise _wrong("architectures", names, "a list of one name")
-    return names[0]
-
-
-def _unknown_architecture(name: str, known: list[str]) -> ValueError:
-    return _wrong("architectures", [name], f"one of {known}: no other is computed here")

@@ -45,7 +45,7 @@ class ViT(Module):
     def __init__(
         self, *, image: tuple[int, int, int], patch: int, window: int, channels: int, heads: int,
         layers: int, classes: int, rng: Rng, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         image = check_image(image, "ViT: image")
         checks.sizes(
             "ViT", patch=patch, window=window, channels=channels, heads=heads, classes=classes
@@ -69,15 +69,14 @@ class ViT(Module):
                 rng=rng, dtype=dtype,
             )
             for i in range(layers)
-        ]  # fmt: skip
+        ]
         self.norm = LayerNorm(channels, dtype=dtype)
         self.normed = Tap()
         self.out = Linear(channels, classes, rng=rng, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_tensor(x)
-        if x.shape[1:] != self.image:
-            raise ValueError(f"ViT: x has shape {x.shape}, expected (B, *{self.image})")
+        checks.layout(x, "ViT: x", f"(B, *{self.image})", x.shape[1:] == self.image)
         x = self.patches(x)  # (B, C, Y, X) of pixels -> (B, C, Y, X) of the grid
         B, C, Y, X = x.shape
         x = x.reshape(B, C, Y * X).swapaxes(1, 2)  # (B, C, Y, X) -> (B, Y X, C)
@@ -94,7 +93,7 @@ class _Block(Module):
     def __init__(
         self, channels: int, heads: int, grid: Grid, window: int, *, shift: int,
         rng: np.random.Generator, dtype: Any,
-    ):  # fmt: skip
+    ):
         self.norm1 = LayerNorm(channels, dtype=dtype)
         self.attention = WindowAttention(
             channels, heads, grid, window, shift=shift, rng=rng, dtype=dtype
@@ -119,7 +118,7 @@ class WindowAttention(Module):
     def __init__(
         self, channels: int, heads: int, grid: Grid, window: int, *, shift: int,
         rng: np.random.Generator, dtype: Any = np.float32,
-    ):  # fmt: skip
+    ):
         self.attention = MultiHeadAttention(channels, heads, rng=rng, dtype=dtype)
         self.grid, self.window = grid, window
         self.before, self.after = (window - shift, shift) if shift else (0, 0)
