@@ -18,7 +18,7 @@
 Whole numbers become int64 (those of uint64 float64) in a negation, since -1 is no uint8, and in an
 absolute value, since |-128| is no int8. Their powers are whole if no exponent can be negative.
 
-The decorators stand above `@primitive`, `@has_kernel()`, or a plain function of tensors. A change
+The decorators stand above `@primitive`, `@with_kernel()`, or a plain function of tensors. A change
 of dtype is `astype`, an operation on the tape, so gradients follow. What has no rule, say a change
 of shape, hands on what it gets.
 """

@@ -109,5 +109,3 @@ def with_kernel(
     """
     return lambda reading: Fused(reading, part, on, mixed)
 
-
-has_kernel = with_kernel  # until all use the new name

@@ -17,7 +17,7 @@ from minimono.checks import Rng
 from minimono.engine import functional as F
 from minimono.engine.convolution import Pair, pair
 from minimono.engine.dtypes import real
-from minimono.engine.fused import has_kernel
+from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import stack
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import parameter
@@ -163,7 +163,7 @@ class ConvGRUCell(Module):
 
 
 @real()
-@has_kernel("gru")
+@with_kernel("gru")
 def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: float) -> Tensor:
     """H~ and Z, (2, B, C, Y, X), of the terms in W and U, each (B, 3 C, Y, X)."""
     r_x, z_x, h_x = _thirds(from_input) if from_input is not None else (0.0, 0.0, 0.0)
@@ -173,7 +173,7 @@ def _memory_and_update(from_input: Tensor | None, from_state: Tensor, slope: flo
 
 
 @real()
-@has_kernel("gru")
+@with_kernel("gru")
 def _new_state(update: Tensor, memory: Tensor, state: Tensor) -> Tensor:
     return (1.0 - update) * memory + update * state
 
