@@ -244,10 +244,10 @@ def self_attention(
 
 @real(numbers=1)
 @with_kernel("attention")
-def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
+def _packed_attention(qkv: Tensor, visible: Array | None, is_causal: bool) -> Tensor:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
-    visible = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
-    out = scaled_dot_product_attention(q, k, v, mask=visible, is_causal=is_causal)
+    mask = None if visible is None else visible[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
+    out = scaled_dot_product_attention(q, k, v, mask=mask, is_causal=is_causal)
     return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
 
 

@@ -213,14 +213,17 @@ class Above(Rule):
         return {"threshold": float(self.threshold), "flag": True}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Yours(Rule):
     """A function from φ to a mask as a rule."""
 
     select: Callable[[Array], Array]
 
     def __call__(self, phi: Array) -> Array:
-        return checks.mask(self.select(phi), f"{self.select!r}: its mask", tuple(phi.shape))
+        return checks.mask(self.select(phi), f"{self}: the mask", tuple(phi.shape))
+
+    def __repr__(self) -> str:
+        return getattr(self.select, "__qualname__", repr(self.select))
 
 
 def as_rule(select: Rule | Callable[[Array], Array], name: str) -> Rule:

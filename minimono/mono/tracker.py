@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minimono import checks, describe
-from minimono.backend import Array, to_host
-from minimono.mono import soundness
+from minimono.backend import Array
+from minimono.mono import saved, soundness
 from minimono.mono.moments import Moments
 from minimono.mono.scale import compensated, scale, score
 from minimono.mono.selection import Rule, TopK, as_rule
@@ -202,48 +202,16 @@ class ScaleTracker:
         >>> ScaleTracker().state_dict()["count"]
         array(0)
         """
-        moments = None if self._state[1] is None else self._state[1].check()
-        return {
-            "batches_seen": _packed(self.batches_seen),
-            "count": _packed(self.count),
-            "mean": np.empty(0) if moments is None else to_host(moments.mean).copy(),
-            "m2": np.empty(0) if moments is None else to_host(moments.m2).copy(),
-        }
+        return saved.packed(self.batches_seen, self._state[1])
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over a state from `state_dict`. If it raises, the tracker is as before."""
         name = "ScaleTracker.load_state_dict"
         checks.entries(state, f"{name}: state", self.state_dict())
-        batches_seen = _unpacked(state["batches_seen"], f"{name}: batches_seen")
-        count = _unpacked(state["count"], f"{name}: count")
-        mean, m2 = to_host(state["mean"]), to_host(state["m2"])
-        if mean.dtype != np.float64 or m2.dtype != np.float64:
-            raise TypeError(
-                f"{name}: mean has dtype {mean.dtype} and m2 {m2.dtype}, expected float64; a state "
-                "stored with fewer digits does not go on where it stopped"
-            )
-        if batches_seen == 0 and (count or mean.size or m2.size):
-            raise ValueError(f"{name}: batches_seen is 0, expected an empty state")
-        if batches_seen > 0 and count < 2:
-            raise ValueError(f"{name}: count is {count} after a batch, expected 2 or more")
-        self._state = (batches_seen, Moments(count, mean, m2) if batches_seen else None, None)
+        batches_seen, moments = saved.unpacked(state, name)
+        self._state = (batches_seen, moments, None)
 
     def remember(self) -> Callable[[], None]:
         """Return a call that puts the state back as it is now; nothing is copied."""
         state = self._state
         return lambda: setattr(self, "_state", state)
-
-
-def _packed(count: int) -> Array:
-    """A count as an array of numbers: an int64, or from 2^63 on its bytes, the lowest first."""
-    if count < 2**63:
-        return np.array(count, dtype=np.int64)
-    return np.frombuffer(count.to_bytes(count.bit_length() // 8 + 1, "little"), np.uint8)
-
-
-def _unpacked(packed: Array, name: str) -> int:
-    """The count that was packed."""
-    packed = to_host(packed)
-    if packed.dtype == np.uint8 and packed.ndim == 1 and packed.size:
-        return int.from_bytes(packed.tobytes(), "little")
-    return checks.whole_number(packed, name, least=0)

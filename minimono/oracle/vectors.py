@@ -124,9 +124,9 @@ def _verified(folder: Path | str | None, name: str) -> bytes:
         manifest = (folder / MANIFEST).read_text(encoding="utf-8")
         contents = (folder / name).read_bytes()
     except OSError as error:
+        how = "`make vectors`" if folder == FOLDER else "`minimono oracle dump FOLDER`"
         raise ValueError(
-            f"oracle: {folder} is not a folder of vectors ({error}); `minimono oracle dump FOLDER` "
-            "writes one"
+            f"oracle: {folder} is not a folder of vectors ({error}); {how} writes one"
         ) from error
     if f"{_sha256(contents)}  {name}" not in manifest.splitlines():
         raise ValueError(

@@ -136,6 +136,14 @@ def test_agrees_with_the_reading_version(what: str, dtype: str) -> None:
     agree(*CASES[what], dtype)
 
 
+def test_every_kernel_of_a_function_is_compared() -> None:
+    ran = set[str]()
+    for f, arrays in CASES.values():
+        ran.update(made_by_kernels(f(*(tensor(a, requires_grad=True) for a in arrays))))
+    missing = {f.name for f in vars(F).values() if isinstance(f, Fused)} - ran
+    assert not missing, f"cases() in tests/engine/test_kernels.py: add {sorted(missing)}"
+
+
 LAYOUTS: dict[str, Callable[[Any], Any]] = {
     "transposed": lambda x: x.T,
     "reversed": lambda x: x[::-1, ::-1],

@@ -58,12 +58,14 @@ def test_each_mistake_is_named(name: str, call: str, mistake: str) -> None:
     mistaken = suites.get(name).mistakes[call][mistake]
     outcomes = [runner.run(mistaken, case) for case in cases_of(name, call)]
     failures = runner.finish(runner.Report(), outcomes).failures
-    assert failures
+    assert failures, "no case catches it: add one to the suite, then make vectors"
     raised = [f for f in failures if "raised" in f.message]
     assert not raised or name in RAISING
     named = [f.diagnosis for f in failures if f not in raised]
     assert named
-    assert set(named) == {f'"{mistake}" to 15 digits'}
+    assert set(named) == {f'"{mistake}" to 15 digits'}, (
+        "another mistake gives the same replies: add a case that tells them apart, or keep one"
+    )
 
 
 # ---- which mistakes each case catches ------------------------------------------------------------
