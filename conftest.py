@@ -24,7 +24,7 @@ settings.register_profile("minimono-ci", deadline=None, derandomize=True, print_
 settings.register_profile(
     "minimono-mutants", deadline=None, derandomize=True, database=None,
     phases=[Phase.explicit, Phase.generate],
-)  # fmt: skip
+)
 settings.load_profile("minimono-ci" if os.environ.get("CI") else "minimono")
 
 ROOT = Path(__file__).parent

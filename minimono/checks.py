@@ -24,6 +24,7 @@ import numpy as np
 
 from minimono.backend import Array, array_module, as_array, is_real
 
+REAL = "real numbers (float16, float32, float64, integers or bools)"
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
 Item = TypeVar("Item")
@@ -221,12 +222,13 @@ def real(x: Array, name: str) -> Array:
     """`x` as an array of real numbers, its dtype as it is."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, expected a plain one: select the unmasked")
-    x = as_array(x)
+    try:
+        x = as_array(x)
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name} is not an array of numbers: {error}") from error
     if not is_real(x.dtype):
-        raise TypeError(
-            f"{name} has dtype {x.dtype}, expected real numbers (float16, float32, float64, "
-            "integers or bools)"
-        )
+        raise TypeError(f"{name} has dtype {x.dtype}, expected {REAL}")
     return x
 
 

@@ -78,7 +78,7 @@ USES = {
 }
 PACKAGES = [
     "nn", "mono", "data", "models", "oracle", "functional", "optim", "checkpoint", "gradcheck",
-]  # fmt: skip
+]
 
 # A process that has only other people's libraries loaded lets copies of itself run the programs
 # that it is given, and says what went wrong.
@@ -103,7 +103,7 @@ def run(program: str, folder: Path, given: str = "", **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], input=given, cwd=folder,
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -152,7 +152,7 @@ def test_every_public_name_of_a_package_can_come_first(tmp_path: Path) -> None:
     programs = [
         f"import minimono as mm; assert mm.{package}.{name} is not None{WHOLE}"
         for package in PACKAGES for name in public(getattr(mm, package))
-    ]  # fmt: skip
+    ]
     assert len(programs) > 130
     assert failures(programs, tmp_path) == ""
 
@@ -201,7 +201,7 @@ for package, names in zip(packages, before):
         "copy.copy(x)", "copy.deepcopy(x)",
         *(f"pickle.loads(pickle.dumps(x, {protocol}))" for protocol in range(6)),
     ],
-)  # fmt: skip
+)
 def test_a_tensor_is_copied(copied: str, tmp_path: Path) -> None:
     program = f"""
 import copy, pickle
@@ -243,7 +243,7 @@ def test_the_command_starts(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "minimono", *arguments],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    )
     assert done.returncode == (0 if arguments else 2)
     assert "Traceback" not in done.stderr
 

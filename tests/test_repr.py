@@ -16,7 +16,7 @@ RNG = np.random.default_rng
 def gpt(**changes: Any) -> Module:
     sizes: dict[str, Any] = {
         "vocabulary": 65, "context": 16, "channels": 32, "heads": 4, "layers": 12, "dropout": 0.1,
-    }  # fmt: skip
+    }
     return mm.models.GPT(**sizes | changes, rng=0)
 
 

@@ -158,7 +158,7 @@ def _laid_down(
 def max_pool2d(
     x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
     padding: int | Pair = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The largest element of each window: (B, C, Y, X) -> (B, C, y, x). Stride: the window's size.
 
     At a tie the first in the window, row by row, gets all of the gradient, as in PyTorch
@@ -181,7 +181,7 @@ def max_pool2d(
 def avg_pool2d(
     x: Tensor, kernel_size: int | Pair, *, stride: int | Pair | None = None,
     padding: int | Pair = 0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The mean of each window: (B, C, Y, X) -> (B, C, y, x). Stride: the window's size.
 
     Padding counts as zeros that are part of the mean, as in PyTorch, and is at most half the
@@ -225,7 +225,7 @@ def _outside(x: Tensor, padding: Pair) -> Tensor | bool:
     edge = np.pad(
         np.zeros(x.shape[2:], x.dtype), ((rows, rows), (columns, columns)),
         constant_values=least.get(x.dtype.kind, -math.inf),
-    )  # fmt: skip
+    )
     return Tensor(to_device(edge, x.device))
 
 

@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, checks
 from minimono.backend import Array
-from minimono.checks import floats
 from minimono.engine.ownership import check_unchanged, is_view, own_array
 from minimono.engine.tensor import Operand, Tensor, tensor
 
@@ -141,13 +140,8 @@ def _start(output: Tensor, cotangent: Array | None) -> Tensor:
                 "sum it, or pass a cotangent of its shape"
             )
         return Tensor(backend.array_module(output.array).ones_like(output.array))
-    cotangent = backend.as_array(cotangent)
-    if cotangent.dtype.kind not in "fiub":
-        raise TypeError(f"backward: cotangent has dtype {cotangent.dtype}, expected real numbers")
-    if cotangent.shape != output.shape:
-        raise ValueError(
-            f"backward: cotangent has shape {cotangent.shape}, expected the tensor's {output.shape}"
-        )
+    cotangent = checks.real(cotangent, "backward: cotangent")
+    checks.shaped(cotangent, "backward: cotangent", output.shape, "the tensor's")
     return Tensor(backend.to_device(cotangent, output.device).astype(output.dtype))
 
 
@@ -253,7 +247,7 @@ def _variable(value: Operand, i: int) -> Tensor:
         with _recorded(True):
             return value.reshape(value.shape)
     if isinstance(value, Tensor):
-        return Tensor(floats(value.array, f"grad: argument {i}", "fc"), requires_grad=True)
+        return Tensor(checks.floats(value.array, f"grad: argument {i}", "fc"), requires_grad=True)
     return tensor(value, requires_grad=True)
 
 

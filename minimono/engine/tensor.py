@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from minimono import backend
+from minimono import backend, checks
 from minimono.backend import Array
 
 Operand: TypeAlias = "Tensor | Array | float"  # what an operator takes beside a Tensor
@@ -216,21 +216,12 @@ def tensor(
     >>> tensor([[1.0, 2.0]], dtype="float32")
     tensor([[1., 2.]], dtype=float32)
     """
-    if isinstance(data, Tensor):
-        data = data.array
-    try:
-        array = backend.as_array(data)
-    except (TypeError, ValueError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"tensor: data is not an array of numbers: {error}") from error
-    real = "expected real numbers of at most 64 bits"
-    if not backend.is_real(array.dtype):
-        raise TypeError(f"tensor: data has dtype {array.dtype}, {real}")
+    array = checks.real(data.array if isinstance(data, Tensor) else data, "tensor: data")
     if dtype is None:
         dtype = np.float64 if requires_grad and array.dtype.kind != "f" else array.dtype
     dtype = np.dtype(dtype)
     if not backend.is_real(dtype):
-        raise TypeError(f"tensor: dtype is {dtype}, {real}")
+        raise TypeError(f"tensor: dtype is {dtype}, expected {checks.REAL}")
     if requires_grad and dtype.kind != "f":
         raise TypeError(f"tensor: dtype is {dtype}, expected a float dtype for a gradient")
     array = array.astype(dtype.newbyteorder("="), copy=True)

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from minimono import checks, describe
-from minimono.backend import Array, array_module, as_array
+from minimono.backend import Array
 from minimono.engine.dtypes import arithmetic
 from minimono.engine.primitive import primitive
 from minimono.engine.tensor import Tensor, as_tensor
@@ -30,7 +30,7 @@ from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 from minimono.mono.selection import Rule, TopK, as_rule
 from minimono.mono.tracker import Convention, ScaleTracker
-from minimono.mono.watching import Watching
+from minimono.mono.watching import Watching, flags_and_mean
 from minimono.nn.at_once import all_or_nothing
 
 
@@ -77,20 +77,6 @@ def deactivate(
     flags, centre = flags_and_mean(z, mask, mean, "deactivate")
     strength = checks.number(strength, "deactivate: strength")
     return deactivation(z, flags, centre.astype(z.dtype), strength)
-
-
-def flags_and_mean(
-    z: Tensor, mask: Tensor | Array, mean: Tensor | Array, name: str
-) -> tuple[Tensor, Array]:
-    """Which of z (B, *neurons) are flagged, as a constant of the tape, and the neurons' means."""
-    checks.samples(z, f"{name}: z")
-    flags = mask if isinstance(mask, Tensor) else Tensor(as_array(mask).copy())
-    checks.mask(flags.array, f"{name}: mask", z.shape)
-    centre = mean.array if isinstance(mean, Tensor) else as_array(mean)
-    array_module(z.array, flags.array, centre)  # names the devices if they differ
-    if centre.dtype == bool:
-        raise TypeError(f"{name}: mean has dtype bool, expected real numbers")
-    return flags, checks.per_neuron(centre, f"{name}: mean", z)
 
 
 @dataclass(frozen=True, eq=False)

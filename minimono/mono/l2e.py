@@ -25,12 +25,11 @@ from minimono.engine.fused import with_kernel
 from minimono.engine.primitives import log, where
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono import soundness
-from minimono.mono.inhibition import flags_and_mean
 from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 from minimono.mono.selection import Rule, as_rule, select_top_fraction
 from minimono.mono.tracker import ScaleTracker
-from minimono.mono.watching import Watching
+from minimono.mono.watching import Watching, flags_and_mean
 from minimono.nn.at_once import all_or_nothing
 from minimono.nn.module import Module
 

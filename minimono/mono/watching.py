@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from minimono import checks
-from minimono.backend import Array
+from minimono.backend import Array, array_module, as_array
 from minimono.engine.tensor import Tensor
 from minimono.mono.selection import Rule
 from minimono.mono.tracker import ScaleTracker
@@ -64,3 +64,17 @@ class Watching(Module):
             self.last = last
 
         return put_back
+
+
+def flags_and_mean(
+    z: Tensor, mask: Tensor | Array, mean: Tensor | Array, name: str
+) -> tuple[Tensor, Array]:
+    """Which of z (B, *neurons) are flagged, as a constant of the tape, and the neurons' means."""
+    checks.samples(z, f"{name}: z")
+    flags = mask if isinstance(mask, Tensor) else Tensor(as_array(mask).copy())
+    checks.mask(flags.array, f"{name}: mask", z.shape)
+    centre = mean.array if isinstance(mean, Tensor) else as_array(mean)
+    array_module(z.array, flags.array, centre)  # names the devices if they differ
+    if centre.dtype == bool:
+        raise TypeError(f"{name}: mean has dtype bool, expected real numbers")
+    return flags, checks.per_neuron(centre, f"{name}: mean", z)

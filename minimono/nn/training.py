@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from minimono import lazy
+from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
 from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
@@ -65,8 +65,7 @@ def train(
     parameters, running moments, dropout's generators, the optimiser and its learning rate are as
     before it (gradients are not, and its batch is gone).
     """
-    if not 0 <= start <= steps:
-        raise ValueError(f"train: start is {start}, expected 0 <= start <= {steps} steps")
+    checks.whole_number(start, "train: start", least=0, most=steps, of="the steps")
     source = iter(batches)
     frozen = {id(m) for _, m in model.named_modules() if not m.training and model.training}
     for step in range(start, steps):

@@ -192,7 +192,7 @@ def network(batches: int = 3) -> Sequential:
     made = Sequential(
         Linear(3, 5, rng=rng), MEmeL(start_after=2), Dropout(0.5, rng=rng), L2E(start_after=2),
         Linear(5, 3, rng=rng),
-    )  # fmt: skip
+    )
     for seed in range(batches):
         made(mm.tensor(batch(seed)))
     return made
@@ -211,13 +211,13 @@ def one_step(pair: tuple[Any, Any], x: Any = None) -> None:
     model, adam = pair
     x = batch(7) if x is None else x
     next(train(model, [(x, batch(8))], square_error, adam, steps=1, schedule=lambda n: 0.125,
-               max_norm=1.0))  # fmt: skip
+               max_norm=1.0))
 
 
 def other_state(make: Callable[[], Any]) -> Any:
     """A state of the same kind, but of other numbers."""
     return {k: v + np.ones((), v.dtype) if v.dtype.kind == "f" else v
-            for k, v in make().state_dict().items()}  # fmt: skip
+            for k, v in make().state_dict().items()}
 
 
 CALLS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
@@ -227,7 +227,7 @@ for convention in ("paper", "authors"):
         CALLS[f"{name}: score"] = make, lambda t: t.score(batch(9))
         CALLS[f"{name}: flag_top_k"] = make, lambda t: t.flag_top_k(batch(9), 2)
         CALLS[f"{name}: flag_top_k, not constant"] = (
-            make, lambda t: t.flag_top_k(batch(9), 1, constant=False))  # fmt: skip
+            make, lambda t: t.flag_top_k(batch(9), 1, constant=False))
         CALLS[f"{name}: flag above"] = make, lambda t: t.flag(batch(9), mono.Above(1.0))
     for batches in (0, 1, 3):
         CALLS[f"MEmeL {convention} after {batches}"] = (
@@ -246,15 +246,15 @@ CALLS["Dropout"] = (
 for kind, dtype, settings in (
     (mm.optim.SGD, np.float32, {}), (mm.optim.SGD, np.float64, {"momentum": 0.9}),
     (mm.optim.Adam, np.float32, {}), (mm.optim.AdamW, np.float16, {}),
-):  # fmt: skip
+):
     make = optimiser(kind, dtype, **settings)
     CALLS[f"{kind.__name__} {dtype.__name__}: step"] = make, lambda o: o.step()
     CALLS[f"{kind.__name__} {dtype.__name__}: load"] = (
-        make, lambda o, make=make: o.load_state_dict(other_state(make)))  # fmt: skip
+        make, lambda o, make=make: o.load_state_dict(other_state(make)))
 for name, make in (
     ("tracker", tracker("paper", 2)), ("threshold", threshold(1)), ("MEmeL", module(MEmeL, 3)),
     ("L2E", module(L2E, 3)), ("network", network),
-):  # fmt: skip
+):
     CALLS[f"{name}: load"] = make, lambda t, make=make: t.load_state_dict(other_state(make))
 CALLS["network: to"] = network, lambda m: m.to("cpu")
 CALLS["a step of training"] = training, one_step
@@ -376,11 +376,11 @@ def test_after_a_failed_step_of_training_the_next_is_as_if_it_had_not_been() -> 
         before = state_of(stumbling)
         with pytest.raises((mm.nn.training.TrainingError, TypeError), match=message):
             next(train(model, [(batch(7), batch(8))], loss, adam, steps=1,
-                       schedule=lambda n: 9.0))  # fmt: skip
+                       schedule=lambda n: 9.0))
         assert state_of(stumbling) == before
     with pytest.raises(ZeroDivisionError):
         next(train(*stumbling[:1], [(batch(7), batch(8))], square_error, stumbling[1], steps=1,
-                   schedule=lambda n: 1 / 0))  # fmt: skip
+                   schedule=lambda n: 1 / 0))
     assert stumbling[1].lr == 0.5
     one_step(stumbling)
     assert with_any_last(state_of(stumbling)) == with_any_last(state_of(straight))
@@ -395,7 +395,7 @@ BAD_BATCHES = {
     "no sample": batch(1)[:0], "a number": np.array(1.0), "text": np.array([["a"] * 3] * 4),
     "complex": batch(1) + 0j, "objects": batch(1).astype(object), "more axes": batch(1)[..., None],
     "masked": np.ma.masked_array(batch(1), batch(1) > 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("version", ["kernel", "reading version"])
@@ -455,7 +455,7 @@ def test_a_threshold_after_bad_input() -> None:
     for selected, scores in (
         (1, 0), (-1, 3), (4, 3), (0.5, 3), (math.nan, 3), (1, math.inf), ("1", 3), (1, None),
         (True, 3), (np.int8(4), np.int8(3)),
-    ):  # fmt: skip
+    ):
         with pytest.raises((TypeError, ValueError), match=r"^MovingThreshold\.move: (selec|score)"):
             thing.move(selected, scores)
     for phi in (np.array(1.0), np.array([["a"]]), np.ones((0, 3)), np.ones((2, 3)) + 1j):
@@ -481,7 +481,7 @@ def test_an_optimiser_after_bad_gradients() -> None:
     for bad in (
         np.ones((4, 3), np.float16), np.ones((4, 3)), np.ones((3, 4), np.float32),
         np.ones((4, 3), int), np.float32(1.0), np.array([["a"] * 3] * 4),
-    ):  # fmt: skip
+    ):
         adam = optimiser(mm.optim.Adam)()
         before = state_of(adam)
         adam.parameters[2].grad = bad

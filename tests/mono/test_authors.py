@@ -49,7 +49,7 @@ class AuthorsModule:
         c = number(min(self.calls, self.upper))
         self.var = (
             self.var * (c - 1 / b) + w + (u - self.mean) ** 2 / (1 + 1 / c)
-        ) / (c + 1 - 1 / b)  # fmt: skip
+        ) / (c + 1 - 1 / b)
         self.mean = (c * self.mean + u) / (c + 1)
         # 4. late start
         if self.calls <= self.upper:

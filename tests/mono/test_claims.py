@@ -130,7 +130,7 @@ def test_naive_a_leaves_the_layers_below_without_gradient(activation) -> None:
     for strength in (REVERSED, NAIVE_A, NAIVE_B):
         net.zero_grad()
         taps.insert(net, "hidden.1.act", MEmeL(k=6, strength=strength, start_after=1,
-                                               compensation=1.0))  # fmt: skip
+                                               compensation=1.0))
         net(old)
         out = net(x)
         F.cross_entropy(out, target).backward()

@@ -131,7 +131,7 @@ def test_as_on_the_cpu(name: str, cuda: str) -> None:
     for got, want in zip(found, wanted, strict=True):
         assert got.dtype == want.dtype
         np.testing.assert_allclose(got, want, rtol=1e-5 if want.dtype == np.float32 else 1e-12,
-                                   atol=1e-14)  # fmt: skip
+                                   atol=1e-14)
 
 
 def test_moments_move(cuda: str) -> None:

@@ -135,7 +135,7 @@ def test_finite_differences_agree_where_nothing_is_flagged(strength) -> None:
     check_grads(
         lambda x: deactivate(x * x, nothing, mean, strength=strength).tanh(), z,
         order=2, modes=("directional",),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -420,7 +420,7 @@ def small_network(rng, **options):
     return Sequential(
         Linear(4, 6, rng=rng, dtype=np.float64), MEmeL(**options),
         Linear(6, 6, rng=rng, dtype=np.float64), MEmeL(**options),
-    )  # fmt: skip
+    )
 
 
 def small_gpt(rng, **options):

@@ -70,7 +70,7 @@ def test_feature_scale_against_fractions(seed: int) -> None:
         np.testing.assert_allclose(array, want, rtol=1e-13, atol=1e-15)
     for j in range(neurons):
         known = [(v, -f) for f, row in enumerate(exact_feature_scale(z, has)[0])
-                 if (v := row[j]) is not None]  # fmt: skip
+                 if (v := row[j]) is not None]
         exact_ties = len([v for v, _ in known if v == max(known)[0]]) > 1 if known else False
         if not exact_ties:
             assert found.feature[j] == (-max(known)[1] if known else -1)
@@ -234,7 +234,7 @@ def test_bad_options_of_false_killing_rate(options, error, message) -> None:
 SAMPLES = arrays(
     np.float64, array_shapes(min_dims=1, max_dims=2, max_side=6),
     elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, 3.0, np.inf]),
-)  # fmt: skip
+)
 
 
 @given(SAMPLES, SAMPLES)
@@ -567,7 +567,7 @@ def test_log_of_zero_is_an_error() -> None:
         (np.ones((2, 2)), np.ones((2, 2), bool), np.zeros(2), {"reduction": "max"}, ValueError,
          "reduction is 'max'"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_of_the_penalty(z, mask, mean, options, error, message) -> None:
     with pytest.raises(error, match=re.escape(message)):
         log_distance_penalty(z, mask, mean, **options)
@@ -625,7 +625,7 @@ def test_module_gradient_stays_within_the_bound() -> None:
     checked = 0
     for _ in range(60):
         x = mm.tensor(rng.standard_normal((16, 10)) * np.geomspace(0.01, 10, 10),
-                      requires_grad=True)  # fmt: skip
+                      requires_grad=True)
         tau = module.threshold.value
         S = np.sqrt(module.tracker.variance) if module.tracker.batches_seen else None
         module(x)
@@ -709,7 +709,7 @@ def test_module_resumes_bit_for_bit() -> None:
     with pytest.raises(ValueError, match="m2 must be finite and not negative"):
         module.load_extra_state(module.extra_state() | {
             "m2": -np.ones(12), "threshold": np.array(7.0)
-        })  # fmt: skip
+        })
     assert module.threshold.value == before
     for name, value in resumed.state_dict().items():
         np.testing.assert_array_equal(value, state[name])

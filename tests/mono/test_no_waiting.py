@@ -94,7 +94,7 @@ def test_a_training_step(waits: list[str]) -> None:
         model = GPT(
             vocabulary=11, context=9, channels=8, heads=2, layers=1, rng=rng, dropout=0.1,
             dtype=np.float64,
-        ).to(device)  # fmt: skip
+        ).to(device)
         optimiser = AdamW(model.parameters(), lr=0.1)
         ids = np.random.default_rng(4).integers(0, 11, (3, 10))
         waits.clear()

@@ -153,7 +153,7 @@ def test_it_starts_where_it_is_told() -> None:
     assert [record.step for record in records] == [5, 6]
     assert asked == [4, 5]
     assert [*train(model, batches, square_error, optimiser, start=6, steps=6)] == []
-    with pytest.raises(ValueError, match="start is 7, expected 0 <= start <= 6 steps"):
+    with pytest.raises(ValueError, match="start is 7, expected at most 6, the steps"):
         next(train(model, batches, square_error, optimiser, start=7, steps=6))
 
 
