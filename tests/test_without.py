@@ -32,7 +32,7 @@ def run(
         ("mm.functional.gelu(x)", "gelu: its kernel needs numba"),
         ("mm.functional.layer_norm(x, x[0], x[0])", "layer_norm: its kernel needs numba"),
         ("mm.mono.Moments.of(x.data)", "batch_moments: its kernel needs numba"),
-        ("mm.optim.SGD([p], lr=0.1).step()", "optim: its kernel needs numba"),
+        ("mm.optim.SGD([p], lr=0.1).step()", "sgd: its kernel needs numba"),
     ],
 )
 def test_without_numba_the_first_kernel_says_so_and_formulas_run(
