@@ -12,7 +12,7 @@ import minimono
 from minimono.engine.fused import Fused
 from minimono.kernels.seam import WithKernel
 
-SEEN_BY_BACKWARD = 4  # needed, g, output, kept: before the arguments of the formula
+SEEN_BY_BACKWARD = ("needed", "g", "out", "kept")  # before the arguments of the formula
 
 
 def formulas() -> Iterator[tuple[Callable[..., Any], Any]]:
@@ -50,13 +50,14 @@ def test_the_kernel_is_there_and_takes_what_the_formula_takes(name: str, device:
     kernels = import_module(f"minimono.kernels.{folder}.{made.part}")
     file = f"kernels/{folder}/{made.part}.py"
     public = made.name.lstrip("_")
-    parts = {public: 0}
+    parts = {public: ()}
     if isinstance(made, Fused):
-        parts = {f"{public}_forward": 0, f"{public}_backward": SEEN_BY_BACKWARD}
-    for part, before in parts.items():
+        parts = {f"{public}_forward": (), f"{public}_backward": SEEN_BY_BACKWARD}
+    for part, more in parts.items():
+        wanted = f"{part}({', '.join([*more, *inspect.signature(formula).parameters])})"
         kernel = getattr(kernels, part, None)
-        assert kernel is not None, f"{file}: write {part}{inspect.signature(formula)}"
-        assert parameters(kernel)[before:] == parameters(formula), (
-            f"{file}: {part}{inspect.signature(kernel)} has other parameters than its formula, "
-            f"{made.name}{inspect.signature(formula)}"
+        assert kernel is not None, f"{file}: write {wanted}"
+        assert parameters(kernel)[len(more) :] == parameters(formula), (
+            f"{file}: {part}{inspect.signature(kernel)}, expected {wanted}, with names, kinds and "
+            f"defaults as in the formula, {made.name}{inspect.signature(formula)}"
         )
