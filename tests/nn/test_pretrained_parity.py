@@ -17,7 +17,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models import pretrained as module
-from minimono.nn.models import pretrained_settings as settings
+from minimono.nn.models import pretrained_settings as known
 
 pytestmark = pytest.mark.parity
 
@@ -84,7 +84,7 @@ def hidden_states(model: mm.nn.Module, names: list[str]) -> list[Any]:
     return [seen[name] for name in names]
 
 
-@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
+@pytest.mark.parametrize("activation", known.ACTIVATIONS)
 def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     for extra in ({}, {"n_inner": 11, "layer_norm_epsilon": 0.2, "n_head": 4}):
         theirs = save("gpt2", activation_function=activation, **extra)
@@ -96,7 +96,7 @@ def test_gpt2_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, ac
             close(ours, state)
 
 
-@pytest.mark.parametrize("activation", settings.ACTIVATIONS)
+@pytest.mark.parametrize("activation", known.ACTIVATIONS)
 def test_bert_logits_and_hidden_states(save: Any, tmp_path: Path, torch: Any, activation: str):
     segments, mask = (IDS > 9).astype(np.int64), np.arange(9) < np.array([[9], [5]])
     for extra in ({}, {"intermediate_size": 11, "layer_norm_eps": 0.2, "type_vocab_size": 3}):
@@ -201,7 +201,7 @@ def test_a_setting_changed_in_a_folder(
     before, state = answer(torch, base).logits, base.state_dict()
     config = json.loads((tmp_path / "config.json").read_text())
     fixed, harmless, sizes = (
-        getattr(module, f"{kind.upper()}_{part}") for part in ("FIXED", "HARMLESS", "SIZES")
+        getattr(known, f"{kind.upper()}_{part}") for part in ("FIXED", "HARMLESS", "SIZES")
     )
     of_the_class = {*config_class(transformers, kind)().to_dict(), *config}
     keys = (of_the_class | {*fixed} | harmless | {*sizes}) - {"model_type", "architectures"}
