@@ -86,6 +86,10 @@ class Moments:
     def made(cls, count: int, mean: Array, m2: Array) -> Self:
         """Return moments that were worked out here: their arrays are nobody else's, not copied."""
         soundness.check_made(count, mean, m2)
+        return cls._new(count, mean, m2)
+
+    @classmethod
+    def _new(cls, count: int, mean: Array, m2: Array) -> Self:
         moments = object.__new__(cls)
         moments._take(count, mean, m2)
         return moments
@@ -128,7 +132,7 @@ class Moments:
     def of_batch(cls, z: Array, mean: Array, m2: Array) -> Self:
         """Return the moments of a batch, whose mean and m2 were found, if the batch was finite."""
         soundness.check_batch(z, m2)
-        return cls.made(len(z), mean, m2)
+        return cls._new(len(z), mean, m2)
 
     def update(self, batch: Array) -> Self:
         """These moments and a batch of shape (B, *neurons), as if all had been one batch.
@@ -201,8 +205,9 @@ class Moments:
 
     def beside(self, z: Array) -> Self:
         """The same moments on the device of z; themselves, if they are there."""
-        mean, m2 = beside(self.mean, z), beside(self.m2, z)
-        return self if mean is self.mean else self.made(self.count, mean, m2)
+        if type(z) is type(self.mean):
+            return self
+        return self.made(self.count, beside(self.mean, z), beside(self.m2, z))
 
     @property
     def note(self) -> str:

@@ -22,14 +22,14 @@ def scale(z: Array, mean: Array, denominator: Array) -> Array:
     return (deviation / denominator * deviation).astype(z.dtype, copy=False)
 
 
-@np.errstate(over="ignore", under="ignore")
 def compensated(variance: Array, compensation: float) -> Array:
     """Return variance + ε · (mean over neurons of variance); nan where φ is undefined.
 
     That is where the variance is 0, or so small that float64 runs out of digits.
     """
     if compensation > 0:  # without, one neuron's nan must stay its own
-        variance = variance + compensation * variance.mean()
+        with np.errstate(over="ignore", under="ignore"):
+            variance = variance + compensation * variance.mean()
         soundness.check_denominator(variance)
     tiny = np.finfo(np.float64).tiny
     return np.where(variance >= tiny, variance, np.nan)
