@@ -205,9 +205,8 @@ class Moments:
 
     def beside(self, z: Array) -> Self:
         """The same moments on the device of z; themselves, if they are there."""
-        if type(z) is type(self.mean):
-            return self
-        return self.made(self.count, beside(self.mean, z), beside(self.m2, z))
+        there = type(z) is type(self.mean)
+        return self if there else self.made(self.count, beside(self.mean, z), beside(self.m2, z))
 
     @property
     def note(self) -> str:

@@ -31,8 +31,7 @@ def compensated(variance: Array, compensation: float) -> Array:
         with np.errstate(over="ignore", under="ignore"):
             variance = variance + compensation * variance.mean()
         soundness.check_denominator(variance)
-    tiny = np.finfo(np.float64).tiny
-    return np.where(variance >= tiny, variance, np.nan)
+    return np.where(variance >= np.finfo(np.float64).tiny, variance, np.nan)
 
 
 def monosemantic_scale(
