@@ -22,8 +22,9 @@ from benchmarks.rounds import interleaved, seconds
 from benchmarks.tasks import TASKS, Perceptron, Task, Transformer
 from minimono import machine
 from minimono.kernels.parallel import in_parts
+from minimono.mono.batch_scores import score_batch
 from minimono.mono.moments import Moments
-from minimono.mono.scale import monosemantic_scale, score_batch
+from minimono.mono.scale import monosemantic_scale
 
 SHORT = 0.02  # seconds of a turn
 READ, READ_ALL, COPY = "read, one thread", "read, all threads", "copy, one thread"

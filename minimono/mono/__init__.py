@@ -6,6 +6,7 @@ plain arrays. `inhibition` and `l2e` act on tensors while a network trains; `dec
 """
 
 from minimono import lazy
+from minimono.mono.batch_scores import BatchScores, score_batch
 from minimono.mono.circuits import (
     circuit_attribution,
     circuit_attribution_between,
@@ -67,7 +68,7 @@ from minimono.mono.preference import (
     simpo_loss,
 )
 from minimono.mono.pruning import initialise_by_distance, prune_by_magnitude
-from minimono.mono.scale import BatchScores, monosemantic_scale, score_batch
+from minimono.mono.scale import monosemantic_scale
 from minimono.mono.selection import (
     Above,
     Rule,

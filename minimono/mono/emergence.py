@@ -165,11 +165,7 @@ def active_nodes(
     >>> active_nodes(z), active_nodes(z[:, 1], per="sample")
     (array([False,  True,  True]), array([ True, False]))
     """
-    z = checks.values(z, "active_nodes: z")
-    threshold = checks.number(threshold, "active_nodes: threshold", finite=False)
-    if checks.one_of(per, "active_nodes: per", ("batch", "sample")) == "batch":
-        z = sums.total(z, axis=0) / len(z)
-    return z > threshold
+    return _active(z, threshold, per, "active_nodes")
 
 
 def active_counts(
@@ -183,10 +179,18 @@ def active_counts(
     >>> active_counts(z), active_counts(z, per="sample")
     (2, array([2, 1]))
     """
-    active = active_nodes(z, threshold, per=per)
+    active = _active(z, threshold, per, "active_counts")
     if per == "batch":
         return int(active.sum())
     return active.reshape(len(active), -1).sum(axis=1)  # (B, *neurons) -> (B, neurons)
+
+
+def _active(z: Array, threshold: float, per: str, name: str) -> Array:
+    z = checks.values(z, f"{name}: z")
+    threshold = checks.number(threshold, f"{name}: threshold", finite=False)
+    if checks.one_of(per, f"{name}: per", ("batch", "sample")) == "batch":
+        z = sums.total(z, axis=0) / len(z)
+    return z > threshold
 
 
 # ---- layers, masks and graphs ------------------------------------------------------------------

@@ -1,15 +1,18 @@
 """Inhibiting monosemantic neurons: deactivation, and the MEmeL module that applies it in training.
 
-A flagged activation z is replaced by its neuron's mean, a constant. What matters is the gradient
-that the layers below get for it (Wang, Di, Chen, Ng, KDD 2024, eqs. 10-12, App. E.3):
+A flagged activation z is replaced by z', its neuron's mean, a constant. What matters is the
+gradient that the layers below get for it (Wang, Di, Chen, Ng, KDD 2024, eqs. 10-12, App. E.3):
 
-    name                 value     dz'/dz    layers below
-    naive (a)            mean        0       learn nothing from it
-    naive (b)            mean       +1       learn to move z away from its mean
-    reversed (RD)        mean       -1       learn to move z towards its mean
-    reversed, strength d mean       -d
+    name                  value z'   dz'/dz   layers below
+    naive (a)             mean         0      learn nothing from it
+    naive (b)             mean        +1      learn to move z away from its mean
+    reversed (RD)         mean        -1      learn to move z towards its mean
+    reversed, strength d  mean        -d
 
-The gradient is on purpose not the derivative of the value: finite differences must disagree.
+Why: the network liked z where it was, far from the mean, and got the mean. So the loss pulls z'
+back towards z. Passed on as it is (+1), that pull moves z farther out; with its sign reversed (-1),
+it moves z towards the mean. The gradient is on purpose not the derivative of the value: finite
+differences must disagree.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from minimono.nn.at_once import all_or_nothing
 @primitive
 @with_kernel("deactivation", on=("cpu",))
 def deactivation(z: Array, mask: Array, mean: Array, strength: float) -> Array:
-    """mean where the mask says so, z elsewhere."""
+    """mean where the mask says so, z elsewhere; the strength counts on the way back alone."""
     return np.where(mask, mean, z)
 
 
@@ -46,7 +49,7 @@ def deactivation(z: Array, mask: Array, mean: Array, strength: float) -> Array:
 @with_kernel("deactivation", on=("cpu",))
 def reversal(g: Array, mask: Array, strength: float) -> Array:
     """-strength · g where the mask says so, g elsewhere."""
-    return np.where(mask, (0.0 - strength) * g, g)
+    return np.where(mask, (0.0 - strength) * g, g)  # strength 0: 0 times g, without a minus sign
 
 
 deactivation.vjp(lambda g, out, z, mask, mean, strength: reversal(g, mask, strength))
@@ -107,19 +110,22 @@ class Inhibition:
 
 
 class MEmeL(Watching):
-    """Inhibit, in training, the most monosemantic activations of the layer it stands behind.
+    """Inhibit, in training, the most monosemantic activations of the layer before it.
 
     Each training call scores the activations (B, *neurons) against the neurons' running moments
     and deactivates, in each sample, the `k` with the highest scale: a neuron is everything that is
     not the batch axis, so (position, channel) in a sequence. It has no parameters, keeps the
     shape, and in `eval()` does nothing.
 
+    * `k`: activations per sample, 1 if not given; short for `select=TopK(k)`.
+
     * `strength`: 1 reversed, 0 naive (a), -1 naive (b), d reversed with gradient -d.
-    * `select`: another rule than `TopK(k)`, which is the paper's: `TopFraction(p)`, `Above(tau)`,
-      `MovingThreshold(p)`, or a function from φ (B, *neurons) to a mask.
+    * `select`: another rule in place of `k`: `TopFraction(p)`, `Above(tau)`, `MovingThreshold(p)`,
+      or a function from φ (B, *neurons) to a mask.
     * `forget_after`: batches after which older ones fade (n_f). `start_after`: calls before the
-      first inhibition (l_s). `compensation`: the epsilon of the compensated scale. The paper
-      leaves the three open; the defaults are those of the authors' code.
+      first inhibition (l_s); 0 acts as 1, since the first has nothing to score against.
+      `compensation`: the epsilon of the compensated scale. The paper leaves the three open; the
+      defaults are those of the authors' code.
     * `convention`: "paper" scores a batch before it enters the moments, "authors" after, as the
       released code does; `ScaleTracker` tells all the differences. In "paper" a neuron that was
       constant so far has scale nan and is never flagged, also with compensation (our choice; in
@@ -134,7 +140,7 @@ class MEmeL(Watching):
     >>> module = MEmeL(k=1, start_after=1)
     >>> calm = mm.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     >>> _ = module(calm)
-    >>> module(mm.tensor([[0.0, 9.0], [0.0, 1.0]])).data      # 9 is far out; so is 0 or 1, a little
+    >>> module(mm.tensor([[0.0, 9.0], [0.0, 1.0]])).data  # each sample's highest, ties included
     array([[0. , 0.5],
            [0.5, 0.5]])
     """
@@ -142,12 +148,16 @@ class MEmeL(Watching):
     last: Inhibition | None
 
     def __init__(
-        self, k: int = 1, strength: float = 1.0, *,
+        self, k: int | None = None, strength: float = 1.0, *,
         select: Rule | Callable[[Array], Array] | None = None, convention: Convention = "paper",
         forget_after: int = 10, start_after: int = 10, compensation: float = 0.01,
     ):
-        self.k = checks.whole_number(k, "MEmeL: k", least=1)
-        self.select = TopK(self.k) if select is None else as_rule(select, "MEmeL: select")
+        if k is not None and select is not None:
+            raise ValueError(f"MEmeL: k is {k!r} and select is {select!r}, expected one of the two")
+        if select is None:
+            select = TopK(checks.whole_number(1 if k is None else k, "MEmeL: k", least=1))
+        self.select = as_rule(select, "MEmeL: select")
+        self.k = self.select.k if isinstance(self.select, TopK) else None
         self.strength = checks.number(strength, "MEmeL: strength")
         self.start_after = checks.whole_number(start_after, "MEmeL: start_after", least=0)
         self.tracker = ScaleTracker(
@@ -159,19 +169,24 @@ class MEmeL(Watching):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return z
-        flagged = self.flag(z)  # score the activations, and flag the highest
-        if flagged is None:  # the first batches are only seen
+        activations, tracker = self.activations(z), self.tracker
+        if self.only_watches:
+            tracker.score(activations)
             self.last = None
             return z
-        moments = self.tracker.scored_with
-        assert moments is not None  # something was flagged
+        # Score the activations against their neurons' moments, and flag the most monosemantic.
+        flagged = tracker.flag(activations, self.select, constant=self.scores_constant)
+        scored_with = tracker.scored_with
+        assert scored_with is not None  # something was scored
         self.last = Inhibition(
-            z.array, flagged, moments, self.tracker.compensation, self.scores_constant
+            activations, flagged, scored_with, tracker.compensation, self.scores_constant
         )
-        return deactivation(z, Tensor(flagged), moments.mean.astype(z.dtype), self.strength)
+        # Deactivate them.
+        mean = scored_with.mean.astype(z.dtype)
+        return deactivation(z, Tensor(flagged), mean, self.strength)
 
     def extra_repr(self) -> str:
-        usual = self.select == TopK(self.k)
+        usual = self.select == TopK(self.k) if self.k else False
         return super().extra_repr() + ("" if usual else f", select={self.select}")
 
     @property

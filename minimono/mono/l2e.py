@@ -246,7 +246,7 @@ class Penalised:
 
 
 class L2E(Watching):
-    """Penalise, in training, the most monosemantic activations of the layer it stands behind.
+    """Penalise, in training, the most monosemantic activations of the layer before it.
 
     Each training call scores the activations (B, *neurons) against the neurons' running moments
     (`ScaleTracker`, published convention), flags those above a `MovingThreshold`, and keeps the
@@ -263,11 +263,11 @@ class L2E(Watching):
 
     * `fraction`: the share p of activations to penalise. Published: best near 1 to 3 %.
     * `rate`: of the moving threshold. `select`: another rule in its place, as in `MEmeL`.
-       `forget_after`, `start_after`, `compensation`: as in
-      `MEmeL`, and with its defaults (our choice).
+      `forget_after`, `start_after`, `compensation`: as in `MEmeL`, and with its defaults (our
+      choice).
     * The coefficient, 0.001 above, is open in the paper. With the mean over the flagged
-      activations (our choice) it does not depend on the width, the batch or p. Whether
-      0.01 helps or hurts depended on the length of training in `demos/l2e.py`.
+      activations (our choice) it does not depend on the width, the batch or p. Whether 0.01 helps
+      or hurts depended on the length of training in `demos/l2e.py`.
 
     State: the moments and τ are saved with the model.
 
@@ -315,13 +315,20 @@ class L2E(Watching):
         if not self.training:
             self.last = Penalised(nothing)
             return z
-        flagged = self.flag(z)  # score the activations, and flag the highest
-        scored = (z.array, self.tracker.scored_with, self.tracker.compensation)
-        if flagged is None or scored[1] is None:  # the first batches are only seen
-            self.last = Penalised(nothing, None, *scored)
+        activations, tracker = self.activations(z), self.tracker
+        if self.only_watches:
+            tracker.score(activations)
+            self.last = Penalised(
+                nothing, None, activations, tracker.scored_with, tracker.compensation
+            )
             return z
-        penalty = _penalty(z, Tensor(flagged), scored[1].mean, averaged=True)
-        self.last = Penalised(penalty, flagged, *scored)
+        # Score the activations against their neurons' moments, and flag those above τ.
+        flagged = tracker.flag(activations, self.select)
+        scored_with = tracker.scored_with
+        assert scored_with is not None  # something was scored
+        # Penalise them.
+        penalty = _penalty(z, Tensor(flagged), scored_with.mean, averaged=True)
+        self.last = Penalised(penalty, flagged, activations, scored_with, tracker.compensation)
         return z
 
     def __getstate__(self) -> dict[str, Any]:

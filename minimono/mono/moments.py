@@ -27,13 +27,14 @@ from minimono.mono import soundness
 def batch_moments(z: Array) -> tuple[Array, Array]:
     """Return each neuron's mean and m2 = Σ (z - mean)² over a batch (B, *neurons).
 
-    The rounding of the first sum leaves a rest, which the second pass sees. Taking it out too makes
-    m2 exactly zero for a constant neuron, whose φ would else be a large meaningless number.
+    The first sum is rounded, so the rough mean is a little off. The mean of the deviations says by
+    how much. Without that residual m2 is exactly zero for a constant neuron, whose φ would else be
+    a large meaningless number.
     """
     rough_mean = z.mean(axis=0, dtype=np.float64)
     deviation = z - rough_mean
-    rest = deviation.mean(axis=0)
-    return rough_mean + rest, ((deviation - rest) ** 2).sum(axis=0)
+    residual = deviation.mean(axis=0)
+    return rough_mean + residual, ((deviation - residual) ** 2).sum(axis=0)
 
 
 @with_kernel("moments")

@@ -5,8 +5,9 @@ same shape. A neuron is an element of the other axes: (position, channel) in a s
 (channel, y, x) in a feature map. nan is never flagged; infinity is a number like any other, above
 (or below) all finite ones: float32 scores do overflow.
 
-The same as values, to hand to `MEmeL`, `L2E` or `ScaleTracker.flag`: `TopK`, `TopFraction`,
-`Above`, or any function of yours from φ to a mask.
+A *rule* is such a function with its settings fixed, as a value to hand to `MEmeL`, `L2E` or
+`ScaleTracker.flag`: `TopK(2)`, `TopFraction(0.02)`, `Above(9.0)`, or a function of yours from φ to
+a mask.
 """
 
 import math
@@ -26,17 +27,17 @@ Ties: TypeAlias = Literal["all", "first"]
 def top(phi: Array, size: int, k: int, ties: Ties = "all") -> Array:
     """Flag the k highest of every `size` scores, in C order."""
     groups = phi.reshape(-1, size)  # (B, *neurons) -> (groups, size)
-    number = ~np.isnan(groups)
-    ranked = np.where(number, groups, -np.inf)
+    is_number = ~np.isnan(groups)
+    ranked = np.where(is_number, groups, -np.inf)
     if k == 1:  # the usual case, and a maximum is several times faster than a partition
         kth = ranked.max(axis=1, keepdims=True)  # (groups, 1)
     else:
         kth = np.partition(ranked, size - k, axis=1)[:, size - k : size - k + 1]  # (groups, 1)
     if ties == "all":
-        mask = (ranked >= kth) & number
+        mask = (ranked >= kth) & is_number
     else:
         above = ranked > kth
-        tied = (ranked == kth) & number
+        tied = (ranked == kth) & is_number
         wanted = k - above.sum(axis=1, keepdims=True)  # (groups, 1): how many of the tied
         mask = above | (tied & (tied.cumsum(axis=1) <= wanted))
     return mask.reshape(phi.shape)  # (groups, size) -> (B, *neurons)
@@ -50,14 +51,14 @@ def at_least(phi: Array, threshold: Any) -> Array:
 
 
 def highest(phi: Array, k: int) -> tuple[Array, Array]:
-    """Return the k highest scores of each sample, falling, and their places, both (B, k).
+    """Return each sample's k highest scores, highest first, and their places, both (B, k).
 
     Of equal scores the first comes first; where there are fewer than k, nan and -1.
     """
     flat = phi.reshape(len(phi), -1)  # (B, *neurons) -> (B, n)
-    falling = np.argsort(-flat, axis=1, kind="stable")[:, :k]  # nan last
-    scores = np.take_along_axis(flat, falling, axis=1)
-    return scores, np.where(np.isnan(scores), -1, falling)
+    places = np.argsort(-flat, axis=1, kind="stable")[:, :k]  # highest first, nan last
+    scores = np.take_along_axis(flat, places, axis=1)
+    return scores, np.where(np.isnan(scores), -1, places)
 
 
 def select_top_k(phi: Array, k: int, *, per: Per = "sample", ties: Ties = "all") -> Array:
@@ -118,13 +119,14 @@ def _groups(phi: Array, per: Per, ties: Ties, name: str) -> tuple[Array, int]:
     return phi, int(phi.size) // (len(phi) if per == "sample" else 1)
 
 
-# ---- the same as values ------------------------------------------------------------------------
+# ---- rules: which to flag, as a value ----------------------------------------------------------
 
 
 class Rule:
     """Which activations to act on, decided from φ (B, *neurons): a call returns their mask.
 
-    A rule of your own need only be such a call; as a subclass, it may have more of what is here.
+    Your own rule need only be a function of φ; as a subclass, it may replace more of what is here,
+    to keep a state or to be as fast as ours.
     """
 
     def __call__(self, phi: Array) -> Array:
@@ -135,11 +137,11 @@ class Rule:
         """Raise if there is nothing to flag in activations like z (B, *neurons)."""
 
     def request(self) -> Mapping[str, Any]:
-        """What `scale.score` needs to flag by this rule where φ is made; empty if it cannot."""
+        """What `survey` has to be asked to flag by this rule as it makes φ; empty if it cannot."""
         return {}
 
     def flagged(self, mask: Array) -> None:
-        """Hear what `scale.score` flagged by this rule."""
+        """Hear what `survey` flagged by this rule, for rules that learn from it."""
 
     def state_dict(self) -> dict[str, Array]:
         """What the rule has learnt, as NumPy arrays by name."""

@@ -8,8 +8,9 @@ import numpy as np
 from minimono import checks, describe
 from minimono.backend import Array
 from minimono.mono import saved, soundness
+from minimono.mono.batch_scores import survey
 from minimono.mono.moments import Moments
-from minimono.mono.scale import compensated, scale, score
+from minimono.mono.scale import compensated, scale
 from minimono.mono.selection import Rule, TopK, as_rule
 
 Convention: TypeAlias = Literal["paper", "authors"]
@@ -71,7 +72,8 @@ class ScaleTracker:
 
         The moments follow the batches' device. If it raises, they are as before.
         """
-        phi: Array = self._seen(checks.activations(batch), {"keep_phi": True})["phi"]
+        found = self._follow(checks.activations(batch), {"keep_phi": True})
+        phi: Array = found["phi"]
         return phi
 
     def flag(
@@ -80,7 +82,8 @@ class ScaleTracker:
         """Return which activations a rule flags by their φ, and update the moments with the batch.
 
         `TopK` and `Above` flag where φ is made, in one pass over the batch that does not store it.
-        constant=False passes over neurons whose moments have variance 0.
+        constant=False never flags a neuron that was constant so far, also where compensation gives
+        it a φ.
 
         >>> import numpy as np
         >>> from minimono.mono import Above
@@ -92,7 +95,7 @@ class ScaleTracker:
         """
         z, rule = checks.activations(batch), as_rule(rule, "ScaleTracker.flag: rule")
         rule.check(z, "ScaleTracker.flag")
-        found = self._seen(z, rule.request() or {"keep_phi": True}, constant, rule)
+        found = self._follow(z, rule.request() or {"keep_phi": True}, constant, rule)
         mask: Array = found["flags"]
         return mask
 
@@ -102,43 +105,53 @@ class ScaleTracker:
         TopK(k).check(checks.activations(batch), "ScaleTracker.flag_top_k")
         return self.flag(batch, TopK(k), constant=constant)
 
-    def _seen(
+    def _follow(
         self, z: Array, asked: Mapping[str, Any], constant: bool = True, rule: Rule | None = None
     ) -> dict[str, Any]:
-        """What is asked of a batch, by name, after which the moments have it in."""
+        """Score a batch, let the rule flag, and take the batch into the moments.
+
+        Return, by name, what is asked: see `survey`, which makes it where it can.
+        """
         self.check(z)
         past = None if self._state[1] is None else self._state[1].beside(z)
         if past is None:
-            found = {"phi": np.full_like(z, np.nan)}
-            moments = by = Moments.of(z)
+            found, scored_with, moments = {"phi": np.full_like(z, np.nan)}, None, Moments.of(z)
         elif self.convention == "paper":
-            by = past
-            found = score(z, by.mean, self._denominator(by, constant), **asked)
-            this = Moments.of_batch(z, found["mean"], found["m2"])
-            moments = self._weighed(past, this.count).merge(this)
+            found, scored_with, moments = self._as_in_the_paper(z, past, asked, constant)
         else:
-            this = Moments.of(z)
-            by = moments = self._weighed(past, this.count).merge(this)
-            found = {"phi": scale(z, by.mean, self._denominator(by, constant))}
+            found, scored_with, moments = self._as_the_authors(z, past, constant)
         if rule is not None and "flags" in found:
             rule.flagged(found["flags"])
         elif rule is not None:
             found["flags"] = rule(found["phi"])
-        self._state = (self.batches_seen + 1, moments, None if past is None else by)
+        self._state = (self.batches_seen + 1, moments, scored_with)
         return found
 
-    def _weighed(self, past: Moments, samples: int) -> Moments:
-        """The past with the weight it has beside a batch of so many samples."""
-        n, most = self.batches_seen, self.forget_after
-        if most is not None and self.convention == "authors":
-            return past.resized(min(n + 1, most) * samples)
-        return past if most is None or n < most else past.resized(most * samples)
+    def _as_in_the_paper(
+        self, z: Array, past: Moments, asked: Mapping[str, Any], constant: bool
+    ) -> tuple[dict[str, Any], Moments, Moments]:
+        """The past scores the batch, and takes it in afterwards."""
+        found = survey(z, past.mean, self._denominator(past, constant), **asked)
+        batch = Moments.of_batch(z, found["mean"], found["m2"])
+        faded, most = past, self.forget_after
+        if most is not None and self.batches_seen >= most:
+            faded = past.resized(most * batch.count)
+        return found, past, faded.merge(batch)
+
+    def _as_the_authors(
+        self, z: Array, past: Moments, constant: bool
+    ) -> tuple[dict[str, Any], Moments, Moments]:
+        """The past takes the batch in, and scores it afterwards."""
+        batch, most = Moments.of(z), self.forget_after
+        assert most is not None  # refused above
+        faded = past.resized(min(self.batches_seen + 1, most) * batch.count)
+        moments = faded.merge(batch)
+        phi = scale(z, moments.mean, self._denominator(moments, constant))
+        return {"phi": phi}, moments, moments
 
     def _denominator(self, moments: Moments, constant: bool) -> Array:
         denominator = compensated(moments.variance(), self.compensation)
-        if constant:
-            return denominator
-        return np.where(moments.m2 > 0.0, denominator, np.nan)
+        return denominator if constant else np.where(moments.m2 > 0.0, denominator, np.nan)
 
     # ---- what it knows -------------------------------------------------------------------------
 

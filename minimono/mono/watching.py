@@ -25,22 +25,19 @@ class Watching(Module):
     start_after: int
     last: Any = None
 
-    def flag(self, z: Tensor) -> Array | None:
-        """Score a batch, and return which activations the rule flags; None in the first calls."""
+    def activations(self, z: Tensor) -> Array:
+        """Return the activations (B, *neurons) that came in, if they can be scored and flagged."""
         name = type(self).__name__
         activations = checks.activations(z.array, f"{name}: activations")
         checks.floats(z, f"{name}: activations")
         self.select.check(activations, name)
         self.tracker.check(activations, name)
-        if self.tracker.batches_seen < max(self.start_after, 1):
-            self.tracker.score(activations)
-            return None
-        return self.tracker.flag(activations, self.select, constant=self.scores_constant)
+        return activations
 
     @property
-    def scores_constant(self) -> bool:
-        """Whether a neuron that was constant so far has a scale, if compensation gives it one."""
-        return True
+    def only_watches(self) -> bool:
+        """Whether it flags nothing yet: in the first call there is nothing to score against."""
+        return self.tracker.batches_seen < max(self.start_after, 1)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tracker={self.tracker}"

@@ -39,7 +39,7 @@ def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
 
 
 def test_all_kinds_are_found() -> None:
-    assert {"activations: relu", "scale: score", "optim: adam", "deactivation: deactivation",
+    assert {"activations: relu", "scale: survey", "optim: adam", "deactivation: deactivation",
             "gru: _new_state"} <= set(FORMULAS)
 
 

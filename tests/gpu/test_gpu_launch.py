@@ -62,7 +62,7 @@ def call_of(function) -> list[tuple[str, object, object]]:
 
 
 METRICS = {
-    "moments": ["merge"], "scale": ["batch_moments", "scale", "score", "merge"],
+    "moments": ["merge"], "scale": ["batch_moments", "scale", "survey", "merge"],
     "selection": [],  # different ways on the two devices, which `scale` calls
 }
 
@@ -144,7 +144,7 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     z, mean = np.ones((5, 3, 2), dtype), np.ones((3, 2))
     scale.batch_moments(z)
     asked = {"k": 2, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
-    scale.score(z, mean, mean, **asked)
+    scale.survey(z, mean, mean, **asked)
     scale.scale(z, mean, mean)
     scale.merge(mean, mean, mean, mean, 2 / 3, 2 / 3)
     missing = {k.name for k in KERNELS} - set(launched)

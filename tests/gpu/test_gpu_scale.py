@@ -13,7 +13,7 @@ SHAPES = [(1, 1), (2, 33), (65, 40), (70, 3, 5, 2), (3, 1100)]
 
 
 def score(device, z, mean, denominator, **options):
-    found = scale.score(*(device.array(a) for a in (z, mean, denominator)), **options)
+    found = scale.survey(*(device.array(a) for a in (z, mean, denominator)), **options)
     return {name: None if a is None else device.host(a) for name, a in found.items()}
 
 

@@ -90,7 +90,7 @@ def test_metrics() -> None:
 
     def score() -> None:
         asked = {"k": 3, "threshold": 1.0, "extremes": True, "keep_phi": True, "flag": True}
-        scale.score(z, mean, mean, **asked)
+        scale.survey(z, mean, mean, **asked)
         scale.scale(z, mean, mean)
         scale.merge(mean, mean, *scale.batch_moments(z), 4 / 7, 12 / 7)
 

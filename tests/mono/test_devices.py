@@ -9,8 +9,9 @@ import pytest
 import minimono as mm
 from minimono import mono
 from minimono.backend import device_of, to_device, to_host
+from minimono.mono.batch_scores import survey
 from minimono.mono.moments import Moments, batch_moments
-from minimono.mono.scale import scale, score
+from minimono.mono.scale import scale
 
 RNG = np.random.default_rng(7)
 Z = RNG.normal(size=(6, 2, 3)).astype(np.float32)
@@ -194,7 +195,7 @@ def test_each_device_has_its_kernels(cuda: str) -> None:
     from minimono.kernels.gpu import scale as on_gpu
 
     there = to_device(Z, "cuda")
-    for function in (batch_moments, scale, score):
+    for function in (batch_moments, scale, survey):
         assert function.on(Z) is getattr(on_cpu, function.name)
         assert function.on(there) is getattr(on_gpu, function.name)
         assert function.on(Z, there) is function.on(Z + 1j)  # neither has one: the formula runs

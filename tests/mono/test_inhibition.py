@@ -13,7 +13,7 @@ import pytest
 import minimono as mm
 from minimono import backend
 from minimono.gradcheck import GradientError, check_grads
-from minimono.mono import MEmeL, deactivate, select_top_k
+from minimono.mono import MEmeL, TopK, deactivate, select_top_k
 from minimono.nn import Linear, Sequential, taps
 
 STRENGTHS = [1.0, 0.0, -1.0, 7.5, 100.0]
@@ -637,3 +637,11 @@ def test_defaults_are_those_of_the_documentation() -> None:
     z = mm.tensor(np.array([[5.0, 2.0]]), requires_grad=True)
     deactivate(z, np.array([[True, False]]), np.ones(2)).sum().backward()
     np.testing.assert_array_equal(z.grad, [[-1.0, 1.0]])
+
+
+def test_k_and_select_are_two_ways_to_say_one_thing() -> None:
+    assert MEmeL().k == MEmeL(select=TopK(1)).k == 1
+    assert MEmeL(select=TopK(3)).k == 3
+    assert MEmeL(select=lambda phi: phi > 9).k is None
+    with pytest.raises(ValueError, match=r"MEmeL: k is 3 and select is TopK.*, expected one of"):
+        MEmeL(3, select=TopK(1))

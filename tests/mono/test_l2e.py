@@ -877,13 +877,13 @@ def test_a_threshold_moved_by_a_count_is_one_that_compared_itself() -> None:
 def test_training_stores_no_scores_and_flags_what_they_would_have_flagged(monkeypatch) -> None:
     """On the CPU φ is compared with τ where it is made: bit for bit as if it had been stored."""
     asked = []
-    score = tracker_file.score
+    survey = tracker_file.survey
 
     def watched(*arguments, **options):
         asked.append(options)
-        return score(*arguments, **options)
+        return survey(*arguments, **options)
 
-    monkeypatch.setattr(tracker_file, "score", watched)
+    monkeypatch.setattr(tracker_file, "survey", watched)
     module, tracker, threshold = L2E(0.1, start_after=1), ScaleTracker(compensation=0.01), None
     rng = np.random.default_rng(41)
     for number in range(6):

@@ -177,7 +177,7 @@ def test_reference_switches_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> 
     tracker = ScaleTracker()
     for _ in range(2):
         tracker.score(data((4, 3), np.float32))
-    assert used == ["batch_moments", "score", "merge"]  # the first batch is scored by nothing
+    assert used == ["batch_moments", "survey", "merge"]  # the first batch is scored by nothing
     with kernels.reference():
         tracker.score(data((4, 3), np.float32))
     assert len(used) == 3
@@ -191,14 +191,14 @@ def test_compiled_code_is_the_python_beside_it(monkeypatch: pytest.MonkeyPatch, 
     denominator[4] = np.nan
     asked = [{"extremes": True, "keep_phi": True, "threshold": 1.5}, {"k": 2}]
     options = [a | {"flag": True} for a in asked]
-    compiled = [cpu_scale.score(z, mean, denominator, **o) for o in options]
+    compiled = [cpu_scale.survey(z, mean, denominator, **o) for o in options]
     for module in (cpu_moments, cpu_selection, cpu_scale):
         kernels_here = [n for n, value in vars(module).items() if hasattr(value, "py_func")]
         assert len(kernels_here) >= 3
         for name in kernels_here:
             monkeypatch.setattr(module, name, getattr(module, name).py_func)
     for option, found in zip(options, compiled, strict=True):
-        by_python = cpu_scale.score(z, mean, denominator, **option)
+        by_python = cpu_scale.survey(z, mean, denominator, **option)
         assert found.keys() == by_python.keys()
         for name in found.keys() - {"mean", "m2"}:
             np.testing.assert_array_equal(found[name], by_python[name])

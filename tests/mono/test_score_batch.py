@@ -387,7 +387,7 @@ def test_thresholds_that_scores_equal_or_miss_by_a_rounding(data) -> None:
     )
     scores = score_batch(z, moments, threshold=threshold)
     np.testing.assert_array_equal(scores.count_above, (phi >= np.float64(threshold)).sum(axis=0))
-    found = cpu_scale.score(
+    found = cpu_scale.survey(
         z, moments.mean, moments.variance(), threshold=threshold, flag=True, keep_phi=True
     )
     np.testing.assert_array_equal(found["flags"], phi >= np.float64(threshold))

@@ -1,9 +1,9 @@
 """Running versions of the metrics, for NumPy arrays: everything about a batch in one pass over it.
 
-The reading versions are in `minimono.mono.moments` and `minimono.mono.scale`. The batch is walked
-tile by tile, and a tile eight rows at a time: the first look reads them from memory, and all else
-that is asked of them finds them in the cache. Long rows, because the processor fetches ahead only
-where it sees memory read in order.
+The reading versions are in `mono/moments.py`, `mono/scale.py` and `mono/batch_scores.py`. The
+batch is walked tile by tile, and a tile eight rows at a time: the first look reads them from
+memory, and all else that is asked of them finds them in the cache. Long rows, because the processor
+fetches ahead only where it sees memory read in order.
 
 * What belongs to a neuron, its moments and extremes: `cpu/moments.py`. The highest φ of a neuron is
   at its lowest or highest activation, for φ grows with |z - mean|, and so does its rounded value.
@@ -150,7 +150,7 @@ def score_rows(
 def batch_moments(z: Array) -> tuple[Array, Array]:
     """Return mean and m2 of a batch: (B, *neurons) to two of shape neurons."""
     nothing = np.empty(0)
-    found = score(z, nothing, nothing)
+    found = survey(z, nothing, nothing)
     return found["mean"], found["m2"]
 
 
@@ -178,7 +178,7 @@ def scale_and_check(z: Array, mean: Array, denominator: Array) -> tuple[Array, b
     return phi, finite
 
 
-def score(
+def survey(
     z: Array,
     mean: Array,
     denominator: Array,
@@ -189,7 +189,7 @@ def score(
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """What one pass over a batch (B, *neurons) finds: see the formula, `mono.scale.score`."""
+    """What one pass over a batch (B, *neurons) finds: see the formula in `mono.batch_scores`."""
     tau = np.nan if threshold is None else float(threshold)
     samples, neurons, dtype = len(z), z.size // len(z), _dtype(z)
     centre, rest, m2 = np.empty(neurons), np.zeros(neurons), np.zeros(neurons)

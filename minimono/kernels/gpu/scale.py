@@ -1,8 +1,8 @@
 """Running versions of the metrics on a GPU, in CUDA: float64 accumulators. Mirrors `cpu/scale.py`.
 
-The reading versions are in `minimono.mono.moments` and `minimono.mono.scale`. Memory is read once
-for all that belongs to a neuron (moments, extremes, counts, φ itself), and once more for the
-highest φ of each sample, if they are wanted.
+The reading versions are in `mono/moments.py`, `mono/scale.py` and `mono/batch_scores.py`. Memory is
+read once for all that belongs to a neuron (moments, extremes, counts, φ itself), and once more for
+the highest φ of each sample, if they are wanted.
 
 Who adds what, and in which order, depends on the shape alone: a thread merges tiles of eight
 samples of its neuron, eight threads of a block merge theirs, and at last the parts of the batch
@@ -114,11 +114,11 @@ ROWS_OF_PART, MOST_PARTS = 64, 64  # rows of a part at least, parts at most (our
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
     """Return mean and m2 of a batch: (B, *neurons) to two of shape neurons."""
-    found = score(z, None, None)
+    found = survey(z, None, None)
     return found["mean"], found["m2"]
 
 
-def score(
+def survey(
     z: Array,
     mean: Array | None,
     denominator: Array | None,
@@ -129,7 +129,7 @@ def score(
     keep_phi: bool = False,
     flag: bool = False,
 ) -> dict[str, Array]:
-    """Return what a batch (B, *neurons) holds: see the formula, `mono.scale.score`."""
+    """Return what a batch (B, *neurons) holds: see the formula, `mono.batch_scores.survey`."""
     xp = array_module(z)
     flat = one_block(_floats(z)).reshape(len(z), -1)  # (B, *neurons) -> (B, n)
     samples, neurons = flat.shape
