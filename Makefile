@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# One BLAS thread each: there is a process per core.
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --editable
 
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures 
 	    echo "== $$demo --quick"; $(BIN)/python $$demo --quick || exit 1; done
 
 test: .venv/.with-test ## all tests but those against PyTorch; those for a GPU run where there is one
-	@$(BIN)/python -m pytest -m "not parity"
+	@$(PYTEST) -m "not parity"
 
 fresh: .venv/.with-test ## the package as others get it: from its wheel, in an empty folder
 	@.ci/fresh $(BIN)/python
@@ -28,7 +30,7 @@ fresh: .venv/.with-test ## the package as others get it: from its wheel, in an e
 # `==` for the lowest that pyproject.toml allows, in an environment of its own.
 lowest: ## the tests with the lowest versions of all that minimono needs
 	@$(MAKE) --no-print-directory .venv-lowest/.with-lowest
-	@.venv-lowest/bin/python -m pytest -m "not parity" $(TESTS)
+	@$(subst $(BIN),.venv-lowest/bin,$(PYTEST)) -m "not parity" $(TESTS)
 
 .venv-lowest/.with-lowest: pyproject.toml
 	@echo "Installing minimono with the lowest versions of what it needs into .venv-lowest ..."
@@ -39,7 +41,7 @@ lowest: ## the tests with the lowest versions of all that minimono needs
 	@touch $@
 
 parity: .venv/.with-test .venv/.with-parity ## the tests against PyTorch (a large download)
-	@$(BIN)/python -m pytest -m parity
+	@$(PYTEST) -m parity
 
 docs: .venv/.with-docs ## the documentation, readable offline
 	@$(BIN)/sphinx-build -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
