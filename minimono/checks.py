@@ -119,7 +119,7 @@ def share(
     >>> share(np.float16(0.1), "f: p"), share(Decimal("0.07"), "f: p", most=1)
     (Fraction(1, 10), Fraction(7, 100))
     """
-    rough = float(value) if isinstance(value, Decimal) else _real(value, name)
+    rough = _real(value, name, Decimal)
     _in_range(rough, name, least, above, most, below, True)
     if isinstance(value, Decimal):
         exact = Fraction(value)
@@ -138,10 +138,17 @@ def drop_probability(value: float, name: str) -> float:
     return float(share(value, name, least=0, below=1))
 
 
-def _real(value: float, name: str) -> float:
-    if isinstance(value, bool | np.bool) or not isinstance(value, Real):
+def _real(value: float | Decimal, name: str, *also: type) -> float:
+    if isinstance(value, bool | np.bool) or not isinstance(value, (Real, *also)):
         raise TypeError(f"{name} is {value!r}, expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} is a number that float64 does not reach, expected one below 1.8e308"
+        ) from None
+    except ValueError:  # Decimal("sNaN")
+        raise ValueError(f"{name} is {value!r}, expected a number") from None
 
 
 def _in_range(

@@ -157,7 +157,6 @@ class MEmeL(Watching):
         if select is None:
             select = TopK(checks.whole_number(1 if k is None else k, "MEmeL: k", least=1))
         self.select = as_rule(select, "MEmeL: select")
-        self.k = self.select.k if isinstance(self.select, TopK) else None
         self.strength = checks.number(strength, "MEmeL: strength")
         self.start_after = checks.whole_number(start_after, "MEmeL: start_after", least=0)
         self.tracker = ScaleTracker(
@@ -185,9 +184,19 @@ class MEmeL(Watching):
         mean = scored_with.mean.astype(z.dtype)
         return deactivation(z, Tensor(flagged), mean, self.strength)
 
+    @property
+    def k(self) -> int | None:
+        """The k of its rule, where that is `TopK`; setting it makes it so."""
+        return self.select.k if isinstance(self.select, TopK) else None
+
+    @k.setter
+    def k(self, k: int) -> None:
+        self.select = TopK(checks.whole_number(k, "MEmeL: k", least=1))
+
     def extra_repr(self) -> str:
-        usual = self.select == TopK(self.k) if self.k else False
-        return super().extra_repr() + ("" if usual else f", select={self.select}")
+        known = super().extra_repr()
+        usual = self.select == TopK(self.k or 1)
+        return f"k={self.k}, {known}" if usual else f"{known}, select={self.select}"
 
     @property
     def scores_constant(self) -> bool:

@@ -91,7 +91,8 @@ class MovingThreshold(Rule):
         self._move(selected.sum(), phi.size)
         return selected
 
-    __call__ = select
+    def __call__(self, phi: Array) -> Array:
+        return self.select(phi)
 
     def _start(self, phi: Array) -> Array:
         """Flag the top p of the first scores, and take the lowest of them as τ."""
@@ -261,9 +262,10 @@ class L2E(Watching):
     `penalty` belongs to the module's last call: where a module is called several times in a step,
     take it after each call.
 
-    * `fraction`: the share p of activations to penalise. Published: best near 1 to 3 %.
-    * `rate`: of the moving threshold. `select`: another rule in its place, as in `MEmeL`.
-      `forget_after`, `start_after`, `compensation`: as in `MEmeL`, and with its defaults (our
+    * `fraction`: the share p of activations to penalise, 0.02 if not given. Published: best near
+      1 to 3 %. `rate`: of the moving threshold, 0.05 if not given. `select`: another rule in its
+      place, as in `MEmeL`.
+    * `forget_after`, `start_after`, `compensation`: as in `MEmeL`, and with its defaults (our
       choice).
     * The coefficient, 0.001 above, is open in the paper. With the mean over the flagged
       activations (our choice) it does not depend on the width, the batch or p. Whether 0.01 helps
@@ -284,12 +286,20 @@ class L2E(Watching):
     last: Penalised | None
 
     def __init__(
-        self, fraction: float = 0.02, *, rate: float = 0.05,
+        self, fraction: float | None = None, *, rate: float | None = None,
         select: Rule | Callable[[Array], Array] | None = None,
         forget_after: int = 10, start_after: int = 10, compensation: float = 0.01,
     ):
-        moving = MovingThreshold(fraction, rate=rate)
-        self.select = moving if select is None else as_rule(select, "L2E: select")
+        if select is None:
+            select = MovingThreshold(
+                0.02 if fraction is None else fraction, rate=0.05 if rate is None else rate
+            )
+        elif fraction is not None or rate is not None:
+            raise ValueError(
+                f"L2E: fraction is {fraction!r}, rate is {rate!r} and select is {select!r}, "
+                "expected select alone, or the other two"
+            )
+        self.select = as_rule(select, "L2E: select")
         self.start_after = checks.whole_number(start_after, "L2E: start_after", least=0)
         self.tracker = ScaleTracker(forget_after=forget_after, compensation=compensation)
         self.last = None

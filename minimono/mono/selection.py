@@ -129,6 +129,11 @@ class Rule:
     to keep a state or to be as fast as ours.
     """
 
+    def __init_subclass__(cls) -> None:
+        if "__call__" in vars(cls) and "request" not in vars(cls):
+            # An inherited one would flag as the base does.
+            cls.request = Rule.request  # type: ignore[method-assign]
+
     def __call__(self, phi: Array) -> Array:
         """Flag activations by their φ."""
         raise NotImplementedError
@@ -222,7 +227,7 @@ class _Yours(Rule):
     select: Callable[[Array], Array]
 
     def __call__(self, phi: Array) -> Array:
-        return checks.mask(self.select(phi), f"{self}: the mask", tuple(phi.shape))
+        return self.select(phi)
 
     def __repr__(self) -> str:
         return getattr(self.select, "__qualname__", repr(self.select))
@@ -230,9 +235,9 @@ class _Yours(Rule):
 
 def as_rule(select: Rule | Callable[[Array], Array], name: str) -> Rule:
     """Return a rule as it is, and a function from φ to a mask as one."""
-    if isinstance(select, Rule):
+    if isinstance(select, Rule) and type(select).__call__ is not Rule.__call__:
         return select
-    if not callable(select):
+    if not callable(select) or isinstance(select, type | Rule):
         raise TypeError(
             f"{name} is {select!r}, expected TopK(k), TopFraction(p), Above(tau), or a function "
             "from φ to a mask"

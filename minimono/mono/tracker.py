@@ -95,7 +95,12 @@ class ScaleTracker:
         """
         z, rule = checks.activations(batch), as_rule(rule, "ScaleTracker.flag: rule")
         rule.check(z, "ScaleTracker.flag")
-        found = self._follow(z, rule.request() or {"keep_phi": True}, constant, rule)
+        undo = rule.remember()
+        try:
+            found = self._follow(z, rule.request() or {"keep_phi": True}, constant, rule)
+        except BaseException:  # what the rule has learnt of this batch
+            undo()
+            raise
         mask: Array = found["flags"]
         return mask
 
@@ -123,7 +128,8 @@ class ScaleTracker:
         if rule is not None and "flags" in found:
             rule.flagged(found["flags"])
         elif rule is not None:
-            found["flags"] = rule(found["phi"])
+            mask = checks.mask(rule(found["phi"]), f"{rule}: the mask", z.shape)
+            found["flags"] = mask.copy()  # a rule of the user's may write into its array again
         self._state = (self.batches_seen + 1, moments, scored_with)
         return found
 

@@ -43,7 +43,13 @@ class Watching(Module):
         return f"{super().extra_repr()}, tracker={self.tracker}"
 
     def extra_state(self) -> dict[str, Array]:
-        return self.tracker.state_dict() | self.select.state_dict()
+        of_tracker, of_rule = self.tracker.state_dict(), self.select.state_dict()
+        if both := sorted(of_tracker.keys() & of_rule.keys()):
+            raise ValueError(
+                f"{type(self).__name__}: the state of {self.select} has entries {both}, expected "
+                "other names: the tracker's has the same"
+            )
+        return of_tracker | of_rule
 
     @all_or_nothing
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
