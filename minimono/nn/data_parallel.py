@@ -17,7 +17,7 @@ from minimono.backend import Array, array_module
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
 from minimono.kernels.parallel import side_by_side
-from minimono.nn.module import Module, Tap
+from minimono.nn.module import Module, attached
 
 
 def backward_in_parts(
@@ -81,7 +81,7 @@ def _check(model: Module, batch: tuple[Any, ...]) -> None:
                 f"backward_in_parts: {name or 'model'} ({type(module).__name__}) has a state that "
                 "a forward pass changes, and parts have no order: use loss.backward()"
             )
-        if isinstance(module, Tap) and (module.readers or module.replacements):
+        if [*attached(module, "read"), *attached(module, "replace")]:
             raise ValueError(
                 f"backward_in_parts: tap {name} is being read or replaced, and parts have no "
                 "order: use loss.backward()"

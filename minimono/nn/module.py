@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -22,6 +23,18 @@ from minimono.nn import state as states
 from minimono.nn.parts import HasParts, dotted, walk
 
 Forward: TypeAlias = Callable[..., Tensor]
+Attached: TypeAlias = dict[tuple[int, str], Callable[..., Any]]  # by a module's id, and what for
+
+# What each `with` block of `taps` has attached to modules, the outermost block first. A ContextVar,
+# as in `no_grad`: other threads, which may run the same model, see nothing of it.
+blocks: ContextVar[tuple[Attached, ...]] = ContextVar("minimono_taps", default=())
+
+
+def attached(module: Module, what_for: str) -> Iterator[Callable[..., Any]]:
+    """Yield what `taps` has attached to a module in this thread, in the order of the blocks."""
+    for block in blocks.get():
+        if function := block.get((id(module), what_for)):
+            yield function
 
 
 class Module(HasParts):
@@ -35,17 +48,15 @@ class Module(HasParts):
     """
 
     training = True
-    around: tuple[Callable[[Forward], Forward], ...] = ()  # what each call goes through (`taps`)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        if not self.around:
-            return self.forward(*args, **kwargs)
         call: Forward = self.forward
-        for around in self.around:
-            call = around(call)
+        if blocks.get():
+            for wrapper in attached(self, "call"):
+                call = wrapper(call)
         return call(*args, **kwargs)
 
     def parameters(self) -> list[Tensor]:
@@ -168,16 +179,15 @@ class Tap(Module):
     """
 
     inserted: Module | None = None
-    replacements: tuple[Callable[[Tensor], Tensor], ...] = ()
-    readers: tuple[Callable[[Tensor], None], ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.inserted is not None:
             x = self.inserted(x)
-        for replacement in self.replacements:
-            x = replacement(x)
-        for reader in self.readers:
-            reader(x)
+        if blocks.get():
+            for function in attached(self, "replace"):
+                x = function(x)
+            for function in attached(self, "read"):
+                function(x)
         return x
 
 

@@ -13,14 +13,14 @@ blocks were entered. Readers get what flows on from there, in whatever order the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
-from minimono.nn.module import Forward, Module, Tap
+from minimono.nn.module import Forward, Module, Tap, blocks
 from minimono.nn.parts import located
 
 __all__ = ["Seen", "insert", "names", "read", "record", "remove", "replace"]
@@ -99,8 +99,8 @@ def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
         return lambda x: seen.every.setdefault(name, []).append(x)
 
     matching = _matching(model, pattern)
-    readers = [(tap, "readers", reader_of(name)) for name, tap in matching.items()]
-    with _attached([(model, "around", around), *readers]):
+    readers = [(tap, "read", reader_of(name)) for name, tap in matching.items()]
+    with _attaching([(model, "call", around), *readers]):
         yield seen
 
 
@@ -120,7 +120,7 @@ def record(model: Module, pattern: str = "*") -> Iterator[dict[str, list[Tensor]
     """
     matching = _matching(model, pattern)
     kept: dict[str, list[Tensor]] = {name: [] for name in matching}
-    with _attached([(tap, "readers", kept[name].append) for name, tap in matching.items()]):
+    with _attaching([(tap, "read", kept[name].append) for name, tap in matching.items()]):
         yield kept
 
 
@@ -134,7 +134,7 @@ def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -
         return lambda x: checks.instance(function(x), what, Tensor)
 
     matching = _matching(model, pattern)
-    with _attached([(tap, "replacements", replacement_at(name)) for name, tap in matching.items()]):
+    with _attaching([(tap, "replace", replacement_at(name)) for name, tap in matching.items()]):
         yield
 
 
@@ -162,16 +162,15 @@ def remove(model: Module, name: str) -> Module:
 
 
 @contextmanager
-def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
-    """In this block, each function is the last of a tuple that a module has under this name."""
+def _attaching(functions: list[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """In this block and thread, let `attached(module, what_for)` yield these functions, too."""
+    block = {(id(module), what_for): function for module, what_for, function in functions}
     try:
-        for module, name, function in functions:
-            setattr(module, name, (*getattr(module, name), function))
+        blocks.set((*blocks.get(), block))
         yield
     finally:
-        for module, name, function in functions:  # each a closure of its own: equal to no other
-            left = tuple(f for f in getattr(module, name) if f is not function)
-            setattr(module, name, left)
+        block.clear()  # at once for all threads and tasks that run in a copy of this context
+        blocks.set(tuple(block for block in blocks.get() if block))
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
