@@ -18,7 +18,7 @@ from minimono.backend import Array, to_host
 from minimono.checks import Rng
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
-from minimono.nn.at_once import or_undone
+from minimono.nn.at_once import all_or_nothing
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng
 
@@ -103,9 +103,10 @@ _ACTIVATIONS: dict[str, Any] = {
 
 
 class Dropout(Module):
-    """In training, zero a fraction `p` of the elements and scale up the rest.
+    """In training, each element becomes 0 with probability `p`, else x / (1 - p); else x itself.
 
-    Its generator is part of the model's state, so that a resumed run drops the same elements.
+    So the mean of each element stays x, and nothing has to be scaled in `eval()`. The generator is
+    part of the model's state, so that a resumed run drops the same elements.
     """
 
     def __init__(self, p: float, *, rng: Rng):
@@ -113,11 +114,10 @@ class Dropout(Module):
         self.rng = checks.generator(rng, "Dropout: rng")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        return or_undone(self.remember(), self._drop, x)
+        return self._dropped(x) if self.training and self.p > 0.0 else x
 
-    def _drop(self, x: Tensor) -> Tensor:
+    @all_or_nothing  # if it fails, the generator is as before
+    def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, rng=self.rng)
 
     def extra_state(self) -> dict[str, Array]:

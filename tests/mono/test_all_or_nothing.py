@@ -369,7 +369,7 @@ def test_after_a_failed_step_of_training_the_next_is_as_if_it_had_not_been() -> 
         one_step(stumbling, bad)
     for loss, message in (
         (lambda *_: mm.tensor(math.nan, requires_grad=True) * square_error(*_), "loss of step 1"),
-        (lambda *_: 1.0 + 0.0 * square_error(*_).item(), "loss returned float"),
+        (lambda *_: 1.0 + 0.0 * square_error(*_).item(), "what loss returned is 1"),
     ):
         model, adam = stumbling
         before = state_of(stumbling)
