@@ -42,8 +42,8 @@ class Module(HasParts):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         call: Forward = self.forward
-        if blocks.get():  # else the look-up is spared
-            for around in attached(self, "call"):  # by `taps.read`: what it does before and after
+        if attachments.get():  # in a `with` block of `taps`; `read` is told when a call begins
+            for around in attached(self, "call"):
                 call = around(call)
         return call(*args, **kwargs)
 
@@ -163,14 +163,14 @@ class Sequential(Module):
 
 # ---- taps --------------------------------------------------------------------------------------
 
-# What each `with` block of `taps` has attached to modules, the outermost block first. A ContextVar,
-# as `no_grad` has one: other threads, which may run the same model, see nothing of it.
-blocks: ContextVar[tuple[Attached, ...]] = ContextVar("minimono_taps", default=())
+# The functions that each `with` block of `taps` has attached to modules, the outermost block first.
+# A ContextVar, as `no_grad` has one: other threads, which may run the same model, see none of them.
+attachments: ContextVar[tuple[Attached, ...]] = ContextVar("minimono_taps", default=())
 
 
 def attached(module: Module, what_for: str) -> Iterator[Callable[..., Any]]:
-    """Yield what the blocks of this thread have attached to a module: to "read" it, say."""
-    for block in blocks.get():
+    """Yield the functions that are attached to a module here: to "read" it, or to "replace"."""
+    for block in attachments.get():
         if function := block.get((id(module), what_for)):
             yield function
 
@@ -187,7 +187,7 @@ class Tap(Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.inserted is not None:
             x = self.inserted(x)
-        if blocks.get():
+        if attachments.get():
             for function in attached(self, "replace"):
                 x = function(x)
             for function in attached(self, "read"):

@@ -13,9 +13,9 @@ No model file knows what is done at its taps, so a plain run and a treated one s
 At one tap the inserted module comes first, then each replacement, in the order in which their
 `with` blocks were entered. What is read is what flows on after them all, into the next layer.
 
-Such a block holds in its thread alone, as `no_grad` does: other threads run the same model without
-it (but for those that are given a copy of the context). `insert` and `remove` change the model
-itself, for all threads: no other should be running it then.
+A `with` block counts in its thread alone, as that of `no_grad` does: other threads can run the same
+model meanwhile, untouched and unseen, unless they run in a copy of the block's context. `insert`
+and `remove` change the model itself, for all threads: no other should be running it then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
-from minimono.nn.module import Forward, Module, Tap, blocks
+from minimono.nn.module import Forward, Module, Tap, attachments
 from minimono.nn.parts import located
 
 __all__ = ["Seen", "insert", "names", "read", "record", "remove", "replace"]
@@ -188,17 +188,18 @@ def remove(model: Module, name: str) -> Module:
 
 @contextmanager
 def _attaching(functions: list[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
-    """In this block and thread, each `Tap` (or module) finds these functions, by `attached`."""
+    """In this block, each of these modules finds its function: `Tap.forward` asks `attached`."""
     block = {(id(module), what_for): function for module, what_for, function in functions}
     try:
-        blocks.set((*blocks.get(), block))
+        attachments.set((*attachments.get(), block))
         yield
     finally:
         block.clear()  # at once for all threads and tasks that run in a copy of this context
-        blocks.set(tuple(block for block in blocks.get() if block))
+        attachments.set(tuple(filter(None, attachments.get())))
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
+    """Return the taps that match a pattern, by name; if none does, or not `one`, raise."""
     checks.instance(model, "taps: model", Module)
     checks.instance(pattern, "taps: name or pattern", str)
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}

@@ -52,9 +52,9 @@ def train(
 ) -> Iterator[Record]:
     """Train until `steps` updates are done, from `start` of them; yields a Record after each.
 
-    A step takes the next of `batches`, goes back from `loss(model, *batch)` and lets the optimiser
-    update. Modules are in training mode then, but for those that were put in `eval()` one by one
-    before training started, to be left as they are.
+    A step takes the next of `batches`, computes `loss(model, *batch)` in training mode, goes back
+    for the gradients, and lets the optimiser update. A part that was put in `eval()` before
+    training started, while the model itself was not, stays in it.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
     `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
     mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.

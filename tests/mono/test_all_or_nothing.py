@@ -25,7 +25,7 @@ from minimono.engine import tape
 from minimono.kernels.seam import WithKernel
 from minimono.mono import L2E, MEmeL, MovingThreshold, ScaleTracker
 from minimono.nn import Dropout, Linear, Sequential, Tap, taps
-from minimono.nn.module import blocks, evaluating
+from minimono.nn.module import attachments, evaluating
 from minimono.nn.optim import adam as adam_formula
 from minimono.nn.training import train
 
@@ -115,7 +115,7 @@ def test_a_fault_on_the_way_into_a_block_leaves_the_model_as_it_was() -> None:
                 pass
             for _, module in model.named_modules():
                 assert module.training
-            assert blocks.get() == ()
+            assert attachments.get() == ()
             if inside:
                 break
 

@@ -16,7 +16,7 @@ import pytest
 import minimono as mm
 from minimono.engine.tensor import Tensor
 from minimono.nn import Module, Sequential, taps
-from minimono.nn.module import blocks
+from minimono.nn.module import attachments
 
 
 class Doubling(Module):
@@ -378,7 +378,7 @@ def test_taps_are_free_again_after_an_exception() -> None:
     with pytest.raises(ArithmeticError, match="on purpose"):
         with taps.read(model), taps.replace(model, "hidden.0.act", broken):
             model(X)
-    assert blocks.get() == ()
+    assert attachments.get() == ()
     assert model(X).data.tobytes() == plain.data.tobytes()
 
 
