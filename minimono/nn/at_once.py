@@ -6,7 +6,7 @@ A Ctrl-C is such a failure: Python raises it between any two of its instructions
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -34,13 +34,23 @@ def set_all(changes: Sequence[tuple[object, str, Any]]) -> None:
         deque(map(setattr, *zip(*changes, strict=True)), maxlen=0)
 
 
-def or_undone(undo: Callable[[], None], step: Callable[..., Result], *arguments: Any) -> Result:
-    """What `step(*arguments)` returns; if it raises, `undo()` is called first."""
-    try:
-        return step(*arguments)
-    except BaseException:
-        undo()
-        raise
+def undo_of_step(modules: Iterable[Any], optimiser: Any) -> Callable[[], None]:
+    """Return a call that undoes what a training step has changed, unless the step is complete.
+
+    It is complete once `optimiser.step()` has set all parameters, and with them a new list of
+    updates. Until then only modules' states, their modes and the learning rate can have changed.
+    """
+    lr, updates = optimiser.lr, optimiser.updates
+    before = [(module, module.training, module.remember()) for module in modules]
+
+    def undo() -> None:
+        if optimiser.updates is updates:
+            optimiser.lr = lr
+            for module, training, put_back in before:
+                module.training = training
+                put_back()
+
+    return undo
 
 
 def all_or_nothing(

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minimono import machine
+from minimono import checks, machine
 from minimono.backend import Array, array_module
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
 from minimono.kernels.parallel import side_by_side
-from minimono.nn.module import Module, Tap
+from minimono.nn.module import Module, attached
 
 
 def backward_in_parts(
@@ -30,7 +30,7 @@ def backward_in_parts(
     There are as many parts as threads (`minimono.set_num_threads`), one on a GPU; the last bits
     depend on it. Each part holds gradients of all parameters until all are done.
     Raises ValueError for a model with state that a forward pass changes (dropout, MEmeL, L2E) or
-    with readers on its taps: they would see the parts of a batch in any order.
+    whose taps are read or replaced: parts have no order.
 
     >>> import numpy as np
     >>> import minimono as mm
@@ -45,10 +45,7 @@ def backward_in_parts(
 
     def work(part: slice) -> tuple[float, list[tuple[Tensor, Array]]]:
         output = loss(model, *(values[part] for values in batch))
-        if not isinstance(output, Tensor):
-            raise TypeError(
-                f"backward_in_parts: loss returned {type(output).__name__}, expected a Tensor"
-            )
+        checks.instance(output, "backward_in_parts: what loss returned", Tensor)
         share = (part.stop - part.start) / samples
         gradients = leaf_gradients(
             output, array_module(output.array).asarray(share, output.dtype)
@@ -81,7 +78,7 @@ def _check(model: Module, batch: tuple[Any, ...]) -> None:
                 f"backward_in_parts: {name or 'model'} ({type(module).__name__}) has a state that "
                 "a forward pass changes, and parts have no order: use loss.backward()"
             )
-        if isinstance(module, Tap) and (module.readers or module.replacements):
+        if [*attached(module, "read"), *attached(module, "replace")]:
             raise ValueError(
                 f"backward_in_parts: tap {name} is being read or replaced, and parts have no "
                 "order: use loss.backward()"

@@ -1,4 +1,4 @@
-"""Layers: parameters, and a line of `functional` each.
+"""Layers: each makes its parameters, and calls one function of `functional` with them.
 
 Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
 Random numbers, at initialisation and in dropout, come from the `rng` that is passed in: a NumPy
@@ -18,7 +18,7 @@ from minimono.backend import Array, to_host
 from minimono.checks import Rng
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
-from minimono.nn.at_once import or_undone
+from minimono.nn.at_once import all_or_nothing
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import pack_rng, unpack_rng
 
@@ -26,7 +26,7 @@ ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 
 
 def parameter(values: Array, dtype: Any = np.float32) -> Tensor:
-    """A tensor that training changes."""
+    """Return a tensor that training changes."""
     return tensor(values, dtype=dtype, requires_grad=True)
 
 
@@ -61,7 +61,7 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Mean 0 and variance 1 over the last axis, then a learned scale and shift."""
+    """Mean 0 and variance 1 over each position's channels, then a learned scale and shift."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
         checks.sizes("LayerNorm", channels=channels)
@@ -74,7 +74,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Root mean square 1 over the last axis, then a learned scale."""
+    """Root mean square 1 over each position's channels, then a learned scale."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5, dtype: Any = np.float32):
         checks.sizes("RMSNorm", channels=channels)
@@ -103,9 +103,10 @@ _ACTIVATIONS: dict[str, Any] = {
 
 
 class Dropout(Module):
-    """In training, zero a fraction `p` of the elements and scale up the rest.
+    """In training, each element becomes 0 with probability `p`, else x / (1 - p); else x itself.
 
-    Its generator is part of the model's state, so that a resumed run drops the same elements.
+    So the mean of each element stays x, and nothing has to be scaled in `eval()`. The generator is
+    part of the model's state, so that a resumed run drops the same elements.
     """
 
     def __init__(self, p: float, *, rng: Rng):
@@ -113,11 +114,10 @@ class Dropout(Module):
         self.rng = checks.generator(rng, "Dropout: rng")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        return or_undone(self.remember(), self._drop, x)
+        return self._dropped(x) if self.training and self.p > 0.0 else x
 
-    def _drop(self, x: Tensor) -> Tensor:
+    @all_or_nothing  # if it fails, the generator is as before
+    def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, rng=self.rng)
 
     def extra_state(self) -> dict[str, Array]:
@@ -129,15 +129,18 @@ class Dropout(Module):
 
     def remember(self) -> Callable[[], None]:
         generator = self.rng.bit_generator
-        state = generator.state
+        state = generator.state  # a new dict each time
         return lambda: setattr(generator, "state", state)
 
 
 class MultiHeadAttention(Module):
-    """Self-attention: each of H heads compares and mixes positions in its own D = C / H channels.
+    """Self-attention: each position gets a mean of what the others offer, weighted by how it fits.
 
-    `qkv` makes queries, keys and values in one product; `out` mixes the heads. `causal` lets a
-    position look back only. `mask` (B, T), True for real positions, hides padding.
+    A position has a query, a key and a value: `qkv` makes all three in one product. Its weight for
+    another grows with the product of its query and the other's key, and it takes the mean of their
+    values. Each of H heads does so in its own D = C / H channels; `out` mixes the heads. `causal`
+    lets a position look at itself and back only. `mask` (B, T), True for real positions, hides
+    padding.
     """
 
     def __init__(
@@ -164,7 +167,8 @@ class MultiHeadAttention(Module):
 class FeedForward(Module):
     """A transformer block's two-layer network: up to `hidden` channels, an activation, back down.
 
-    Its neurons are read at the tap `act`.
+    It treats each position by itself. Its neurons, the hidden channels after the activation, are
+    read at the tap `act`.
     """
 
     def __init__(

@@ -1,15 +1,15 @@
 """What networks are made of: modules that hold parameters, other modules, and taps.
 
-A module's parameters and parts are its attributes, in the order in which they were assigned, and
-what lists, tuples and dicts there hold (`parts.py` finds them). That order is the order of
-`parameters()`, so sums over all parameters come out the same in every run. A part in several
-places counts once, under its first name.
+A module's parts are the parameters (tensors) and modules that it was given as attributes, also in
+lists, tuples and dicts: `parts.py` finds them. They come in the order in which they were assigned,
+so `parameters()`, and sums over them, are the same in every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -22,30 +22,29 @@ from minimono.nn import state as states
 from minimono.nn.parts import HasParts, dotted, walk
 
 Forward: TypeAlias = Callable[..., Tensor]
+Attached: TypeAlias = dict[tuple[int, str], Callable[..., Any]]  # by a module's id, and what for
 
 
 class Module(HasParts):
-    """A function with parameters. Subclasses assign their parts and define `forward`.
+    """A function with parameters. Subclasses assign their parts in `__init__`, define `forward`.
 
-    Parts are modules and tensors in attributes, and in lists, tuples and dicts there: they train
-    and are saved under their dotted names, "block.0.mlp.up.weight". A part in several places, or
-    one that refers to its parent, counts once, under its first name. What has no clear name (in a
-    set, under a key with a dot) is an error as soon as parts are asked for; objects of other kinds
-    are not looked into.
+    Parts train and are saved under their dotted names: "block.0.mlp.up.weight" is the attribute
+    `weight` of the attribute `up` of ... of the first in the list `block`. A part in several
+    places, or one that refers to its parent, counts once, under its first name. What has no clear
+    name (in a set, under a key with a dot) is an error as soon as parts are asked for; objects of
+    other kinds are not looked into.
     """
 
-    training = True
-    around: tuple[Callable[[Forward], Forward], ...] = ()  # what each call goes through (`taps`)
+    training = True  # `train()` and `eval()` change it
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        if not self.around:
-            return self.forward(*args, **kwargs)
         call: Forward = self.forward
-        for around in self.around:
-            call = around(call)
+        if attachments.get():  # in a `with` block of `taps`; `read` is told when a call begins
+            for around in attached(self, "call"):
+                call = around(call)
         return call(*args, **kwargs)
 
     def parameters(self) -> list[Tensor]:
@@ -93,7 +92,7 @@ class Module(HasParts):
         changes: states.Changes = []
         for _, p in self.named_parameters():
             moved = backend.to_device(p.array, device)
-            if moved is not p.array:
+            if moved is not p.array:  # `lent` is about the old array: who may write into it
                 changes += [(p, "array", moved), (p, "lent", None)]
             if p.grad is not None:
                 changes.append((p, "grad", backend.to_device(p.grad, device)))
@@ -101,21 +100,24 @@ class Module(HasParts):
         for _, module in self.named_modules():
             state = module.extra_state()
             extra.append((module, {k: backend.to_device(v, device) for k, v in state.items()}))
-        states.change(changes, extra)
+        states.change(changes, extra)  # all attributes and states at once
         return self
 
     def extra_state(self) -> dict[str, Array]:
-        """Return state that is no parameter: running moments, generators."""
+        """Return state that is no parameter, by name: running moments, generators.
+
+        A module that has such a state defines this and `load_extra_state`.
+        """
         return {}
 
     def load_extra_state(self, state: Mapping[str, Array]) -> None:
         """Take back what `extra_state` gave."""
 
     def remember(self) -> Callable[[], None]:
-        """Return a call that puts the extra state back as it is now: it undoes a failed step.
+        """Return a function that sets the extra state to what it is now, to undo a failed step.
 
-        `nn.train` asks at each step. Where the state is values that never change in place, a
-        subclass can keep references instead of these copies.
+        `nn.train` asks for one before each step. A subclass whose arrays never change in place can
+        keep the arrays themselves instead of these copies.
         """
         state = {name: value.copy() for name, value in self.extra_state().items()}
         return lambda: self.load_extra_state(state)
@@ -137,7 +139,7 @@ class Module(HasParts):
         states.change(*states.fitting(self, state))
 
 
-Module.taken = frozenset(dir(Module))
+Module.reserved = frozenset(dir(Module))  # a part named "train" would hide the method
 
 
 class Sequential(Module):
@@ -159,31 +161,46 @@ class Sequential(Module):
         return x
 
 
-class Tap(Module):
-    """A named place in a network where an activation can be read or replaced (see `taps`).
+# ---- taps --------------------------------------------------------------------------------------
 
-    It is where PyTorch would register a forward hook. On its own it returns what it is given. Its
-    name is its path in the model: "block.3.mlp.act". What is inserted comes first, then what
-    replaces, in the order in which it was attached; then the readers see what flows on.
+# The functions that each `with` block of `taps` has attached to modules, the outermost block first.
+# A ContextVar, as `no_grad` has one: other threads, which may run the same model, see none of them.
+attachments: ContextVar[tuple[Attached, ...]] = ContextVar("minimono_taps", default=())
+
+
+def attached(module: Module, what_for: str) -> Iterator[Callable[..., Any]]:
+    """Yield the functions that are attached to a module here: to "read" it, or to "replace"."""
+    for block in attachments.get():
+        if function := block.get((id(module), what_for)):
+            yield function
+
+
+class Tap(Module):
+    """A place in a network where the activation that passes can be read or replaced (see `taps`).
+
+    On its own it returns what it is given. A model has one wherever a user may want to look, where
+    PyTorch would register a forward hook; its dotted name, "block.3.mlp.act", says where.
     """
 
-    inserted: Module | None = None
-    replacements: tuple[Callable[[Tensor], Tensor], ...] = ()
-    readers: tuple[Callable[[Tensor], None], ...] = ()
+    inserted: Module | None = None  # a part of the model: all threads have it
 
     def forward(self, x: Tensor) -> Tensor:
         if self.inserted is not None:
             x = self.inserted(x)
-        for replacement in self.replacements:
-            x = replacement(x)
-        for reader in self.readers:
-            reader(x)
+        if attachments.get():
+            for function in attached(self, "replace"):
+                x = function(x)
+            for function in attached(self, "read"):
+                function(x)
         return x
 
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """In this block: no tape, and the model in `eval()`; afterwards each part has its mode."""
+    """In this block: no tape, and the model in `eval()`; afterwards each part has its mode again.
+
+    The tape is off in this thread alone, the modes are the model's: no other should train it then.
+    """
     modes = [(module, module.training) for _, module in model.named_modules()]
     try:
         model.eval()

@@ -1,12 +1,18 @@
 """Optimisers: how a gradient becomes a change of the parameters. PyTorch's formulas and defaults.
 
-    SGD      g' = g + w p        b = momentum b + g'                       p -= lr b
-    Adam     g' = g + w p        m, v = running means of g', g'^2          p -= lr m^ / (sqrt v^ + eps)
-    AdamW    the same with g' = g, and the decay apart from the gradient:  p -= lr w p
+    SGD      g' = g + w p        b = momentum b + g'                  p -= lr b
+    Adam     g' = g + w p        m, v = running means of g', g'^2     p -= lr m^ / (sqrt v^ + eps)
+    AdamW    g' = g              the same m and v                     the same, and p -= lr w p
 
-Each is a function of arrays, its formula, and a class that calls it for every parameter. What the
-classes share, steps that happen whole or not at all, float16, saving, is in `nn/optimiser.py`.
-"""  # noqa: E501  (a table)
+p is a parameter, g its gradient, w the weight decay. Each formula is a function of arrays, and its
+class calls it for each parameter in `step()`:
+
+    p, *running = formula(p, g, *running, **arguments)
+
+`running` is what is kept of this parameter from step to step, at first 0: nothing, b, or m and v.
+That line is in `nn/optimiser.py`, with what else the classes share: a step that happens whole or
+not at all, float16, saving.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +39,20 @@ __dir__ = lazy.only(__name__, __all__)
 
 
 @with_kernel("optim")
-def sgd(p: Array, g: Array, *, rate: float, decay: float) -> tuple[Array]:
-    """Return p - rate (g + decay p)."""
-    g = g + decay * p
-    return (p - rate * g,)
+def sgd(p: Array, g: Array, *, lr: float, weight_decay: float) -> tuple[Array]:
+    """Return the new parameter, p - lr (g + weight_decay p); nothing is kept."""
+    g = g + weight_decay * p
+    return (p - lr * g,)
 
 
 @with_kernel("optim")
 def sgd_momentum(
-    p: Array, g: Array, b: Array, *, rate: float, momentum: float, decay: float
+    p: Array, g: Array, b: Array, *, lr: float, momentum: float, weight_decay: float
 ) -> tuple[Array, Array]:
-    """Return the parameter and b, its sum of past gradients that fades by `momentum` a step."""
-    g = g + decay * p
+    """Return the new parameter and b, the sum of all gradients, the older the less they count."""
+    g = g + weight_decay * p
     b = momentum * b + g
-    return p - rate * b, b
+    return p - lr * b, b
 
 
 class SGD(Optimiser):
@@ -67,16 +73,18 @@ class SGD(Optimiser):
         self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.0,
         weight_decay: float = 0.0,
     ):
-        self.momentum = self._setting("momentum", momentum)
-        self.weight_decay = self._setting("weight_decay", weight_decay)
+        self.momentum = self._not_negative("momentum", momentum)
+        self.weight_decay = self._not_negative("weight_decay", weight_decay)
         if momentum:
-            super().__init__(parameters, lr, sgd_momentum, ("momentum",))
+            super().__init__(parameters, lr, sgd_momentum, running=("momentum",))
         else:
-            super().__init__(parameters, lr, sgd)
+            super().__init__(parameters, lr, sgd, running=())
 
-    def _options(self, t: int) -> dict[str, Any]:
-        more = {"momentum": self.momentum} if self._formula is sgd_momentum else {}
-        return {"rate": self.lr, "decay": self.weight_decay} | more
+    def _arguments(self, t: int) -> dict[str, Any]:
+        arguments = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self._formula is sgd_momentum:
+            arguments["momentum"] = self.momentum
+        return arguments
 
 
 # ---- Adam --------------------------------------------------------------------------------------
@@ -84,15 +92,18 @@ class SGD(Optimiser):
 
 @with_kernel("optim")
 def adam(
-    p: Array, g: Array, m: Array, v: Array, *, t: int, rate: float, beta1: float, beta2: float,
+    p: Array, g: Array, m: Array, v: Array, *, t: int, lr: float, beta1: float, beta2: float,
     eps: float, l2: float, decay: float,
 ) -> tuple[Array, Array, Array]:
-    """Return the parameter and the running means m of g, v of g^2, after the t-th update."""
+    """Return the new parameter and the running means m of g, v of g^2, at its t-th update.
+
+    l2, decay: the weight decay of Adam, as part of the gradient, and of AdamW, apart from it.
+    """
     g = g + l2 * p
     m = beta1 * m + (1.0 - beta1) * g
     v = beta2 * v + (1.0 - beta2) * g * g
-    m_hat, v_hat = m / (1.0 - beta1**t), v / (1.0 - beta2**t)  # as if they had not begun at 0
-    return p - rate * (m_hat / (np.sqrt(v_hat) + eps) + decay * p), m, v
+    m_hat, v_hat = m / (1.0 - beta1**t), v / (1.0 - beta2**t)  # began at 0: too small yet
+    return p - lr * (m_hat / (np.sqrt(v_hat) + eps) + decay * p), m, v
 
 
 class Adam(Optimiser):
@@ -112,16 +123,17 @@ class Adam(Optimiser):
         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
     ):
         self.betas = checks.numbers(betas, f"{type(self).__name__}: betas", 2, least=0.0, below=1.0)
-        self.eps = self._setting("eps", eps)
-        self.weight_decay = self._setting("weight_decay", weight_decay)
-        super().__init__(parameters, lr, adam, ("mean", "square"))
+        self.eps = self._not_negative("eps", eps)
+        self.weight_decay = self._not_negative("weight_decay", weight_decay)
+        super().__init__(parameters, lr, adam, running=("mean", "square"))
 
-    def _options(self, t: int) -> dict[str, Any]:
-        decays = {"l2": 0.0, "decay": self.weight_decay}
-        if not self.decoupled:
-            decays = {"l2": self.weight_decay, "decay": 0.0}
+    def _arguments(self, t: int) -> dict[str, Any]:
         beta1, beta2 = self.betas
-        return {"t": t, "rate": self.lr, "beta1": beta1, "beta2": beta2, "eps": self.eps} | decays
+        l2, decay = (0.0, self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
+        return {
+            "t": t, "lr": self.lr, "beta1": beta1, "beta2": beta2, "eps": self.eps, "l2": l2,
+            "decay": decay,
+        }
 
 
 class AdamW(Adam):
@@ -144,7 +156,7 @@ class AdamW(Adam):
 
 @with_kernel("optim")
 def joint_norm(*gradients: Array) -> Array:
-    """Return sqrt(sum g^2) in float64, in units of the largest g, whose square is 1."""
+    """Return sqrt(sum g^2) in float64. The largest g is divided out first: no square overflows."""
     xp = array_module(*gradients)
     largest = xp.stack([abs(g).max() for g in gradients if g.size] or [0.0]).max()
     unit = xp.where((largest > 0.0) & xp.isfinite(largest), largest, 1.0).astype(np.float64)
@@ -153,7 +165,7 @@ def joint_norm(*gradients: Array) -> Array:
 
 @with_kernel("optim")
 def scaled(*gradients: Array, factor: Array) -> list[Array]:
-    """Return each gradient times one factor, rounded once."""
+    """Return each gradient times the same factor, rounded once."""
     return [np.multiply(g, factor, dtype=np.float64).astype(g.dtype) for g in gradients]
 
 
@@ -172,8 +184,9 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
 
         g *= min(1, max_norm / (norm + 1e-6))        (PyTorch's clip_grad_norm_)
 
-    So a norm of nan makes all gradients nan; an infinite one makes the infinite ones nan and the
-    others 0: look at the norm, as `nn.train` does.
+    All gradients have one factor, so their direction stays. If the norm is nan, all gradients
+    become nan; if it is infinite, the infinite ones become nan and the others 0: look at the norm
+    before a step, as `nn.train` does.
 
     >>> import minimono as mm
     >>> p = mm.tensor([0.0, 0.0], requires_grad=True)

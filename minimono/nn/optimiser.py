@@ -23,20 +23,21 @@ class Optimiser:
     """Parameters, a learning rate, and running arrays for each parameter.
 
     `formula` gives a parameter's new array and its new running arrays, from the old ones and the
-    gradient; what else it takes, a subclass says in `_options`. A parameter without a gradient is
-    skipped. Raises for an empty list, a parameter that comes twice, a tensor that was computed.
+    gradient; what else it takes, a subclass says in `_arguments`. `running` are the names of the
+    running arrays. A parameter without a gradient is skipped. Raises for an empty list, a parameter
+    that comes twice, a tensor that was computed.
     """
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float, formula: WithKernel[..., Any],
-        names: tuple[str, ...] = (),
+        *, running: tuple[str, ...],
     ):
         self.parameters = _checked(parameters, type(self).__name__)
         self.lr = lr
         self.updates = [0] * len(self.parameters)  # of each parameter, skipped ones not counted
-        self._formula, self._names = formula, names  # names of the running arrays
+        self._formula, self._names = formula, running
         self.running: list[Sequence[Array]] = [
-            [backend.array_module(p.array).zeros(p.shape, _computed_in(p.dtype)) for _ in names]
+            [backend.array_module(p.array).zeros(p.shape, _computed_in(p.dtype)) for _ in running]
             for p in self.parameters
         ]
 
@@ -47,9 +48,9 @@ class Optimiser:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = self._setting("lr", value)
+        self._lr = self._not_negative("lr", value)
 
-    def _setting(self, name: str, value: float) -> float:
+    def _not_negative(self, name: str, value: float) -> float:
         return checks.number(value, f"{type(self).__name__}: {name}", least=0.0)
 
     def __repr__(self) -> str:
@@ -57,14 +58,14 @@ class Optimiser:
         moves = describe.amount(self.parameters)
         return f"{type(self).__name__}({describe.named(settings)}; {moves})"
 
-    def _options(self, t: int) -> dict[str, Any]:
+    def _arguments(self, t: int) -> dict[str, Any]:
         """Return what the formula takes by name at a parameter's t-th update."""
         raise NotImplementedError
 
     def step(self) -> None:
         """Change every parameter that has a gradient, or if anything is wrong, raise, and none."""
         update = self._formula.on(*[p.array for p in self.parameters])
-        options: dict[int, dict[str, Any]] = {}
+        arguments: dict[int, dict[str, Any]] = {}  # by t, the same for most parameters
         updates, running = self.updates.copy(), self.running.copy()
         changes: list[tuple[object, str, Any]]
         changes = [(self, "updates", updates), (self, "running", running)]
@@ -75,14 +76,14 @@ class Optimiser:
             if type(g) is not type(old) or g.shape != old.shape or g.dtype != old.dtype:
                 raise _misfit(type(self).__name__, i, p)
             updates[i] = t = updates[i] + 1
-            if t not in options:
-                options[t] = self._options(t)
+            if t not in arguments:
+                arguments[t] = self._arguments(t)
             if before and type(before[0]) is not type(old):  # the model has moved
                 before = [backend.to_device(array, p.device) for array in before]
             half = old.dtype.char == "e"
             if half:
                 old, g = old.astype(np.float32), g.astype(np.float32)
-            new, *after = update(old, g, *before, **options[t])
+            new, *after = update(old, g, *before, **arguments[t])
             if isinstance(new, np.generic):  # NumPy's result without axes
                 new, *after = map(np.asarray, (new, *after))
             # What `p.data = new` does, but for an array that nobody else holds.

@@ -23,7 +23,7 @@ from minimono.engine.tensor import Tensor
 class HasParts:
     """What holds tensors, and others of its kind, and says so when it is printed."""
 
-    taken: ClassVar[frozenset[str]] = frozenset()  # names that parts must not hide
+    reserved: ClassVar[frozenset[str]] = frozenset()  # names that no part can have
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Parts are found in what an instance holds itself: refuse those that would be missed."""
@@ -44,7 +44,7 @@ class HasParts:
         """Return what `repr` says of this alone: settings, its tensors' dtypes and shapes."""
         tensors = {name: part for name, part in parts(self) if isinstance(part, Tensor)}
         shown = describe.plain(vars(self)) | tensors
-        return describe.named({name: v for name, v in shown.items() if name not in self.taken})
+        return describe.named({name: v for name, v in shown.items() if name not in self.reserved})
 
 
 Part: TypeAlias = HasParts | Tensor
@@ -53,7 +53,7 @@ Owner = TypeVar("Owner", bound=HasParts)
 
 # What cannot hold a part: most attributes are passed over in one look.
 _PLAIN = frozenset({type(None), bool, int, float, str, np.random.Generator})
-# Only these are looked through: other kinds may do anything, read files say, when they are.
+# Only these are looked through: others may do anything when they are, read files for example.
 _IN_ORDER = (list, tuple, deque, UserList)
 _BY_NAME = (dict, UserDict, MappingProxyType)
 _WITHOUT_ORDER = (set, frozenset, KeysView, ValuesView, ItemsView)
@@ -107,9 +107,9 @@ def parts(holder: HasParts | type[HasParts]) -> list[tuple[str, Part]]:
             found += inside
         else:
             continue
-        if name in holder.taken or "." in name:
+        if name in holder.reserved or "." in name:
             hides = "hides what Module has under this name"
-            trouble = hides if name in holder.taken else "has a dot"
+            trouble = hides if name in holder.reserved else "has a dot"
             raise TypeError(f"{_class_name(holder)}: {name!r} {trouble}; choose another name")
     return found
 

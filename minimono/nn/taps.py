@@ -1,26 +1,33 @@
-"""Reading, replacing and inserting at the named places of a network (hooks, as PyTorch says).
+"""What can be done at a network's taps: read, record, replace, insert (PyTorch's hooks do it).
 
 No model file knows what is done at its taps, so a plain run and a treated one share every line.
 
-    with taps.read(model, "block.*.mlp.act") as seen:      seen["block.0.mlp.act"] after a call
-    with taps.record(model, "*.out") as kept:              kept["block.1.out"], a list, of all calls
-    with taps.replace(model, "block.1.out", f):            f(activation) goes on instead
-    taps.insert(model, "block.1.out", MEmeL())             from now on part of the model
+    with taps.read(model, "block.*.mlp.act") as seen:    after a call, what passed there in it:
+        model(x)                                         seen["block.0.mlp.act"] is a tensor
+    with taps.record(model, "*.out") as kept:            what passed in all calls of the block:
+        model(x), model(y)                               kept["block.1.out"] is a list of two
+    with taps.replace(model, "block.1.out", f):          within the block, f(activation) flows on
+        model(x)                                         in place of the activation
+    taps.insert(model, "block.1.out", MEmeL())           for good: MEmeL is now part of the model
 
-At one tap, what is inserted comes first, then each replacement, in the order in which their `with`
-blocks were entered. Readers get what flows on from there, in whatever order they were entered.
+At one tap the inserted module comes first, then each replacement, in the order in which their
+`with` blocks were entered. What is read is what flows on after them all, into the next layer.
+
+A `with` block counts in its thread alone, as that of `no_grad` does: other threads can run the same
+model meanwhile, untouched and unseen, unless they run in a copy of the block's context. `insert`
+and `remove` change the model itself, for all threads: no other should be running it then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
-from minimono.nn.module import Forward, Module, Tap
+from minimono.nn.module import Forward, Module, Tap, attachments
 from minimono.nn.parts import located
 
 __all__ = ["Seen", "insert", "names", "read", "record", "remove", "replace"]
@@ -28,10 +35,10 @@ __dir__ = lazy.only(__name__, __all__)
 
 
 class Seen(Mapping[str, Tensor]):
-    """What flowed on from the taps in the model's last call: `seen["block.0.out"]`.
+    """The activations of the model's last call, by the name of the tap: `seen["block.0.out"]`.
 
-    A tap of a module that is used several times in a call has several activations and no single
-    one: `seen[name]` is an error there, `seen.every[name]` a list of all, in order.
+    If a module is used several times in one call, its taps have several activations: `seen[name]`
+    is an error then, and `seen.every[name]` the list of all, in order.
     """
 
     def __init__(self) -> None:
@@ -59,18 +66,18 @@ class Seen(Mapping[str, Tensor]):
 def names(model: Module, pattern: str = "*") -> list[str]:
     """Return the names of the model's taps that match a pattern (`*` stands for anything).
 
-    A tap in several places, since a module there is shared, has one name, that of the first.
+    A tap that is in several places, because its module is, goes by the name of the first place.
     """
     return [*_matching(model, pattern)]
 
 
 @contextmanager
 def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
-    """Give, by name, the activations at the matching taps in the model's last call.
+    """In this block, each call of the model fills `seen` with the activations at matching taps.
 
-    It is what a forward hook of PyTorch is used for most. The activations are what flows on, after
-    what is inserted and replaced. They stay on the tape, so losses may use them. A new call of the
-    model, from outside itself, forgets the last one's; `record` forgets nothing.
+    A new call starts afresh: `seen` is of the last one (`record` keeps all). The activations are on
+    the tape, so a loss may use them and have gradients through them. A model that calls itself
+    counts as one call; a call of a part alone adds to what is there.
 
     >>> import numpy as np, minimono as mm
     >>> model = mm.models.MLP((3, 4, 2), rng=0)
@@ -80,10 +87,10 @@ def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
     (5, 4)
     """
     seen = Seen()
-    depth = 0
+    depth = 0  # of the model's calls within each other
 
     def around(call: Forward) -> Forward:
-        def from_the_start(*args: Any, **kwargs: Any) -> Tensor:
+        def call_afresh(*args: Any, **kwargs: Any) -> Tensor:
             nonlocal depth
             if depth == 0:
                 seen.every.clear()
@@ -93,22 +100,23 @@ def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
             finally:
                 depth -= 1
 
-        return from_the_start
+        return call_afresh
 
     def reader_of(name: str) -> Callable[[Tensor], None]:
         return lambda x: seen.every.setdefault(name, []).append(x)
 
     matching = _matching(model, pattern)
-    readers = [(tap, "readers", reader_of(name)) for name, tap in matching.items()]
-    with _attached([(model, "around", around), *readers]):
+    readers = [(tap, "read", reader_of(name)) for name, tap in matching.items()]
+    with _attaching([(model, "call", around), *readers]):
         yield seen
 
 
 @contextmanager
 def record(model: Module, pattern: str = "*") -> Iterator[dict[str, list[Tensor]]]:
-    """Keep, by name, every activation that flows on from the matching taps in this block, in order.
+    """In this block, keep all activations at matching taps: by name, a list in order.
 
-    Of all calls of the model, and of its parts alone. With `no_grad()` their tapes are not kept.
+    They are those of all calls, also of a part of the model alone. Each keeps its tape, with all
+    that was computed before it, in memory, unless the block is in `no_grad()` too.
 
     >>> import numpy as np, minimono as mm
     >>> model = mm.models.MLP((3, 4, 2), rng=0)
@@ -120,13 +128,23 @@ def record(model: Module, pattern: str = "*") -> Iterator[dict[str, list[Tensor]
     """
     matching = _matching(model, pattern)
     kept: dict[str, list[Tensor]] = {name: [] for name in matching}
-    with _attached([(tap, "readers", kept[name].append) for name, tap in matching.items()]):
+    with _attaching([(tap, "read", kept[name].append) for name, tap in matching.items()]):
         yield kept
 
 
 @contextmanager
 def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `function(activation)` flow on from the matching taps, in this block."""
+    """In this block, let `function(activation)` flow on from matching taps, into the next layer.
+
+    The function gets a tensor and returns one that the next layer can take.
+
+    >>> import numpy as np, minimono as mm
+    >>> model = mm.models.MLP((3, 4, 2), rng=0)
+    >>> with replace(model, "hidden.0.act", lambda z: z * 0.0):        # all neurons are off
+    ...     logits = model(mm.tensor(np.ones((1, 3), np.float32)))
+    >>> bool((logits.data == model.out.bias.data).all())
+    True
+    """
     checks.function(function, "taps.replace: function", "one of a Tensor")
 
     def replacement_at(name: str) -> Callable[[Tensor], Tensor]:
@@ -134,20 +152,27 @@ def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -
         return lambda x: checks.instance(function(x), what, Tensor)
 
     matching = _matching(model, pattern)
-    with _attached([(tap, "replacements", replacement_at(name)) for name, tap in matching.items()]):
+    with _attaching([(tap, "replace", replacement_at(name)) for name, tap in matching.items()]):
         yield
 
 
 def insert(model: Module, name: str, module: Module) -> None:
-    """Make a module part of the model, right after the named activation.
+    """Make a module part of the model: what passes the tap goes through the module first.
 
-    From now on it is trained, saved, moved and switched to `eval()` with the model.
+    From now on the module is trained, saved, moved and switched to `eval()` with the model. A tap
+    takes one module; `remove` takes it out again.
+
+    >>> import minimono as mm
+    >>> model = mm.models.MLP((3, 4, 2), rng=0)
+    >>> insert(model, "hidden.0.act", mm.mono.MEmeL())
+    >>> [name for name, _ in model.named_modules() if "inserted" in name]
+    ['hidden.0.act.inserted']
     """
     [tap] = _matching(model, name, one=True).values()
     if tap.inserted is not None:
         raise ValueError(f"insert: {name!r} already has a {type(tap.inserted).__name__}")
     checks.instance(module, "insert: module", Module)
-    if module.training != tap.training:  # else its parts keep their modes, each its own
+    if module.training != tap.training:  # if it is the same, each part keeps its own mode
         module.train(tap.training)
     tap.inserted = module
 
@@ -162,19 +187,19 @@ def remove(model: Module, name: str) -> Module:
 
 
 @contextmanager
-def _attached(functions: Iterable[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
-    """In this block, each function is the last of a tuple that a module has under this name."""
+def _attaching(functions: list[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """In this block, each of these modules finds its function: `Tap.forward` asks `attached`."""
+    block = {(id(module), what_for): function for module, what_for, function in functions}
     try:
-        for module, name, function in functions:
-            setattr(module, name, (*getattr(module, name), function))
+        attachments.set((*attachments.get(), block))
         yield
     finally:
-        for module, name, function in functions:  # each a closure of its own: equal to no other
-            left = tuple(f for f in getattr(module, name) if f is not function)
-            setattr(module, name, left)
+        block.clear()  # at once for all threads and tasks that run in a copy of this context
+        attachments.set(tuple(filter(None, attachments.get())))
 
 
 def _matching(model: Module, pattern: str, one: bool = False) -> dict[str, Tap]:
+    """Return the taps that match a pattern, by name; if none does, or not `one`, raise."""
     checks.instance(model, "taps: model", Module)
     checks.instance(pattern, "taps: name or pattern", str)
     taps = {name: m for name, m in model.named_modules() if isinstance(m, Tap)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from minimono import checks, lazy
 from minimono.engine.tensor import Tensor
+from minimono.nn.at_once import undo_of_step
 from minimono.nn.data_parallel import backward_in_parts
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser, clip_grad_norm, gradient_norm
@@ -51,8 +52,9 @@ def train(
 ) -> Iterator[Record]:
     """Train until `steps` updates are done, from `start` of them; yields a Record after each.
 
-    A step takes the next of `batches`, runs `loss(model, *batch)` in training mode, and updates.
-    Parts that are in `eval()` when training starts, while the model itself is not, stay so.
+    A step takes the next of `batches`, computes `loss(model, *batch)` in training mode, goes back
+    for the gradients, and lets the optimiser update. A part that was put in `eval()` before
+    training started, while the model itself was not, stays in it.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
     `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
     mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.
@@ -62,66 +64,48 @@ def train(
 
     Raises TrainingError for a loss or gradient that is nan or infinite, and if the batches end
     early. Whatever is raised, a Ctrl-C too, a step happens or it does not: after one that failed
-    parameters, running moments, dropout's generators, the optimiser and its learning rate are as
-    before it (gradients are not, and its batch is gone).
+    parameters, running moments, dropout's generators, each part's `training`, the optimiser and its
+    learning rate are as before it (gradients are not, and its batch is gone).
     """
     checks.whole_number(start, "train: start", least=0, most=steps, of="the steps")
     source = iter(batches)
-    frozen = {id(m) for _, m in model.named_modules() if not m.training and model.training}
+    stay_in_eval = {id(m) for _, m in model.named_modules() if model.training and not m.training}
     for step in range(start, steps):
         began = time.perf_counter()
         batch = next(source, None)
         if batch is None:
             raise TrainingError(f"train: the batches ended after {step} of {steps} steps")
-        put_back = _remember(model, optimiser)
+        modules = [module for _, module in model.named_modules()]
+        undo = undo_of_step(modules, optimiser)
         try:
             if schedule is not None:
                 optimiser.lr = schedule(step)
-            for _, module in model.named_modules():  # the caller may have evaluated in between
-                module.training = id(module) not in frozen
+            for module in modules:  # again at each step: the caller may have evaluated in between
+                module.training = id(module) not in stay_in_eval
             optimiser.zero_grad()
-            value: Any
             if in_parts:
-                value = backward_in_parts(loss, model, batch)
+                loss_value = backward_in_parts(loss, model, batch)
             else:
-                output = loss(model, *batch)
-                if not isinstance(output, Tensor):
-                    raise TypeError(
-                        f"train: loss returned {type(output).__name__}, expected a Tensor"
-                    )
-                output.backward()
-                value = output.array
-                del output  # with all that the tape holds
+                loss_value = _backward(loss(model, *batch))
             if max_norm is None:
                 norm = gradient_norm(optimiser.parameters)
             else:
                 norm = clip_grad_norm(optimiser.parameters, max_norm)
-            record_loss, record_norm = float(value), float(norm)  # here a GPU is waited for
+            record_loss, record_norm = float(loss_value), float(norm)  # waits for a GPU
             _check_finite(step + 1, "loss", record_loss)
             _check_finite(step + 1, "gradient norm", record_norm)
             optimiser.step()
-        except BaseException:
-            put_back()
+        except BaseException:  # a Ctrl-C, too
+            undo()
             raise
         seconds = time.perf_counter() - began
         yield Record(step + 1, record_loss, optimiser.lr, record_norm, seconds)
 
 
-def _remember(model: Module, optimiser: Optimiser) -> Callable[[], None]:
-    """A call that puts all back that a step changes before the optimiser's, unless that is done."""
-    lr, updates = optimiser.lr, optimiser.updates
-    states = [
-        module.remember() for _, module in model.named_modules()
-        if type(module).extra_state is not Module.extra_state
-    ]
-
-    def put_back() -> None:
-        if optimiser.updates is updates:  # a step of the optimiser brings a new list
-            optimiser.lr = lr
-            for back in states:
-                back()
-
-    return put_back
+def _backward(loss: Any) -> Any:
+    """Fill the parameters' gradients; return the loss as an array, so that its tape is freed."""
+    checks.instance(loss, "train: what loss returned", Tensor).backward()
+    return loss.array
 
 
 def _check_finite(step: int, what: str, value: float) -> None:

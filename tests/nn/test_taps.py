@@ -1,7 +1,12 @@
 """Taps: activations read, replaced and treated by name, with no line of the model changed."""
 
-from collections.abc import Mapping
+import copy
+import pickle
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from itertools import permutations
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 import minimono as mm
 from minimono.engine.tensor import Tensor
 from minimono.nn import Module, Sequential, taps
+from minimono.nn.module import attachments
 
 
 class Doubling(Module):
@@ -372,10 +378,7 @@ def test_taps_are_free_again_after_an_exception() -> None:
     with pytest.raises(ArithmeticError, match="on purpose"):
         with taps.read(model), taps.replace(model, "hidden.0.act", broken):
             model(X)
-    assert all(
-        not (m.around or getattr(m, "readers", ()) or getattr(m, "replacements", ()))
-        for _, m in model.named_modules()
-    )
+    assert attachments.get() == ()
     assert model(X).data.tobytes() == plain.data.tobytes()
 
 
@@ -394,6 +397,86 @@ def test_the_same_function_may_be_attached_twice() -> None:
         with taps.read(model, "hidden.1.act") as seen:
             model(X)
     np.testing.assert_array_equal(seen["hidden.1.act"].data, plain + 1.0)
+
+
+# ---- threads -----------------------------------------------------------------------------------
+
+
+def in_another_thread(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_a_block_is_of_one_thread() -> None:
+    """Another thread's calls of the model are neither changed nor seen; its insertions are."""
+    model, tap = mlp(), "hidden.1.act"
+    plain = model(X)
+    with taps.replace(model, tap, lambda z: z * 0.0), taps.read(model) as seen:
+        with taps.record(model, tap) as kept:
+            theirs = in_another_thread(lambda: model(X))
+            assert (len(seen), kept) == (0, {tap: []})
+            ours = model(X)
+    assert theirs.data.tobytes() == plain.data.tobytes() != ours.data.tobytes()
+    assert len(kept[tap]) == len(seen.every[tap]) == 1
+    taps.insert(model, tap, Doubling())
+    inserted = in_another_thread(lambda: model(X))
+    assert inserted.data.tobytes() == model(X).data.tobytes() != plain.data.tobytes()
+
+
+def test_threads_replace_in_one_model_at_once() -> None:
+    """Each sees its own replacement, again and again, while the others enter and leave theirs."""
+    model, tap = mlp(), "hidden.1.act"
+    with taps.read(model, tap) as seen:
+        model(X)
+    plain = seen[tap].data
+    start = threading.Barrier(3)
+
+    def work(size: float) -> int:
+        start.wait(10)
+        wrong = 0
+        for _ in range(70):
+            with taps.replace(model, tap, lambda z: z * size), taps.read(model, tap) as seen:
+                model(X)
+                wrong += not np.array_equal(seen[tap].data, plain * size)
+        return wrong
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, (0.5, 2.0, 4.0))) == [0, 0, 0]
+
+
+def test_a_thread_in_the_same_context_sees_a_block_until_it_ends() -> None:
+    """So do the threads that kernels work in, and tasks that are started within the block."""
+    model, tap = mlp(), "hidden.1.act"
+    plain = model(X)
+    with taps.replace(model, tap, lambda z: z * 0.0):
+        context = copy_context()
+        inside = in_another_thread(lambda: context.run(model, X))
+        assert inside.data.tobytes() == model(X).data.tobytes()
+    after = in_another_thread(lambda: context.run(model, X))
+    assert after.data.tobytes() == plain.data.tobytes()
+
+
+def test_blocks_may_end_in_any_order() -> None:
+    model, tap = mlp(), "hidden.1.act"
+    plain = model(X)
+    first = taps.replace(model, tap, lambda z: z + 1.0)
+    second = taps.replace(model, tap, lambda z: z * 0.0)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    np.testing.assert_array_equal(model(X).data, np.broadcast_to(model.out.bias.data, (6, 2)))
+    second.__exit__(None, None, None)
+    assert model(X).data.tobytes() == plain.data.tobytes()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_model_has_nothing_attached(copied: Callable[[Module], Module]) -> None:
+    model = mlp()
+    plain = model(X)
+    with taps.replace(model, "hidden.1.act", lambda z: z * 0.0), taps.read(model) as seen:
+        other = copied(model)
+        assert other(X).data.tobytes() == plain.data.tobytes()
+        assert len(seen) == 0
 
 
 @pytest.mark.parametrize(

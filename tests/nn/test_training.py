@@ -97,6 +97,24 @@ def test_parts_that_were_frozen_before_training_stay_so() -> None:
     assert modes == [[True, False, False, True]] * 2 + [[True] * 4]
 
 
+def test_a_step_that_fails_leaves_each_part_in_its_mode() -> None:
+    """Both what was so before training and what the caller switched between two steps."""
+    part, batches = regression()
+    model = Sequential(Dropout(0.5, rng=0), part)
+    optimiser = mm.optim.SGD(model.parameters(), lr=0.01)
+    batches[1][1][0] = math.nan
+    records = train(model.eval(), batches, square_error, optimiser, steps=6)
+    next(records)
+    part.eval()
+    before = [m.training for _, m in model.named_modules()]
+    with pytest.raises(TrainingError, match="loss of step 2"):
+        next(records)
+    assert [m.training for _, m in model.named_modules()] == before == [True, True, False]
+    with pytest.raises(TrainingError, match="loss of step 1"):
+        next(train(model.eval(), batches[1:], square_error, optimiser, steps=1))
+    assert not any(m.training for _, m in model.named_modules())
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_the_step_and_harms_nothing(bad: float) -> None:
     model, batches = regression()
@@ -160,7 +178,7 @@ def test_it_starts_where_it_is_told() -> None:
 def test_a_loss_that_is_no_tensor_is_named() -> None:
     model, batches = regression()
     optimiser = mm.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(TypeError, match="loss returned float"):
+    with pytest.raises(TypeError, match=r"what loss returned is 1\.0, expected a Tensor"):
         next(train(model, batches, lambda *_: 1.0, optimiser, steps=1))
     with pytest.raises(ValueError, match="expected a scalar"):
         next(train(model, batches, lambda m, x, y: m(mm.tensor(x)), optimiser, steps=1))

@@ -67,21 +67,21 @@ def sum_of_squares_kernel(x: Array, out: Array) -> None:
     out[0] = total_of_squares(x)
 
 
-def sgd(p: Array, g: Array, *, rate: float, decay: float) -> list[Array]:
-    return update(sgd_kernel, (p, g), (rate, decay))
+def sgd(p: Array, g: Array, *, lr: float, weight_decay: float) -> list[Array]:
+    return update(sgd_kernel, (p, g), (lr, weight_decay))
 
 
 def sgd_momentum(
-    p: Array, g: Array, b: Array, *, rate: float, momentum: float, decay: float
+    p: Array, g: Array, b: Array, *, lr: float, momentum: float, weight_decay: float
 ) -> list[Array]:
-    return update(sgd_momentum_kernel, (p, g, b), (rate, decay, momentum))
+    return update(sgd_momentum_kernel, (p, g, b), (lr, weight_decay, momentum))
 
 
 def adam(
-    p: Array, g: Array, m: Array, v: Array, *, t: int, rate: float, beta1: float, beta2: float,
+    p: Array, g: Array, m: Array, v: Array, *, t: int, lr: float, beta1: float, beta2: float,
     eps: float, l2: float, decay: float,
 ) -> list[Array]:
-    numbers = (rate, beta1, beta2, eps, decay, l2, 1.0 - beta1**t, 1.0 - beta2**t)
+    numbers = (lr, beta1, beta2, eps, decay, l2, 1.0 - beta1**t, 1.0 - beta2**t)
     return update(adam_kernel, (p, g, m, v), numbers)
 
 

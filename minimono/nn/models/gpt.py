@@ -1,7 +1,13 @@
-"""GPT: a stack of blocks that each look back and think, and a guess of the next token.
+"""GPT: from the tokens so far, a guess of the next one, at every position at once.
 
-Pre-norm blocks, GELU in its tanh form, learned positions, and an output head that shares the
-token embedding's weights, as in GPT-2 (Radford et al. 2019).
+A token's vector starts as its embedding plus that of its position. Each block adds to it, twice:
+what attention gathers from earlier positions, and what a feed-forward network makes of the vector
+itself. This sum, which runs through all blocks, is the residual stream. At its end it is normed,
+and its products with the embeddings of all tokens are the logits: the weights of the output head
+are those of the embedding ("tied").
+
+As in GPT-2 (Radford et al. 2019): layer norms before attention and feed-forward ("pre-norm"),
+learned positions, GELU in its tanh form.
 """
 
 from __future__ import annotations
@@ -29,9 +35,10 @@ from minimono.nn.module import Module, Tap
 class GPT(Module):
     """Token ids (B, T) to logits of the next token (B, T, vocabulary).
 
-    A block has `hidden` neurons, by default four for each channel; `eps` is that of all norms.
-    Taps: `embedded`, `block.0.mlp.act` (the neurons of the first block), `block.0.out` (what the
-    first block hands on), ..., `normed`.
+    A logit is a score: `softmax` makes probabilities of them. A block's feed-forward network has
+    `hidden` neurons, by default four for each channel; `eps` is that of all norms. Taps:
+    `embedded`, `block.0.mlp.act` (the neurons of the first block), `block.0.out` (the residual
+    stream after it), ..., `normed`.
     """
 
     def __init__(
@@ -69,11 +76,15 @@ class GPT(Module):
         for block in self.block:
             x = block(x)
         x = self.normed(self.norm(x))
-        return F.linear(x, self.token.weight)  # (B, T, C) -> (B, T, vocabulary)
+        return F.linear(x, self.token.weight)  # tied: (B, T, C) (vocabulary, C)^T
 
 
 class Block(Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Each part adds to x and replaces nothing, so what is in x, and its gradient, passes every block.
+    Attention is causal: a position sees itself and earlier ones, never the token it has to guess.
+    """
 
     def __init__(
         self, channels: int, heads: int, hidden: int, *, activation: ActivationName, eps: float,
@@ -96,8 +107,11 @@ class Block(Module):
 
 
 def _initialise_as_gpt2(model: Module, layers: int, rng: np.random.Generator) -> None:
-    """Weights N(0, 0.02), biases 0; projections into the residual stream 1/sqrt(2 layers) of it,
-    so that the sum over 2 x layers of them starts no wider than one."""
+    """Weights normal, of standard deviation 0.02; biases 0.
+
+    The projections that add to the residual stream, two in each block, are narrower by the square
+    root of their number: so all of them together add as much as one would.
+    """
     for name, p in model.named_parameters():
         if p.ndim == 2:
             into_stream = name.endswith(("attention.out.weight", "mlp.down.weight"))
