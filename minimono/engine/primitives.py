@@ -138,7 +138,7 @@ def _sign(x: Array) -> Array:
 def _share_of_larger(x: Operand, y: Operand) -> Tensor:
     x, y = _array(x), _array(y)
     xp = array_module(x, y)
-    share = xp.asarray(xp.where(x == y, 0.5, xp.where(x > y, 1.0, 0.0)))
+    share = xp.asarray(xp.where(x == y, 0.5, xp.where(x < y, 0.0, 1.0)))  # beside nan 1
     return Tensor(share.astype(xp.result_type(x, y)))
 
 
