@@ -2,15 +2,15 @@
 
 What a primitive does (the code is in `primitive.py`), for a tensor x:
 
-    y = exp(x)      NumPy's exp, or CuPy's, makes the array of y from the array of x. If x requires
-                    a gradient, so does y, and it keeps its origin: the operation exp, and x.
-    on the way back the rule that stands with `exp`, `lambda g, out, x: g * out`, is called with the
-                    cotangent g of y, with y itself as `out`, and with what exp was called with. It
-                    returns the share of x: g times the slope of y by x, here exp(x), which is y.
+    forward     y = exp(x): NumPy's exp, or CuPy's, makes the array of y from the array of x. If x
+                requires a gradient, so does y, and it keeps its origin: the operation exp, and x.
+    back        exp's rule, `lambda g, out, x: g * out`, is called with the cotangent g of y, with y
+                itself as `out`, and with what exp was called with. It returns the share of x,
+                which is g times the slope of y by x; here the slope is exp(x), so y itself.
 
 There is one rule for each argument, in order. Where an element of x is used for several elements
-of y, its share is a sum over them, of g dy/dx. (In the field's words, a rule is a vector-Jacobian
-product, "vjp". The Jacobian itself, all slopes of all elements, is never made.)
+of y, its share is the sum of g dy/dx over them. (The field calls a rule a vector-Jacobian product,
+`vjp`. The Jacobian itself, the slope of every element by every element, is never made.)
 
 An entry of the table has one of two forms:
 
@@ -22,12 +22,14 @@ this table, so a gradient has a gradient. `Tensor(...)` in a rule makes a consta
 Rules ignore broadcasting and dtypes: the walk back brings each share into the form of its argument
 (`unbroadcast` in `tape.py`).
 
-What becomes of whole numbers and of float16, a word at each entry says (`dtypes.py`):
+A word at each entry says in what dtype it is computed, for arrays of whole numbers and of float16.
+It may be skipped at first reading; `dtypes.py` has the reasons.
 
-    REAL, @real()              they are computed in float64; the default of `elementwise`
-    ARITHMETIC, @arithmetic()  they stay whole, as in NumPy
-    EXACT, @exact()            they stay whole; and float16, elsewhere computed in float32, stays
+    REAL, @real()               float64          float32, and rounded at the end
+    ARITHMETIC, @arithmetic()   whole numbers    float32, and rounded at the end
+    EXACT, @exact()             whole numbers    float16
 
+`elementwise` is REAL unless it names another; NEGATION, SIZE and POWER are for one operation each.
 `numbers=1` says that only the first argument is numbers; the others are indices. Some lines take
 the real part, `x.real`: `gradcheck` finds slopes with complex arrays, as the imaginary part of
 f(x + ih) / h for a tiny h, and only real numbers can be compared.
@@ -50,6 +52,7 @@ from minimono.engine.tensor import Axis, Operand, Tensor
 
 # ---- numbers: element by element ---------------------------------------------------------------
 # g: cotangent of the result; out: the result; x, y: the arguments. A rule returns g d(out)/dx.
+# (mypy asks for `: Primitive` where two are in each other's rules.)
 
 add = elementwise("add", "x + y", lambda g, out, x, y: g, lambda g, out, x, y: g,
                   value=lambda x, y: x + y, dtypes=ARITHMETIC)
@@ -57,7 +60,7 @@ subtract = elementwise("subtract", "x - y", lambda g, out, x, y: g, lambda g, ou
                        value=lambda x, y: x - y, dtypes=ARITHMETIC)
 multiply = elementwise("multiply", "x y", lambda g, out, x, y: g * y, lambda g, out, x, y: g * x,
                        value=lambda x, y: x * y, dtypes=ARITHMETIC)
-divide = elementwise("divide", "x / y", lambda g, out, x, y: g / y,
+divide = elementwise("divide", "x / y", lambda g, out, x, y: g / y,  # -x / y^2 is -out / y
                      lambda g, out, x, y: -g * out / y, value=lambda x, y: x / y)
 negative = elementwise("negative", "-x", lambda g, out, x: -g, value=lambda x: -x, dtypes=NEGATION)
 power = elementwise("power", "x to the power y",

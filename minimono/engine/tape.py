@@ -85,7 +85,7 @@ def pull_back(
 ) -> dict[int, Tensor]:
     """Return the cotangents, by `id`, of those `ends` that `output` depends on: the reverse walk.
 
-    `cotangent` is that of `output`. `wanted`: the ids of those tensors on the tape that get one, the
+    `cotangent` is that of `output`. `wanted`: the ids of the tensors on the tape that get one: the
     ends and all that depends on an end. The others lead to no end.
     """
     stops = {id(end) for end in ends}
