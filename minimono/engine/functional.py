@@ -4,8 +4,9 @@ None needs a gradient rule, since each is made of primitives, which have theirs.
 
     @with_kernel("part")    the function has kernels, forward and back, in `kernels/cpu/part.py` and
                             `kernels/gpu/part.py`, which run instead, outside `minimono.reference()`
-    @real()                 whole numbers become float64 first (`dtypes.py`). `numbers=1`: those of
-                            the first argument; the others are masks, indices or settings
+    @real()                 whole numbers become float64 first (`dtypes.py`); with `@arithmetic()`
+                            they stay. `numbers=1`: only the first argument is numbers; the others
+                            are masks, indices or settings
     x.detach()              the values of x as a constant: no gradient flows back through it
 
 Shapes: `B` batch, `T` time (position), `C` channels, `O` channels of the output, `H` heads, `D`
@@ -81,6 +82,8 @@ def silu(x: Tensor) -> Tensor:
 @with_kernel("activations")
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+
+    That is x, times the probability that a standard normal number is not larger; "tanh" is near it.
 
         none:  x erfc(-x / sqrt 2) / 2          tanh:  x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))
 
@@ -245,7 +248,7 @@ def scaled_dot_product_attention(
 def self_attention(
     qkv: Tensor, *, mask: Tensor | Array | None = None, is_causal: bool = False
 ) -> Tensor:
-    """Attention between the positions of a text, for q, k and v in one tensor, "packed".
+    """Attention among the positions of a sequence, for q, k and v in one tensor, "packed".
 
     `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
@@ -267,10 +270,9 @@ def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tenso
 def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 
-    So the expected value of each element stays what it was.
-    Random numbers are drawn on the host, so that both devices drop the same elements. A whole
-    number as `rng` seeds a new generator, so each call drops the same elements: training needs a
-    generator that lives on from call to call.
+    So each element keeps its expected value. Random numbers are drawn on the host, so that both
+    devices drop the same elements. A whole number as `rng` seeds a new generator, so each call
+    drops the same elements: training needs a generator that lives on from call to call.
     """
     p = checks.drop_probability(p, "dropout: p")
     rng = checks.generator(rng, "dropout: rng")

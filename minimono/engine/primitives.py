@@ -22,17 +22,11 @@ this table, so a gradient has a gradient. `Tensor(...)` in a rule makes a consta
 Rules ignore broadcasting and dtypes: the walk back brings each share into the form of its argument
 (`unbroadcast` in `tape.py`).
 
-A word at each entry says in what dtype it is computed, for arrays of whole numbers and of float16.
-It may be skipped at first reading; `dtypes.py` has the reasons.
-
-    REAL, @real()               float64          float32, and rounded at the end
-    ARITHMETIC, @arithmetic()   whole numbers    float32, and rounded at the end
-    EXACT, @exact()             whole numbers    float16
-
-`elementwise` is REAL unless it names another; NEGATION, SIZE and POWER are for one operation each.
-`numbers=1` says that only the first argument is numbers; the others are indices. Some lines take
-the real part, `x.real`: `gradcheck` finds slopes with complex arrays, as the imaginary part of
-f(x + ih) / h for a tiny h, and only real numbers can be compared.
+A word at each entry says what becomes of whole numbers, for instance in exp, add and where:
+REAL, `@real()`: float64; ARITHMETIC, EXACT: they stay whole (`dtypes.py`; `elementwise` is REAL
+unless it names another). `numbers=1`: only the first argument is numbers, the others are indices.
+`x.real`: `gradcheck` finds slopes with complex arrays, as the imaginary part of f(x + ih) / h for a
+tiny h, and only real numbers can be compared.
 """
 
 from __future__ import annotations
@@ -52,7 +46,6 @@ from minimono.engine.tensor import Axis, Operand, Tensor
 
 # ---- numbers: element by element ---------------------------------------------------------------
 # g: cotangent of the result; out: the result; x, y: the arguments. A rule returns g d(out)/dx.
-# (mypy asks for `: Primitive` where two are in each other's rules.)
 
 add = elementwise("add", "x + y", lambda g, out, x, y: g, lambda g, out, x, y: g,
                   value=lambda x, y: x + y, dtypes=ARITHMETIC)
@@ -287,11 +280,12 @@ transpose.vjp(lambda g, out, x, *axes:
               transpose(g, *np.argsort([a % x.ndim for a in axes]).tolist()))
 swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
-pad.vjp(lambda g, out, x, widths: g[
+pad.vjp(lambda g, out, x, widths: g[  # all but the zeros around
     tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))])
 concatenate.vjp_of_all(_concatenate_rule)
 
 # ---- along axes --------------------------------------------------------------------------------
+# `sums.py` adds up in pairs, so that a sum of many float32 numbers keeps its digits.
 
 
 @arithmetic()
@@ -325,8 +319,11 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def _extreme_rule(
     g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
 ) -> Tensor:
-    """Return g for the extreme element, divided among those that are equal to it."""
-    extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array  # booleans, as x
+    """Return g for the extreme element, divided among those that are equal to it.
+
+    Beside nan, which is equal to nothing, all get nan, as with PyTorch's `amax`.
+    """
+    extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array
     part = extreme / extreme.sum(axis=axis, keepdims=True)
     return _with_axes(g, x, axis, keepdims) * Tensor(part.astype(x.dtype))
 

@@ -64,7 +64,7 @@ def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
     It looks no further back than `ends`. Sorting by birth puts every tensor before those that it
     was made from. There is no recursion, so a chain of a million operations is no problem.
     """
-    stops = {id(end) for end in ends}
+    stops = {id(end) for end in ends}  # by identity, since `==` compares elements
     found = {id(output): output}
     to_visit = [output]
     while to_visit:
@@ -174,7 +174,7 @@ def backward(output: Tensor, cotangent: Array | None = None) -> None:
 
 
 def leaf_gradients(output: Tensor, cotangent: Array | None = None) -> list[tuple[Tensor, Array]]:
-    """Return what `backward` adds to the leaves, without adding it: pairs (leaf, its share)."""
+    """Return what `backward` adds to the leaves, without adding it: pairs (leaf, gradient)."""
     if not output.requires_grad:
         raise ValueError("backward: nothing that this tensor was made from has requires_grad=True")
     tape = tape_of(output)
@@ -182,11 +182,11 @@ def leaf_gradients(output: Tensor, cotangent: Array | None = None) -> list[tuple
     with no_grad():
         wanted = {id(node) for node in tape}  # all of them, since each depends on a leaf
         cotangents = pull_back(tape, output, _start(output, cotangent), leaves, wanted)
-    shares = []
+    gradients = []
     for leaf in leaves:
         gradient = _or_zeros(cotangents.pop(id(leaf), None), leaf)
-        shares.append((leaf, own_array(gradient)))
-    return shares
+        gradients.append((leaf, own_array(gradient)))  # copied only if somebody else holds it
+    return gradients
 
 
 def accumulate(gradients: list[tuple[Tensor, Array]]) -> None:
@@ -231,9 +231,9 @@ def grad(
 
         tape = tape_of(output, ends=variables)
         ours = {id(variable) for variable in variables}
-        # If our gradient will be differentiated in turn, the walk must be recorded. So it is for a
-        # grad inside another: then the outer one's variable lies behind one of ours (which has it
-        # as its origin), or f uses it without getting it as an argument (it is a leaf of the tape).
+        # Can our gradient be differentiated in turn, by an outer grad or by backward()? If so, the
+        # walk must be recorded. What they differentiate by is then either what a variable of ours
+        # was made from, or a leaf that f uses without getting it as an argument.
         is_nested = any(v.origin is not None for v in variables) or any(
             node.origin is None and id(node) not in ours for node in tape
         )
@@ -247,11 +247,10 @@ def grad(
 
 
 def _variable(value: Operand, i: int) -> Tensor:
-    """Return a new tensor to differentiate by: an outer `grad` with the same value has its own.
-
-    An outer gradient flows on through it: it is made by an operation that changes nothing.
-    """
+    """Return a new tensor to differentiate by, so that nested gradients do not share one."""
     if isinstance(value, Tensor) and value.requires_grad:
+        # It is being differentiated by already. An operation that changes nothing, on the tape,
+        # makes a new tensor of it, through which the outer gradient reaches it.
         with _recorded(True):
             return value.reshape(value.shape)
     if isinstance(value, Tensor):
