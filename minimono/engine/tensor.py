@@ -57,8 +57,8 @@ class Origin(NamedTuple):
 class Tensor:
     """An array that remembers how it was made.
 
-    `.data` is a NumPy or CuPy array. `.grad` is one too, after `backward()`, for the leaves that
-    require a gradient. A leaf is a tensor without an origin: no operation on the tape has made it.
+    `.data` is a NumPy or CuPy array. `.grad` is one too, after `backward()`, for parameters: leaves
+    that require a gradient. A leaf is a tensor without an origin: no operation has recorded it.
 
     A tensor is a value: no operation changes one. But between two passes, optimisers and you give a
     parameter new values, `p.data = new` or `p.data[0] = 1.0`. What was computed from the old ones
@@ -66,7 +66,8 @@ class Tensor:
     would read the new values (`ownership.py` tells how it is noticed). Do not write into `.data` of
     other tensors: nothing notices that.
 
-    `tensor(array)` copies the array, `Tensor(array)` does not.
+    `tensor(array)` copies the array, `Tensor(array)` does not. An array beside a tensor, as
+    in `x * array`, is copied for the walk back.
     """
 
     __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")
