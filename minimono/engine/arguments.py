@@ -42,52 +42,56 @@ def class_targets(targets: Any, logits: Tensor) -> Array:
 def attention_mask(
     mask: Tensor | Array | None, is_causal: bool, q: Tensor, scores: tuple[int, ...]
 ) -> Array | None:
-    """Where each query may look: booleans that broadcast to the scores (..., T, S), or None."""
+    """The mask, with the causal one: booleans that broadcast to the scores (..., T, S), or None.
+
+    True is where a query may look.
+    """
     name = "scaled_dot_product_attention"
-    allowed = None if mask is None else _booleans(mask, name)
-    if allowed is not None:
-        sizes = (1,) * (len(scores) - allowed.ndim) + allowed.shape
+    if mask is not None:
+        mask = _booleans(mask, name)
+        sizes = (1,) * (len(scores) - mask.ndim) + mask.shape
         if len(sizes) > len(scores) or any(
             n not in (1, m) for n, m in zip(sizes, scores, strict=True)
         ):
             raise ValueError(
-                f"{name}: mask has shape {allowed.shape}, which does not broadcast to the scores "
+                f"{name}: mask has shape {mask.shape}, which does not broadcast to the scores "
                 f"{scores} (..., T, S)"
             )
     if is_causal:
         causal = np.tri(scores[-2], scores[-1], dtype=bool)
-        allowed = causal if allowed is None else allowed & beside(causal, allowed)
-    if allowed is None:
+        mask = causal if mask is None else mask & beside(causal, mask)
+    if mask is None:
         return None
-    if isinstance(allowed, np.ndarray) and not allowed.any(axis=-1).all():
+    if isinstance(mask, np.ndarray) and not mask.any(axis=-1).all():
         raise ValueError(f"{name}: mask leaves a query nothing to look at")
-    return to_device(allowed, q.device)
+    return to_device(mask, q.device)
 
 
 def packed_mask(mask: Tensor | Array | None, is_causal: bool, qkv: Tensor) -> Array | None:
-    """Which positions may be looked at, booleans (B, T), for qkv (B, T, 3, H, D); or None."""
+    """The mask for qkv (B, T, 3, H, D): booleans (B, T), True where all may look; or None."""
     if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] == 0:
         raise ValueError(
             f"self_attention: qkv has shape {qkv.shape}, expected (B, T, 3, H, D), D above 0"
         )
     if mask is None:
         return None
-    allowed = _booleans(mask, "self_attention")
-    if allowed.shape != qkv.shape[:2]:
+    mask = _booleans(mask, "self_attention")
+    if mask.shape != qkv.shape[:2]:
         raise ValueError(
-            f"self_attention: mask has shape {allowed.shape}, expected (B, T) = {qkv.shape[:2]}"
+            f"self_attention: mask has shape {mask.shape}, expected (B, T) = {qkv.shape[:2]}"
         )
-    seen = allowed[:, :1] if is_causal else allowed
-    if isinstance(allowed, np.ndarray) and not seen.any(axis=-1).all():
+    first: Array = mask[:, :1] if is_causal else mask  # the positions that all queries share
+    if isinstance(mask, np.ndarray) and not first.any(axis=-1).all():
         raise ValueError("self_attention: mask leaves a query nothing to look at")
-    return allowed
+    return mask
 
 
 def _booleans(mask: Tensor | Array, name: str) -> Array:
-    """A mask. Numbers are refused: other libraries add them to the scores, and 0 keeps there."""
-    allowed = as_array(mask.array if isinstance(mask, Tensor) else mask)
-    if allowed.dtype.kind != "b":
+    """The mask's array. Numbers are refused: other libraries add them to the scores, so that a 0
+    lets a query look, where False does not."""
+    booleans = as_array(mask.array if isinstance(mask, Tensor) else mask)
+    if booleans.dtype.kind != "b":
         raise TypeError(
-            f"{name}: mask has dtype {allowed.dtype}, expected booleans, True where one may look"
+            f"{name}: mask has dtype {booleans.dtype}, expected booleans, True where one may look"
         )
-    return allowed
+    return booleans

@@ -1,7 +1,17 @@
 """The functions that networks are built from, written as their formulas: the reading versions.
 
-Those marked `@with_kernel("part")` have kernels in `kernels/cpu/part.py` and `kernels/gpu/`.
-Shapes: `B` batch, `T` time (position), `C` channels, `H` heads, `D` channels of a head.
+None needs a gradient rule, since each is made of primitives, which have theirs.
+
+    @with_kernel("part")    the function has kernels, forward and back, in `kernels/cpu/part.py` and
+                            `kernels/gpu/part.py`, which run instead, outside `minimono.reference()`
+    @real()                 whole numbers become float64 first (`dtypes.py`); with `@arithmetic()`
+                            they stay. `numbers=1`: only the first argument is numbers; the others
+                            are masks, indices or settings
+    x.detach()              the values of x as a constant: no gradient flows back through it
+
+Shapes: `B` batch, `T` time (position), `C` channels, `O` channels of the output, `H` heads, `D`
+channels of a head; `S` positions that are looked at, from each of `T`; `N` rows, however arranged;
+`...` any axes, which stay.
 """
 
 from __future__ import annotations
@@ -48,7 +58,7 @@ def relu(x: Tensor) -> Tensor:
     >>> relu(tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
-    return where(x.detach() <= 0.0, 0.0, x)
+    return where(x <= 0.0, 0.0, x)
 
 
 @real()
@@ -59,7 +69,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     >>> leaky_relu(tensor([-1.0, 2.0]), 0.2)
     tensor([-0.2,  2. ])
     """
-    return where(x.detach() > 0.0, x, negative_slope * x)
+    return where(x > 0.0, x, negative_slope * x)
 
 
 @real()
@@ -72,6 +82,8 @@ def silu(x: Tensor) -> Tensor:
 @with_kernel("activations")
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """x P(N(0,1) <= x), element by element (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+
+    That is x, times the probability that a standard normal number is not larger; "tanh" is near it.
 
         none:  x erfc(-x / sqrt 2) / 2          tanh:  x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))
 
@@ -91,13 +103,15 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 @real()
 @with_kernel("softmax")
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """exp(x) / sum exp(x) along an axis. Subtracting the maximum changes nothing but overflow.
+    """exp(x) / sum exp(x) along an axis.
 
     >>> softmax(tensor([0.0, 0.0]))
     tensor([0.5, 0.5])
     """
     if not x.size:
         return x + x.sum(axis=axis, keepdims=True)  # as empty; an axis must exist all the same
+    # exp(x - c) / sum exp(x - c) is the same for every c. If c is the maximum, nothing overflows.
+    # It may be a constant, since the result does not depend on c: no gradient goes through it.
     e = exp(x - x.detach().max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
@@ -107,7 +121,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log sum exp(x) along an axis."""
     if not x.size:
         return x + x.sum(axis=axis, keepdims=True)
-    shifted = x - x.detach().max(axis=axis, keepdims=True)
+    shifted = x - x.detach().max(axis=axis, keepdims=True)  # as in softmax
     return shifted - log(exp(shifted).sum(axis=axis, keepdims=True))
 
 
@@ -130,7 +144,7 @@ def cross_entropy(logits: Tensor, targets: Tensor | Array) -> Tensor:
 @with_kernel("losses")
 def _mean_cross_entropy(logits: Tensor, targets: Array) -> Tensor:
     rows = backend.array_module(logits.array).arange(logits.shape[0])
-    return -log_softmax(logits)[rows, targets].mean()
+    return -log_softmax(logits)[rows, targets].mean()  # (N, C) -> (N,): that of each row's target
 
 
 @real()
@@ -148,9 +162,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     if not x.shape[-1]:
         return x * weight + bias  # empty, though it has no mean
     unit = _unit(x, eps)
-    x = x / unit
+    x = x / unit  # and eps / unit^2 below: the unit cancels
     centred = x - x.mean(axis=-1, keepdims=True)
-    # Of a row far from 0 the mean is rounded by much of the row's spread. Once more, it is not.
+    # In a row far from 0, say 1000.01 and 1000.02, the mean's rounding is large beside the spread.
+    # Centred, the row is near 0; what is left of its mean is exact enough, and is taken away too.
     centred = centred - centred.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / sqrt(variance + eps / unit / unit) * weight + bias
@@ -163,31 +178,32 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     if not x.shape[-1]:
         return x * weight  # empty, though it has no mean
     unit = _unit(x, eps)
-    x = x / unit
+    x = x / unit  # as in layer_norm
     return x / sqrt((x * x).mean(axis=-1, keepdims=True) + eps / unit / unit) * weight
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:
-    """For each row a power of two near its largest, or near the root of eps if that is larger.
+    """For each row a power of two near its largest |x|, or near sqrt(eps) if that is larger.
 
-    In this unit no square overflows or vanishes, and to divide by it rounds nothing.
+    In this unit no square overflows, and the sum of squares, or eps, does not vanish. To divide by
+    a power of two rounds nothing. The norm's result does not depend on it: it is a constant.
     """
     xp = backend.array_module(x.array)
     largest = abs(x.array.real).max(axis=-1, keepdims=True)
-    exponent = xp.frexp(xp.maximum(largest, math.sqrt(eps)))[1]
+    exponent = xp.frexp(xp.maximum(largest, math.sqrt(eps)))[1]  # 2^(exponent - 1) <= it
     return Tensor(xp.ldexp(xp.ones_like(largest), exponent - 1))
 
 
 @real()
 @with_kernel("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b over the last axis: `x` (..., C), `weight` (D, C), `bias` (D,) -> (..., D)."""
+    """x W^T + b over the last axis: `x` (..., C), `weight` (O, C), `bias` (O,) -> (..., O)."""
     checks.linear(x, weight, bias)
     rows = math.prod(x.shape[:-1])
-    out = matmul(x.reshape(rows, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
+    out = matmul(x.reshape(rows, x.shape[-1]), weight.T)  # (N, C) @ (C, O) -> (N, O)
     if bias is not None:
         out = out + bias
-    return out.reshape(*x.shape[:-1], weight.shape[0])  # (N, D) -> (..., D)
+    return out.reshape(*x.shape[:-1], weight.shape[0])  # (N, O) -> (..., O)
 
 
 def embedding(ids: Tensor | Array, weight: Tensor) -> Tensor:
@@ -223,30 +239,29 @@ def scaled_dot_product_attention(
     """
     checks.several_channels(q, "scaled_dot_product_attention: q", "(..., T, D)")
     scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
-    allowed = attention_mask(mask, is_causal, q, scores.shape)
-    if allowed is not None:
-        scores = where(allowed, scores, -math.inf)
+    mask = attention_mask(mask, is_causal, q, scores.shape)
+    if mask is not None:
+        scores = where(mask, scores, -math.inf)  # of which softmax makes the weight 0
     return softmax(scores) @ v  # (..., T, S) @ (..., S, D) -> (..., T, D)
 
 
 def self_attention(
     qkv: Tensor, *, mask: Tensor | Array | None = None, is_causal: bool = False
 ) -> Tensor:
-    """Attention of positions to positions, for queries, keys and values that lie side by side.
+    """Attention among the positions of a sequence, for q, k and v in one tensor, "packed".
 
     `qkv` (B, T, 3, H, D); `mask` (B, T) booleans, True for positions that may be looked at. Returns
     (B, T, H, D): for each head what `scaled_dot_product_attention` gives, with its errors.
     """
     qkv = as_tensor(qkv)
-    allowed = packed_mask(mask, is_causal, qkv)
-    return _packed_attention(qkv, allowed, is_causal)
+    return _packed_attention(qkv, packed_mask(mask, is_causal, qkv), is_causal)
 
 
 @real(numbers=1)
 @with_kernel("attention")
-def _packed_attention(qkv: Tensor, visible: Array | None, is_causal: bool) -> Tensor:
+def _packed_attention(qkv: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, T, 3, H, D) -> three times (B, H, T, D)
-    mask = None if visible is None else visible[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
+    mask = None if mask is None else mask[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
     out = scaled_dot_product_attention(q, k, v, mask=mask, is_causal=is_causal)
     return out.transpose(0, 2, 1, 3)  # (B, H, T, D) -> (B, T, H, D)
 
@@ -255,9 +270,9 @@ def _packed_attention(qkv: Tensor, visible: Array | None, is_causal: bool) -> Te
 def dropout(x: Tensor, p: float, *, rng: Rng, training: bool = True) -> Tensor:
     """In training, zero each element with probability `p` and divide the rest by 1 - p.
 
-    Random numbers are drawn on the host, so that both devices drop the same elements. A whole
-    number as `rng` seeds a new generator, so each call drops the same elements: training needs a
-    generator that lives on from call to call.
+    So each element keeps its expected value. Random numbers are drawn on the host, so that both
+    devices drop the same elements. A whole number as `rng` seeds a new generator, so each call
+    drops the same elements: training needs a generator that lives on from call to call.
     """
     p = checks.drop_probability(p, "dropout: p")
     rng = checks.generator(rng, "dropout: rng")

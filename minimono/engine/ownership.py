@@ -1,10 +1,15 @@
 """Who else holds an array, and has somebody written into it since it was used?
 
-Tensors are values, but optimisers and users write into the arrays of parameters. So the tape keeps
-the arrays that it has seen (`Origin.seen`), and asks before each rule whether the arguments still
-hold the same values. A new array is known by not being the old one. Writing into an array goes
-unseen; so where that of a parameter has been handed out (`Tensor.lent`), the values are compared
-with a copy from the forward pass, or from when the array was handed out after it.
+Tensors are values, but parameters get new ones, from optimisers and users. So an operation puts the
+arrays that it has read on the tape (`Origin.seen`). Before its rule runs on the way back, each is
+compared with the array that its tensor has now:
+
+* A new array, from `p.data = new`, is another one than was seen. (Equal values are no fault.)
+* Values written into the old array, by `p.data[0] = 1.0`, are compared with a copy. Only who has
+  asked for `p.data` can write so, and no copy is made before that. If it was before the operation,
+  `seen` holds a copy (`copy_of_lent`); if it was after, `Tensor.lent` is a copy of that moment.
+
+Optimisers assign new arrays and ask for none, so in usual training nothing is copied or compared.
 """
 
 from __future__ import annotations
@@ -33,16 +38,16 @@ def copy_of_lent(argument: Any, array: Any) -> Any:
 def check_unchanged(node: Tensor) -> None:
     """Raise RuntimeError if `node`, or an argument, has other values now than when it was made.
 
-    A rule would take them for those of the forward pass.
+    The rule of its operation would take them for those of the forward pass.
     """
     assert node.origin is not None
     operation, arguments, _, _, arrays = node.origin
     stale = node.array is not arrays[-1] and not _same_values(node.array, arrays[-1])
     for argument, seen in zip(arguments, arrays, strict=False):  # the last array is the result
         if isinstance(argument, Tensor):
-            if argument.array is not seen:
+            if argument.array is not seen:  # a new array, or `seen` is a copy
                 stale = stale or not _same_values(argument.array, seen)
-            elif argument.lent is not None:
+            elif argument.lent is not None:  # handed out after the operation
                 stale = stale or not _same_values(seen, argument.lent)
     if stale:
         raise RuntimeError(
@@ -60,7 +65,7 @@ def _same_values(x: Array, y: Array) -> bool:
 
 
 def is_view(node: Tensor) -> bool:
-    """Return whether the array of `node` lies in that of an argument, and changes with it."""
+    """Return whether the array of `node` is a view of an argument's, and changes with it."""
     assert node.origin is not None
     base = node.array.base
     return base is not None and any(
@@ -91,6 +96,8 @@ def _holders(gradient: Tensor) -> tuple[int, int]:
 
 
 def _holders_of_a_new_tensor() -> tuple[int, int]:
+    """Return the counts where nobody else holds a thing: they differ between versions of Python."""
+
     def own_array(gradient: Tensor) -> tuple[int, int]:  # as the real one does it
         array = gradient.array
         counts = _holders(gradient)
@@ -101,4 +108,4 @@ def _holders_of_a_new_tensor() -> tuple[int, int]:
     return own_array(gradient)
 
 
-_NO_OTHER_HOLDERS = _holders_of_a_new_tensor()  # the counts differ between versions of Python
+_NO_OTHER_HOLDERS = _holders_of_a_new_tensor()

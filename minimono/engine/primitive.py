@@ -1,8 +1,12 @@
 """A primitive is an operation on arrays that tensors can go through.
 
-It brings its forward function, its gradient rules and its rule for dtypes. A call computes on the
-arrays and writes the result's origin; the walk back (`tape.py`) asks `pull` for the cotangents.
-`primitives.py` is the table of all.
+It brings a forward function on arrays, gradient rules on tensors, and a rule for dtypes:
+
+    y = exp(x)                 calls `forward` on the array of x; the origin of y is (exp, (x,), {})
+    exp.pull(g, y, {id(x)})    yields (x, rule(g, y, x)) on the way back (`tape.py`), where g is the
+                               cotangent of y, and rule(g, y, x) the share of x
+
+`primitives.py` is the table of all, and says what a rule is.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class Primitive:
     """An operation on arrays that tensors can go through; made by the decorator `primitive`."""
 
     def __init__(self, forward: Callable[..., Array]):
-        self.forward = forward
+        self.forward = forward  # arrays in, an array out
         self.name = forward.__name__
         self.__doc__, self.__name__ = forward.__doc__, forward.__name__
         self.__wrapped__ = forward  # so that `help` shows its signature
@@ -39,15 +43,15 @@ class Primitive:
         self.numbers = dtypes.ALL
 
     def vjp(self, *rules: Rule | None) -> None:
-        """Give the vector-Jacobian products, one per argument; None for one without gradient."""
+        """Give the gradient rules, one per argument, in order; None for one without a gradient."""
         self.rules = rules
 
     def vjp_of_all(self, rule: Callable[..., Iterable[Tensor | None]]) -> None:
-        """Give one rule that returns the cotangents of all arguments, in order."""
+        """Give one rule that returns the shares of all arguments, in order."""
         self.rule_of_all = rule
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
-        answer = None
+        answer = None  # the dtype to round the result to, if it is another than it is computed in
         if options and any(isinstance(o, Tensor | np.generic) for o in options.values()):
             if any(isinstance(o, Tensor) for o in options.values()):
                 raise TypeError(f"{self.name}: pass tensors by position, not by name")
@@ -69,6 +73,7 @@ class Primitive:
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (argument, its share of the cotangent) for the arguments whose `id` is wanted."""
         assert output.origin is not None
         arguments, options = output.origin.arguments, output.origin.options
         if self.rule_of_all is not None:
@@ -93,6 +98,7 @@ class Primitive:
         return f"{self.name}{signature(self.forward)}"
 
     def __get__(self, instance: Any, owner: Any) -> Any:
+        """Be a method of the class that this is put into: `x.exp()` is `exp(x)`."""
         return self if instance is None else MethodType(self, instance)
 
 
@@ -153,7 +159,7 @@ def made_by(
                 outside = outside or hasattr(argument, "dtype")
         if needed:
             seen = arrays
-            if outside:  # somebody may write into the array of an argument
+            if outside:  # somebody may write into the array of an argument: `ownership.py`
                 arguments = tuple([own_constant(a) for a in arguments])
                 seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
             made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))

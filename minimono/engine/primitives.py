@@ -1,9 +1,32 @@
 """The primitives: a table of operations on arrays, each with its gradient rules beside it.
 
-A rule takes the cotangent `g` of the output, the output, and the arguments, all as tensors, and
-returns the cotangent of one argument (a vector-Jacobian product); one rule for each argument that
-has a gradient, in order. Rules ignore broadcasting: the walk back undoes it (`tape.like`). They are
-written in operations of this table, so a gradient has a gradient.
+What a primitive does (the code is in `primitive.py`), for a tensor x:
+
+    forward     y = exp(x): NumPy's exp, or CuPy's, makes the array of y from the array of x. If x
+                requires a gradient, so does y, and it keeps its origin: the operation exp, and x.
+    back        exp's rule, `lambda g, out, x: g * out`, is called with the cotangent g of y, with y
+                itself as `out`, and with what exp was called with. It returns the share of x,
+                which is g times the slope of y by x; here the slope is exp(x), so y itself.
+
+There is one rule for each argument, in order. Where an element of x is used for several elements
+of y, its share is the sum of g dy/dx over them. (The field calls a rule a vector-Jacobian product,
+`vjp`. The Jacobian itself, the slope of every element by every element, is never made.)
+
+An entry of the table has one of two forms:
+
+    f = elementwise("f", "what it returns", rule_of_x, rule_of_y, value=lambda x, y: ...)
+    @primitive above a function on arrays, and below it f.vjp(rule_of_x, rule_of_y)
+
+Without `value`, the library's function of that name computes. Rules are written in operations of
+this table, so a gradient has a gradient. `Tensor(...)` in a rule makes a constant, such as a sign.
+Rules ignore broadcasting and dtypes: the walk back brings each share into the form of its argument
+(`unbroadcast` in `tape.py`).
+
+A word at each entry says what becomes of whole numbers, for instance in exp, add and where:
+REAL, `@real()`: float64; ARITHMETIC, EXACT: they stay whole (`dtypes.py`; `elementwise` is REAL
+unless it names another). `numbers=1`: only the first argument is numbers, the others are indices.
+`x.real`: `gradcheck` finds slopes with complex arrays, as the imaginary part of f(x + ih) / h for a
+tiny h, and only real numbers can be compared.
 """
 
 from __future__ import annotations
@@ -22,6 +45,7 @@ from minimono.engine.scatter import scattered
 from minimono.engine.tensor import Axis, Operand, Tensor
 
 # ---- numbers: element by element ---------------------------------------------------------------
+# g: cotangent of the result; out: the result; x, y: the arguments. A rule returns g d(out)/dx.
 
 add = elementwise("add", "x + y", lambda g, out, x, y: g, lambda g, out, x, y: g,
                   value=lambda x, y: x + y, dtypes=ARITHMETIC)
@@ -29,7 +53,7 @@ subtract = elementwise("subtract", "x - y", lambda g, out, x, y: g, lambda g, ou
                        value=lambda x, y: x - y, dtypes=ARITHMETIC)
 multiply = elementwise("multiply", "x y", lambda g, out, x, y: g * y, lambda g, out, x, y: g * x,
                        value=lambda x, y: x * y, dtypes=ARITHMETIC)
-divide = elementwise("divide", "x / y", lambda g, out, x, y: g / y,
+divide = elementwise("divide", "x / y", lambda g, out, x, y: g / y,  # -x / y^2 is -out / y
                      lambda g, out, x, y: -g * out / y, value=lambda x, y: x / y)
 negative = elementwise("negative", "-x", lambda g, out, x: -g, value=lambda x: -x, dtypes=NEGATION)
 power = elementwise("power", "x to the power y",
@@ -51,11 +75,11 @@ absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
                        value=lambda x: x * _sign(x), dtypes=SIZE)
 maximum = elementwise("maximum", "the larger (at a tie each gets half of the gradient)",
-                      lambda g, out, x, y: g * _share_of_larger(x, y),
-                      lambda g, out, x, y: g * _share_of_larger(y, x), dtypes=EXACT)
+                      lambda g, out, x, y: g * _part_of_larger(x, y),
+                      lambda g, out, x, y: g * _part_of_larger(y, x), dtypes=EXACT)
 minimum = elementwise("minimum", "the smaller (at a tie each gets half of the gradient)",
-                      lambda g, out, x, y: g * _share_of_larger(y, x),
-                      lambda g, out, x, y: g * _share_of_larger(x, y), dtypes=EXACT)
+                      lambda g, out, x, y: g * _part_of_larger(y, x),
+                      lambda g, out, x, y: g * _part_of_larger(x, y), dtypes=EXACT)
 
 # Booleans, which have no gradient.
 less = elementwise("less", "x < y", value=lambda x, y: x < y, dtypes=EXACT)
@@ -70,8 +94,8 @@ not_equal = elementwise("not_equal", "x != y", dtypes=EXACT)
 @primitive
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), element by element."""
-    # Written so that no exponential overflows and small values keep all digits.
-    xp = array_module(x)
+    # exp(-|x|) never overflows. For x < 0: exp(x) / (1 + exp(x)), which keeps all digits.
+    xp = array_module(x)  # NumPy or CuPy, whichever x belongs to
     small = xp.exp(xp.where(x.real < 0, x, -x))
     return xp.where(x.real < 0, small, 1.0) / (1.0 + small)
 
@@ -83,7 +107,7 @@ sigmoid.vjp(lambda g, out, x: g * out * sigmoid(-x))  # 1 - out would lose its d
 @primitive
 def sech_squared(x: Array) -> Array:
     """Return 1 - tanh(x)^2, element by element, to all digits for large x too: tanh's slope."""
-    # (2 / (exp(x) + exp(-x)))^2, written so that no exponential overflows.
+    # (2 / (exp(x) + exp(-x)))^2, numerator and denominator times exp(-|x|): nothing overflows.
     xp = array_module(x)
     small = xp.exp(xp.where(x.real < 0, x, -x))
     sech = 2.0 * small / (1.0 + small * small)
@@ -92,39 +116,41 @@ def sech_squared(x: Array) -> Array:
 
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
 tanh: Primitive = elementwise("tanh", "the hyperbolic tangent of x",
-                              lambda g, out, x: g * sech_squared(x))
+                              lambda g, out, x: g * sech_squared(x))  # 1 - out^2 loses its digits
 
 
 @exact()
 @primitive
 def where(condition: Array, x: Array, y: Array) -> Array:
-    """Return `x` where the condition holds, else `y`; so goes the gradient."""
+    """Return `x` where the condition holds, else `y`; the gradient goes to the one returned."""
     return array_module(condition, x, y).where(condition, x, y)
 
 
 where.vjp(
-    None,
+    None,  # a condition has no gradient
     lambda g, out, condition, x, y: where(condition, g, 0.0),
     lambda g, out, condition, x, y: where(condition, 0.0, g),
 )
 
 
 def _slope_by_base(out: Tensor, x: Operand, y: Operand) -> Tensor:
-    """Return y x^(y - 1)."""
-    # At y = 0 the slope is 0, also where x = 0, though 0 * 0**-1 would be nan: there 1 is added.
-    # Nowhere else, where the formula has a slope by y, 1 / x.
+    """Return y x^(y - 1), the slope of x^y by x, and 0 where that would be 0 times infinity."""
+    # First such place: y = 0, and x = 0 or so near that 1 / x overflows. `flat` is 1 there, so that
+    # the power is x^0 = 1; the product is 0. At other x with y = 0 the formula must stay as it is:
+    # it is differentiated by y in a second derivative, and its slope by y is 1 / x, not 0.
     flat = _array(y) == 0
-    if flat is not False:  # which it is for most numbers y
+    if flat is not False:  # which it is for a number other than 0, as in x**2
         flat = (flat & ~(abs(_array(x)) >= np.finfo(out.dtype).tiny)).astype(out.dtype)  # nan too
     change: Any = x ** (y - 1.0 + flat)
-    if not isinstance(y, int | float):  # the slope vanishes with the power, also for infinite y
+    if not isinstance(y, int | float):  # second place: y infinite, and the power 0
         y = where(_array(change) == 0, 0.0, y)
     return y * change  # type: ignore[no-any-return]
 
 
 def _slope_by_exponent(out: Tensor, x: Operand, y: Operand) -> Tensor:
-    """Return x^y log x."""
-    # Of x = 0 (y >= 0) and of an infinite x (y < 0) the slope is 0, though 0 * log x would be nan.
+    """Return x^y log x, the slope of x^y by y, and 0 where that would be 0 times infinity."""
+    # So it is where x^y is 0 and log x infinite: at x = 0 for y > 0, at infinite x for y < 0. At
+    # x = y = 0 the slope is set to 0 too. `flat` is true there, and log 1, which is 0, is taken.
     if not isinstance(x, Tensor):
         x = Tensor(array_module(out.array).asarray(x, dtype=out.dtype))
     flat = (x.array.real >= 0) & ((out.array == 0) | ((x.array == 0) & (_array(y) == 0)))
@@ -132,21 +158,29 @@ def _slope_by_exponent(out: Tensor, x: Operand, y: Operand) -> Tensor:
 
 
 def _sign(x: Array) -> Array:
+    """Return -1, 0 or 1."""
     return array_module(x).sign(x.real)
 
 
-def _share_of_larger(x: Operand, y: Operand) -> Tensor:
+def _part_of_larger(x: Operand, y: Operand) -> Tensor:
+    """Return which part of the gradient of the larger is due to x: 1, 0, or 1/2 at a tie.
+
+    Beside nan the result is nan, and both get all of its gradient, as in PyTorch.
+    """
     x, y = _array(x), _array(y)
     xp = array_module(x, y)
-    share = xp.asarray(xp.where(x == y, 0.5, xp.where(x > y, 1.0, 0.0)))
-    return Tensor(share.astype(xp.result_type(x, y)))
+    part = xp.asarray(xp.where(x == y, 0.5, xp.where(x < y, 0.0, 1.0)))
+    return Tensor(part.astype(xp.result_type(x, y)))
 
 
 def _array(x: Operand) -> Array:
+    """Return the array of a tensor; anything else, say a number, as it is."""
     return x.array if isinstance(x, Tensor) else x
 
 
 # ---- matrices ----------------------------------------------------------------------------------
+# Of Z = X Y the shares are g Y^T and X^T g, since dZ = dX Y + X dY. The rest is about shapes: of
+# stacks of matrices, (..., n, m), the last two axes are transposed; vectors have only one axis.
 
 
 @real()
@@ -159,12 +193,13 @@ def matmul(x: Array, y: Array) -> Array:
 
 
 def _matmul_left_rule(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return g Y^T. For a vector x of shape (n,) it is (..., 1, n), which the walk back adds up."""
     column = y.reshape(-1, 1) if y.ndim == 1 else y  # (n,) -> (n, 1)
-    # (..., 1, n) for a vector x: the walk back adds up to (n,)
     return _as_matrices(g, x, y) @ column.swapaxes(-1, -2)
 
 
 def _matmul_right_rule(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return X^T g."""
     row = x.reshape(1, -1) if x.ndim == 1 else x  # (n,) -> (1, n)
     share = row.swapaxes(-1, -2) @ _as_matrices(g, x, y)
     return share.reshape(share.shape[:-1]) if y.ndim == 1 else share  # (..., n, 1) -> (..., n)
@@ -224,29 +259,33 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Put tensors of one shape side by side along a new axis."""
 
     def with_axis(x: Tensor) -> Tensor:
-        at = axis % (x.ndim + 1)
+        at = axis % (x.ndim + 1)  # of the result's axes; -1 is the last
         return x.reshape(*x.shape[:at], 1, *x.shape[at:])
 
     return concatenate(*(with_axis(x) for x in tensors), axis=axis)
 
 
 def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterator[Tensor]:
+    """Yield for each of `xs` the piece of g that lies where it lay."""
     stop = 0
     for x in xs:
         start, stop = stop, stop + _array(x).shape[axis]
         yield g[(slice(None),) * (axis % g.ndim) + (slice(start, stop),)]
 
 
+# Elements only change their places. On the way back g goes to the places where they came from.
 reshape.vjp(lambda g, out, x, *shape: g.reshape(x.shape))
+# Axis i of the result was axis axes[i] of x; the order that puts all back is what argsort returns.
 transpose.vjp(lambda g, out, x, *axes:
               transpose(g, *np.argsort([a % x.ndim for a in axes]).tolist()))
 swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
-broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up what was repeated
-pad.vjp(lambda g, out, x, widths: g[
+broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
+pad.vjp(lambda g, out, x, widths: g[  # all but the zeros around
     tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))])
 concatenate.vjp_of_all(_concatenate_rule)
 
 # ---- along axes --------------------------------------------------------------------------------
+# `sums.py` adds up in pairs, so that a sum of many float32 numbers keeps its digits.
 
 
 @arithmetic()
@@ -280,21 +319,27 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 def _extreme_rule(
     g: Tensor, out: Tensor, x: Tensor, axis: Axis = None, keepdims: bool = False
 ) -> Tensor:
+    """Return g for the extreme element, divided among those that are equal to it.
+
+    Beside nan, which is equal to nothing, all get nan, as with PyTorch's `amax`.
+    """
     extreme = x.array == _with_axes(out.detach(), x, axis, keepdims).array
-    share = extreme / extreme.sum(axis=axis, keepdims=True)
-    return _with_axes(g, x, axis, keepdims) * Tensor(share.astype(x.dtype))
+    part = extreme / extreme.sum(axis=axis, keepdims=True)
+    return _with_axes(g, x, axis, keepdims) * Tensor(part.astype(x.dtype))
 
 
 def _with_axes(g: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    """Put back, with length 1, the axes that a reduction of `x` over `axis` has taken out."""
+    """Put back, with length 1, the axes of `x` that a sum or a maximum has taken out."""
     if keepdims:
         return g
     reduced = sums.axes_of(x.array, axis)
     return g.reshape(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)))
 
 
+# An element of x is in one sum, with slope 1: its share is that sum's g.
 sum.vjp(lambda g, out, x, axis=None, keepdims=False:
         broadcast_to(_with_axes(g, x, axis, keepdims), x.shape))
+# A mean of n elements is their sum / n, where n is x.size / out.size. (`or 1`: out may be empty.)
 mean.vjp(lambda g, out, x, axis=None, keepdims=False:
          broadcast_to(_with_axes(g / (x.size // (out.size or 1)), x, axis, keepdims), x.shape))
 max.vjp(_extreme_rule)
@@ -315,10 +360,13 @@ def flip(x: Array, axis: int = -1) -> Array:
     return array_module(x).flip(x, axis=axes) if axes else x.copy()
 
 
+# Element i of x is in sum i and all later ones: its share is the sum of g from i to the end.
 cumsum.vjp(lambda g, out, x, axis=-1: flip(cumsum(flip(g, axis=axis), axis=axis), axis=axis))
 flip.vjp(lambda g, out, x, axis=-1: flip(g, axis=axis))
 
 # ---- picking and placing elements (gather and scatter) -----------------------------------------
+# x[index] picks elements. Going back, their g is put into zeros, in the same places, and added up
+# where a place was picked twice: that is scatter_add. And going back through it is picking again.
 
 
 @primitive
@@ -348,7 +396,7 @@ def scatter_add(values: Tensor, index: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _index_arrays(index: Any) -> Any:
-    """Return arrays for tensors; lists and arrays in a tuple are copied, for the tape to keep."""
+    """Return an index without tensors; lists and arrays in it are copied, for the tape to keep."""
     if isinstance(index, tuple):
         return tuple(own_constant(_index_arrays(part)) for part in index)
     return np.array(index) if isinstance(index, list) else _array(index)
@@ -369,13 +417,15 @@ def to(x: Array, device: str) -> Array:
     return backend.to_device(x, device)
 
 
-astype.vjp(lambda g, out, x, dtype: g)  # the walk back returns to the dtype of x
+astype.vjp(lambda g, out, x, dtype: g)  # the walk back rounds it to the dtype of x
 to.vjp(lambda g, out, x, device: to(g, x.device))
 
 # ---- the operators and methods of Tensor -------------------------------------------------------
 
 
 def _swapped(operation: Primitive) -> Callable[[Tensor, Operand], Tensor]:
+    """Return what `1.0 - y` calls, which is `y.__rsub__(1.0)`: the same with x on the left."""
+
     def swapped(y: Tensor, x: Operand) -> Tensor:
         return operation(x, y)
 

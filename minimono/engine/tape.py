@@ -1,12 +1,13 @@
 """The tape, and the walk back that gives a gradient.
 
 Each tensor knows its origin, so a result knows all that it was made from: that is the tape.
-`pull_back` walks it from the youngest tensor to the oldest and applies to each the rule that its
-operation brings:
+`pull_back` walks it from the youngest tensor to the oldest. At each it has the operation's rules
+give the shares of the arguments, and adds them up:
 
     y = f(x_1, x_2, ...)        cotangent of x_i  +=  (dy/dx_i)^T  cotangent of y
 
-Rules are written in tensor operations, so a gradient can have a tape of its own: `grad(grad(f))`.
+Rules are written in tensor operations. So the walk can itself be recorded, and a gradient has a
+gradient: `grad(grad(f))`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from minimono.backend import Array
 from minimono.engine.ownership import check_unchanged, is_view, own_array
 from minimono.engine.tensor import Operand, Tensor, tensor
 
+# A context variable, since each thread records or not for itself.
 _recording: ContextVar[bool] = ContextVar("minimono_recording", default=True)
 
 
@@ -59,10 +61,10 @@ def no_grad() -> AbstractContextManager[None]:
 def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
     """Return all tensors that `output` depends on and that require gradients, youngest first.
 
-    Looks no further back than `ends`. Sorting by birth puts every tensor before those it was made
-    from, with no recursion: a chain of a million operations is no deeper than one of ten.
+    It looks no further back than `ends`. Sorting by birth puts every tensor before those that it
+    was made from. There is no recursion, so a chain of a million operations is no problem.
     """
-    stops = {id(end) for end in ends}
+    stops = {id(end) for end in ends}  # by identity, since `==` compares elements
     found = {id(output): output}
     to_visit = [output]
     while to_visit:
@@ -79,47 +81,49 @@ def tape_of(output: Tensor, ends: Sequence[Tensor] = ()) -> list[Tensor]:
 
 def pull_back(
     tape: list[Tensor], output: Tensor, cotangent: Tensor, ends: Sequence[Tensor],
-    on_the_way: Set[int],
+    wanted: Set[int],
 ) -> dict[int, Tensor]:
     """Return the cotangents, by `id`, of those `ends` that `output` depends on: the reverse walk.
 
-    `on_the_way`: ids of the tensors on the tape that depend on an end, the ends included. Only they
-    need a cotangent. It is complete when the walk reaches the tensor: all that used it are younger.
+    `cotangent` is that of `output`. `wanted`: the ids of the tensors on the tape that get one: the
+    ends and all that depends on an end. The others lead to no end.
     """
     stops = {id(end) for end in ends}
-    cotangents = {id(output): cotangent} if id(output) in on_the_way else {}
+    cotangents = {id(output): cotangent} if id(output) in wanted else {}
     for node in tape:
+        # All that used the node are younger, so the walk has been there: all its shares are in.
         arriving = cotangents.get(id(node))
         if arriving is not None and arriving.array.dtype != node.array.dtype:
-            # Now that all shares are in: rounded once.
-            cotangents[id(node)] = arriving = arriving.astype(node.array.dtype)
+            cotangents[id(node)] = arriving = arriving.astype(node.array.dtype)  # rounded once
         if id(node) in stops or node.origin is None:
             continue
-        if arriving is not None or is_view(node):  # the latter may be what another's rule reads
+        # A node that gets no cotangent may still be read, by the rule of another. If it is a view,
+        # it has changed with what it is a view of.
+        if arriving is not None or is_view(node):
             check_unchanged(node)
         if arriving is None:
             continue
-        del cotangents[id(node)]
+        del cotangents[id(node)]  # done: only those of the ends are left when the walk is over
         operation = node.origin.operation
-        for argument, share in operation.pull(arriving, node, on_the_way):
-            share = like(share, argument, operation.name)
+        for argument, share in operation.pull(arriving, node, wanted):
+            share = unbroadcast(share, argument, operation.name)
             known = cotangents.get(id(argument))
             cotangents[id(argument)] = share if known is None else known + share
     return cotangents
 
 
-def like(share: Tensor, argument: Tensor, name: str) -> Tensor:
-    """Return a cotangent in the shape of its argument, ready to be added to others.
+def unbroadcast(share: Tensor, argument: Tensor, name: str) -> Tensor:
+    """Return a share in the shape of its argument, ready to be added to others.
 
-    What was repeated going forward is added up going back: the shadow of broadcasting. Done here
-    once, so that no rule has to. float16 is added in float32.
+    An element that broadcasting has repeated going forward was used several times; going back, its
+    shares are added up. This is done here, so that no rule has to. float16 is added in float32.
     """
     if not isinstance(share, Tensor):
         raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
     if share.array.dtype.char == "e":
         share = share.astype(np.float32)
     if share.array.shape != argument.array.shape:
-        extra = share.ndim - argument.ndim
+        extra = share.ndim - argument.ndim  # axes that broadcasting put in front
         sizes = (1,) * extra + argument.shape
         repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
         total = share.sum(axis=repeated, keepdims=True) if extra >= 0 else share
@@ -146,7 +150,7 @@ def _start(output: Tensor, cotangent: Array | None) -> Tensor:
 
 
 def _or_zeros(cotangent: Tensor | None, end: Tensor) -> Tensor:
-    """Return the cotangent of an end; zeros if none arrived, as through a rule that gives none."""
+    """Return the cotangent of an end; zeros if no share arrived, as when no rule gave one."""
     if cotangent is None:
         return Tensor(backend.array_module(end.array).zeros_like(end.array))
     return cotangent
@@ -170,19 +174,19 @@ def backward(output: Tensor, cotangent: Array | None = None) -> None:
 
 
 def leaf_gradients(output: Tensor, cotangent: Array | None = None) -> list[tuple[Tensor, Array]]:
-    """Return what `backward` adds to the leaves, without adding it: pairs (leaf, its share)."""
+    """Return what `backward` adds to the leaves, without adding it: pairs (leaf, gradient)."""
     if not output.requires_grad:
         raise ValueError("backward: nothing that this tensor was made from has requires_grad=True")
     tape = tape_of(output)
     leaves = [node for node in tape if node.origin is None]
     with no_grad():
-        on_the_way = {id(node) for node in tape}  # each leads to a leaf
-        cotangents = pull_back(tape, output, _start(output, cotangent), leaves, on_the_way)
-    shares = []
+        wanted = {id(node) for node in tape}  # all of them, since each depends on a leaf
+        cotangents = pull_back(tape, output, _start(output, cotangent), leaves, wanted)
+    gradients = []
     for leaf in leaves:
         gradient = _or_zeros(cotangents.pop(id(leaf), None), leaf)
-        shares.append((leaf, own_array(gradient)))
-    return shares
+        gradients.append((leaf, own_array(gradient)))  # copied only if somebody else holds it
+    return gradients
 
 
 def accumulate(gradients: list[tuple[Tensor, Array]]) -> None:
@@ -208,17 +212,17 @@ def grad(
     >>> grad(cube)(tensor(2.0)), grad(grad(cube))(tensor(2.0))
     (tensor(12.), tensor(12.))
     """
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    places = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
         values = list(args)
-        for i in wanted:
+        for i in places:
             if not 0 <= i < len(values):
                 raise ValueError(
                     f"grad: argnums is {argnums}, expected places of f's {len(values)} arguments"
                 )
             values[i] = _variable(values[i], i)
-        variables = [values[i] for i in wanted]
+        variables = [values[i] for i in places]
         with _recorded(True):
             output = f(*values, **kwargs)
         if not isinstance(output, Tensor) or output.size != 1:
@@ -227,14 +231,15 @@ def grad(
 
         tape = tape_of(output, ends=variables)
         ours = {id(variable) for variable in variables}
-        # The walk needs a tape of its own only if something else is being differentiated too:
-        # an outer grad's variable behind one of ours, or one that f closes over.
-        others = any(v.origin is not None for v in variables) or any(
+        # Can our gradient be differentiated in turn, by an outer grad or by backward()? If so, the
+        # walk must be recorded. What they differentiate by is then either what a variable of ours
+        # was made from, or a leaf that f uses without getting it as an argument.
+        is_nested = any(v.origin is not None for v in variables) or any(
             node.origin is None and id(node) not in ours for node in tape
         )
-        with _recorded(others and is_recording()):
-            on_the_way = _depending_on(variables, tape)
-            cotangents = pull_back(tape, output, _start(output, None), variables, on_the_way)
+        with _recorded(is_nested and is_recording()):
+            wanted = _depending_on(variables, tape)
+            cotangents = pull_back(tape, output, _start(output, None), variables, wanted)
         result = tuple(_or_zeros(cotangents.get(id(v)), v) for v in variables)
         return result[0] if isinstance(argnums, int) else result
 
@@ -242,8 +247,10 @@ def grad(
 
 
 def _variable(value: Operand, i: int) -> Tensor:
-    """Return a tensor to differentiate by, new, so that nested gradients never mix theirs up."""
+    """Return a new tensor to differentiate by, so that nested gradients do not share one."""
     if isinstance(value, Tensor) and value.requires_grad:
+        # It is being differentiated by already. An operation that changes nothing, on the tape,
+        # makes a new tensor of it, through which the outer gradient reaches it.
         with _recorded(True):
             return value.reshape(value.shape)
     if isinstance(value, Tensor):
@@ -254,7 +261,7 @@ def _variable(value: Operand, i: int) -> Tensor:
 def _depending_on(ends: Sequence[Tensor], tape: list[Tensor]) -> set[int]:
     """Return the ids of `ends` and of those on the tape that were made from them."""
     found = {id(end) for end in ends}
-    for node in reversed(tape):
+    for node in reversed(tape):  # oldest first: what a node was made from is decided before it
         if node.origin and any(id(argument) in found for argument in node.origin.arguments):
             found.add(id(node))
     return found

@@ -1,8 +1,15 @@
 """A tensor is an array that remembers how it was made.
 
-A `Tensor` holds an array and its `Origin`: which operation made it, from which arguments. The
-origins are the tape, and `tape.py` walks it back. The operators of tensors are attached by
-`primitives.py`, where each stands with its gradient rule.
+A `Tensor` holds an array and its `Origin`: which operation made it, from which arguments. Through
+the arguments' origins one gets from a result, say a loss L, back to all that it was made from. This
+record is called the tape, and `tape.py` walks it back. Two words for what is carried on the way:
+
+    cotangent of y    dL/dy, the gradient of L by a tensor y: an array of the shape of y
+    share of x        what one operation with x as an argument adds to the cotangent of x;
+                      the cotangent of x is the sum of its shares, one for each use of x
+
+What the operations are, and their gradient rules, is in `primitives.py`, which also attaches
+`+`, `@`, `x.sum()` and the other operators and methods to `Tensor`.
 """
 
 from __future__ import annotations
@@ -19,18 +26,21 @@ from minimono.backend import Array
 Operand: TypeAlias = "Tensor | Array | float"  # what an operator takes beside a Tensor
 Axis: TypeAlias = int | tuple[int, ...] | None
 
-_births = itertools.count()
+_births = itertools.count()  # 0, 1, 2, ...
 
 
 class Differentiable(Protocol):
-    """The tape asks an operation for a name, and for the cotangents of its arguments."""
+    """The tape asks an operation for its name, and for the shares of its arguments."""
 
     name: str
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (argument, its share of the cotangent) for the arguments whose `id` is wanted."""
+        """Yield (argument, its share), for the arguments whose `id` is in `wanted`.
+
+        `cotangent` is that of `output`, which this operation has made.
+        """
         ...
 
 
@@ -38,20 +48,26 @@ class Origin(NamedTuple):
     """An origin says how a tensor was made."""
 
     operation: Differentiable
-    arguments: tuple[Any, ...]  # tensors and constants, as they were passed
-    options: dict[str, Any]
+    arguments: tuple[Any, ...]  # tensors and constants that the gradient rules will read again
+    options: dict[str, Any]  # arguments by name, such as axis=0
     saved: Any = None  # what a kernel keeps from its forward pass for its backward pass
-    seen: Sequence[Any] = ()  # the arrays of the arguments and of the result: `ownership.py`
+    seen: Sequence[Any] = ()  # the arrays, as they were, of the arguments and of the result
 
 
 class Tensor:
     """An array that remembers how it was made.
 
-    `.data` is a NumPy or CuPy array; `.grad`, after `backward()`, is one too (leaves only).
-    Tensors are values: no operation changes one in place. Optimisers write to the `.data` of
-    parameters, and so may you; a walk back over what was made from the old values is an error.
-    An array beside a tensor is copied for the walk back; `tensor` copies, `Tensor(data)` does not.
-    (Of any other tensor only a new array is seen, not what is written into the old one.)
+    `.data` is a NumPy or CuPy array. `.grad` is one too, after `backward()`, for parameters: leaves
+    that require a gradient. A leaf is a tensor without an origin: no operation has recorded it.
+
+    A tensor is a value: no operation changes one. But between two passes, optimisers and you give a
+    parameter new values, `p.data = new` or `p.data[0] = 1.0`. What was computed from the old ones
+    can then no longer be walked back: `backward()` raises RuntimeError, because gradient rules
+    would read the new values (`ownership.py` tells how it is noticed). Do not write into `.data` of
+    other tensors: nothing notices that.
+
+    `tensor(array)` copies the array, `Tensor(array)` does not. An array beside a tensor, as
+    in `x * array`, is copied for the walk back.
     """
 
     __slots__ = ("__weakref__", "array", "birth", "grad", "lent", "origin", "requires_grad")
@@ -60,28 +76,31 @@ class Tensor:
     __array_ufunc__ = None
 
     def __init__(self, data: Array, requires_grad: bool = False, origin: Origin | None = None):
-        # NumPy returns scalars, not arrays, for results without axes.
-        # `array` is `data` for code of ours that writes nothing into it, and does not hand it on.
+        # `array` is `data`, for code of ours, which only reads it: no snapshot (below) is needed.
+        # np.asarray since for a result without axes NumPy returns a scalar, not an array.
         self.array: Array = np.asarray(data) if isinstance(data, np.generic) else data
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.origin = origin
         self.birth = next(_births)  # a tensor is younger than all it was made from
-        self.lent: Array | None = None  # a copy from when `data` was handed out: `ownership.py`
+        # None until `data` of a parameter is handed out, to somebody who may write into it. Then a
+        # snapshot: the values at that time, by which `ownership.py` sees whether they have changed.
+        self.lent: Array | None = None
 
     @property
     def data(self) -> Array:
-        """The array. Whoever holds that of a parameter may write into it."""
+        """The array itself, not a copy."""
         if self.lent is None and self.requires_grad and self.origin is None:
             self.lent = self.array.copy()
         return self.array
 
     @data.setter
     def data(self, array: Array) -> None:
-        if array is not self.array:  # it is after `p.data -= d`, which writes in place
+        # `p.data -= d` gets the array, writes into it, and assigns that same array: nothing to do.
+        if array is not self.array:
             if type(array) is not np.ndarray or not array.dtype.isnative:
                 array = _assignable(array)
-            self.array = self.lent = array
+            self.array = self.lent = array  # its giver may write into it: operations keep copies
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +128,7 @@ class Tensor:
         """The device that holds the array: "cpu" or "cuda"."""
         return backend.device_of(self.array)
 
-    # `==` compares element by element, so equality cannot be what dicts and sets go by.
+    # `==` compares element by element, so dicts and sets go by the identity of the object instead.
     __hash__ = object.__hash__
 
     def item(self) -> float:
@@ -145,16 +164,18 @@ class Tensor:
         return f"tensor({body}{notes})"
 
     def detach(self) -> Tensor:
-        """Return the same values without the tape: a constant (the papers' stop-gradient `sg`).
+        """Return the same values without an origin: a constant (the papers' stop-gradient `sg`).
 
-        Of a parameter, which optimisers write into, it is a copy.
+        The values are copied if this is a parameter, so that they stay when it gets new ones.
         """
         is_parameter = self.requires_grad and self.origin is None
         return Tensor(self.array.copy() if is_parameter else self.array)
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-        """`copy` and `pickle` take data, `requires_grad` and `grad`; refused on a tape, which a
-        copy would leave without a word."""
+        """Say how `copy` and `pickle` make this tensor again: from data, `requires_grad`, `grad`.
+
+        A tensor with an origin is refused: its copy would have none, and no gradient, in silence.
+        """
         if self.origin is not None:
             raise TypeError(
                 f"copy, pickle: this tensor was made by {self.origin.operation.name} and would "
@@ -162,7 +183,7 @@ class Tensor:
             )
         return _again, (self.array, self.requires_grad, self.grad)
 
-    if TYPE_CHECKING:  # attached by `tape.py` and, each where its rule stands, by `primitives.py`
+    if TYPE_CHECKING:  # for mypy. `tape.py` attaches backward, the end of `primitives.py` the rest.
         def backward(self, cotangent: Array | None = None) -> None: ...
         def __add__(self, other: Operand) -> Tensor: ...
         __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
@@ -185,7 +206,7 @@ class Tensor:
 
 
 def _assignable(data: Any) -> Array:
-    """Return what was assigned to `data` as an array that every kernel can read."""
+    """Return what is assigned to `data` as an array of numbers, in this machine's byte order."""
     if isinstance(data, Tensor):
         raise TypeError("data is a Tensor, expected an array; assign tensor.data")
     try:
@@ -198,7 +219,7 @@ def _assignable(data: Any) -> Array:
 
 
 def _again(data: Array, requires_grad: bool, grad: Array | None) -> Tensor:
-    """Return a tensor that was copied or pickled: a new one, whose birth is of this process."""
+    """Make a copied or pickled tensor: a new one, with the next birth number of this process."""
     tensor = Tensor(data, requires_grad)
     tensor.grad = grad
     return tensor

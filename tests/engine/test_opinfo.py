@@ -835,7 +835,7 @@ def faults(
     whole = dtype in WHOLE
     order = 0 if whole or not twin.gradient else 1 if dtype == "float16" else 2
     if any(t.isnan().any() for t in tensors):
-        order = 0  # the slope at nan is nobody's to say: PyTorch passes gradients on, we give 0
+        order = 0  # the slope there is nobody's to say; `test_parity_torch.py` has those of choices
     if any((t == 0).any() for t in tensors):
         order = min(order, twin.order_at_zero)  # PyTorch loses d/dy d/dx x**y = 1 / x at y = 0
     several = dtypes_of(torch, twin, arguments) | dtypes_of(torch, twin, options)

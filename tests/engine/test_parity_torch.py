@@ -47,7 +47,7 @@ def compare(
               for x, t in zip(xs, ts, strict=True)]
     for value, theirs_value in pairs:
         theirs_value = theirs_value.numpy()
-        size = np.abs(theirs_value).max(initial=0.0)
+        size = np.abs(theirs_value[np.isfinite(theirs_value)]).max(initial=0.0)
         np.testing.assert_allclose(value, theirs_value, rtol=1e-12, atol=1e-12 * size)
 
 
@@ -183,6 +183,28 @@ def test_nan_as_in_pytorch(torch: Any) -> None:
         (F.softmax, lambda t: t.softmax(-1)),
     ]:  # type: ignore[var-annotated]
         np.testing.assert_allclose(ours(tensor(x)).data, theirs(t).numpy(), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_slopes_of_a_choice_beside_nan_as_in_pytorch(torch: Any, name: str) -> None:
+    values = [np.nan, -np.inf, 0.0, 1.0, np.inf]
+    x, y = np.repeat(values, 5), np.tile(values, 5)
+    compare(torch, getattr(P, name), getattr(torch, name), x, y)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_slopes_of_one_argument_at_nan_as_in_pytorch(torch: Any, version: str) -> None:
+    x = np.array([np.nan, -1.0, 0.0, 1.0, np.nan])
+    rows = np.array([[np.nan, 1.0, np.nan], [np.inf, np.nan, 2.0], [2.0, 1.0, 2.0]])
+    functional = torch.nn.functional
+    compare(torch, F.relu, functional.relu, x)
+    compare(torch, F.leaky_relu, functional.leaky_relu, x)
+    compare(torch, lambda x: P.where(x > 0.0, x, 2.0 * x),
+            lambda t: torch.where(t > 0.0, t, 2.0 * t), x)
+    for ours, theirs in ("max", "amax"), ("min", "amin"):
+        compare(torch, lambda x, f=ours: getattr(x, f)(axis=1),
+                lambda t, f=theirs: getattr(t, f)(1), rows)
+        compare(torch, lambda x, f=ours: getattr(x, f)(), lambda t, f=theirs: getattr(t, f)(), rows)
 
 
 def test_accumulation_as_in_pytorch(torch: Any) -> None:

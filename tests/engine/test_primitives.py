@@ -356,6 +356,8 @@ def test_nan_goes_through_choices() -> None:
     for choose in (P.maximum, P.minimum):
         assert np.isnan(choose(tensor(x), 0.0).data).tolist() == [True, False, False]
         assert np.isnan(choose(0.0, tensor(x)).data).tolist() == [True, False, False]
+        by_x, by_y = grad(lambda x, y, c=choose: c(x, y).sum(), (0, 1))(x, x[::-1])
+        assert by_x.data[[0, 2]].tolist() == by_y.data[[0, 2]].tolist() == [1.0, 1.0]  # no 0
     assert np.isnan(abs(tensor(x)).data).tolist() == [True, False, False]
 
 

@@ -93,9 +93,9 @@ NONE_HIDDEN = np.zeros(0, np.bool_)
 
 
 def packed_attention_forward(
-    qkv: Array, visible: Array | None, is_causal: bool
+    qkv: Array, mask: Array | None, is_causal: bool
 ) -> tuple[Array, Kept]:
-    """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
+    """`qkv` (B, T, 3, H, D), `mask` (B, T) booleans or None -> (B, T, H, D)."""
     B, T, _, H, D = qkv.shape
     scale = qkv.dtype.type(D**-0.5)
     out = np.empty((B, T, H, D), qkv.dtype)
@@ -103,7 +103,7 @@ def packed_attention_forward(
     def sample(b: int) -> None:
         q, k, v = _heads_of(qkv[b])
         o = out[b].transpose(1, 0, 2)  # (T, H, D) -> (H, T, D)
-        hidden = NONE_HIDDEN if visible is None else ~visible[b]
+        hidden = NONE_HIDDEN if mask is None else ~mask[b]
         for rows, seen in _bands(T, is_causal):
             weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)
             first = rows.start if is_causal else -1
@@ -119,7 +119,7 @@ def packed_attention_forward(
 
 
 def packed_attention_backward(
-    needed: Needed, g: Array, out: Array, kept: Kept, qkv: Array, visible: Array | None,
+    needed: Needed, g: Array, out: Array, kept: Kept, qkv: Array, mask: Array | None,
     is_causal: bool,
 ) -> tuple[Array, ...]:
     B, T, _, H, D = qkv.shape
@@ -130,7 +130,7 @@ def packed_attention_backward(
         q, k, v = _heads_of(qkv[b])
         gq, gk, gv = _heads_of(gqkv[b])
         gout = g[b].transpose(1, 0, 2)  # (T, H, D) -> (H, T, D)
-        hidden = NONE_HIDDEN if visible is None else ~visible[b]
+        hidden = NONE_HIDDEN if mask is None else ~mask[b]
         bands = list(_bands(T, is_causal))
         for rows, seen in reversed(bands):  # the last band reaches all positions
             weights = q[:, rows] @ k[:, :seen].transpose(0, 2, 1)  # (H, R, D) @ (H, D, S)

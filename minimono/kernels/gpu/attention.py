@@ -58,15 +58,15 @@ __device__ void multiply(real (*products)[EACH], const real (*one)[D + 1],
                 products[i][j] += one[threadIdx.y + 8 * i][d] * other[threadIdx.x + 8 * j][d];
 }
 
-__device__ bool seen(long long query, long long key, const bool *visible, bool causal,
+__device__ bool seen(long long query, long long key, const bool *mask, bool causal,
                      long long b, long long T) {
-    return key < T && (!causal || key <= query) && (!visible || visible[b * T + key]);
+    return key < T && (!causal || key <= query) && (!mask || mask[b * T + key]);
 }
 """
 
 attention_kernel = Kernel(TILES + r"""
 extern "C" __global__ void attention(
-    const real *qkv, const bool *visible, bool causal, double scale, real *out, double *log_sum,
+    const real *qkv, const bool *mask, bool causal, double scale, real *out, double *log_sum,
     long long T, long long H) {
     __shared__ real q[TILE][D + 1], kv[TILE][D + 1], p[TILE][TILE + 1];
     __shared__ real highest[TILE], shrink[TILE];
@@ -84,7 +84,7 @@ extern "C" __global__ void attention(
         for (int i = 0; i < EACH; i++)
             for (int j = 0; j < EACH; j++) {
                 int r = y + 8 * i, c = x + 8 * j;
-                bool may = seen(first + r, key + c, visible, causal, b, T);
+                bool may = seen(first + r, key + c, mask, causal, b, T);
                 p[r][c] = s[i][j] = may ? s[i][j] * (real)scale : -INFINITE;
             }
         __syncthreads();
@@ -150,7 +150,7 @@ __device__ void weights_again(real &s, real &gp, bool may, real scale, double le
 
 attention_query_gradient_kernel = Kernel(TILES + WEIGHTS_AGAIN + r"""
 extern "C" __global__ void attention_query_gradient(
-    const real *g, const real *qkv, const bool *visible, bool causal, double scale,
+    const real *g, const real *qkv, const bool *mask, bool causal, double scale,
     const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real q[TILE][D + 1], go[TILE][D + 1], k[TILE][D + 1], v[TILE][D + 1];
     __shared__ real ds[TILE][TILE + 1];
@@ -171,7 +171,7 @@ extern "C" __global__ void attention_query_gradient(
             double level = t < T ? log_sum[LEVEL(t)] : 0.0;
             real mean = t < T ? delta[LEVEL(t)] : (real)0;
             for (int j = 0; j < EACH; j++) {
-                bool may = t < T && seen(t, key + x + 8 * j, visible, causal, b, T);
+                bool may = t < T && seen(t, key + x + 8 * j, mask, causal, b, T);
                 weights_again(s[i][j], gp[i][j], may, scale, level, mean);
                 ds[y + 8 * i][x + 8 * j] = gp[i][j];
             }
@@ -194,7 +194,7 @@ extern "C" __global__ void attention_query_gradient(
 
 attention_key_gradient_kernel = Kernel(TILES + WEIGHTS_AGAIN + r"""
 extern "C" __global__ void attention_key_gradient(
-    const real *g, const real *qkv, const bool *visible, bool causal, double scale,
+    const real *g, const real *qkv, const bool *mask, bool causal, double scale,
     const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real k[TILE][D + 1], v[TILE][D + 1], q[TILE][D + 1], go[TILE][D + 1];
     __shared__ real p[TILE][TILE + 1], ds[TILE][TILE + 1];
@@ -214,7 +214,7 @@ extern "C" __global__ void attention_key_gradient(
             double level = t < T ? log_sum[LEVEL(t)] : 0.0;
             real mean = t < T ? delta[LEVEL(t)] : (real)0;
             for (int i = 0; i < EACH; i++) {
-                bool may = t < T && seen(t, first + y + 8 * i, visible, causal, b, T);
+                bool may = t < T && seen(t, first + y + 8 * i, mask, causal, b, T);
                 weights_again(s[i][j], gp[i][j], may, scale, level, mean);
                 p[y + 8 * i][x + 8 * j] = s[i][j], ds[y + 8 * i][x + 8 * j] = gp[i][j];
             }
@@ -257,26 +257,26 @@ def tile_for(channels: int, itemsize: int) -> int:
 
 
 def packed_attention_forward(
-    qkv: Array, visible: Array | None, is_causal: bool
+    qkv: Array, mask: Array | None, is_causal: bool
 ) -> tuple[Array, Kept]:
-    """`qkv` (B, T, 3, H, D), `visible` (B, T) booleans or None -> (B, T, H, D)."""
+    """`qkv` (B, T, 3, H, D), `mask` (B, T) booleans or None -> (B, T, H, D)."""
     B, T, _, H, D = qkv.shape
     xp, tile = array_module(qkv), tile_for(D, qkv.dtype.itemsize)
     out, log_sum = xp.empty((B, T, H, D), qkv.dtype), xp.empty((B, H, T))
     attention_kernel(
-        qkv.dtype, (-(-T // tile), B * H), (8, 8), one_block(qkv), _block_or_none(visible),
+        qkv.dtype, (-(-T // tile), B * H), (8, 8), one_block(qkv), _block_or_none(mask),
         is_causal, D**-0.5, out, log_sum, T, H, D=D, TILE=tile,
     )
     return out, log_sum
 
 
 def packed_attention_backward(
-    needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, visible: Array | None,
+    needed: Needed, g: Array, out: Array, log_sum: Kept, qkv: Array, mask: Array | None,
     is_causal: bool,
 ) -> tuple[Array, ...]:
     B, T, _, H, D = qkv.shape
     xp, tile = array_module(qkv), tile_for(D, qkv.dtype.itemsize)
-    g, qkv, visible = one_block(g), one_block(qkv), _block_or_none(visible)
+    g, qkv, mask = one_block(g), one_block(qkv), _block_or_none(mask)
     gqkv, delta = xp.empty(qkv.shape, qkv.dtype), xp.empty((B, H, T), qkv.dtype)
     attention_delta_kernel(
         qkv.dtype, *for_each(delta.size), g, one_block(out), delta, T, H, delta.size, D=D,
@@ -284,11 +284,11 @@ def packed_attention_backward(
     )
     for kernel in (attention_query_gradient_kernel, attention_key_gradient_kernel):
         kernel(
-            qkv.dtype, (-(-T // tile), B * H), (8, 8), g, qkv, visible, is_causal, D**-0.5, log_sum,
+            qkv.dtype, (-(-T // tile), B * H), (8, 8), g, qkv, mask, is_causal, D**-0.5, log_sum,
             delta, gqkv, T, H, D=D, TILE=tile,
         )
     return (gqkv,)
 
 
-def _block_or_none(visible: Array | None) -> Array | None:
-    return None if visible is None else one_block(visible)
+def _block_or_none(mask: Array | None) -> Array | None:
+    return None if mask is None else one_block(mask)
