@@ -300,6 +300,13 @@ def shaped(x: Any, name: str, shape: tuple[int, ...], why: str = "") -> Any:
     return x
 
 
+def new_shape(shape: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """`shape`, if it is one: to NumPy None says that the shape stays."""
+    if None in shape:
+        raise TypeError(f"{name} is {shape}, expected whole numbers")
+    return shape
+
+
 def layout(x: Any, name: str, expected: str, good: bool) -> None:
     """Raise unless the shape of `x`, a tensor or an array, is `good`: it is as `expected`."""
     if not good:
@@ -397,8 +404,8 @@ def linear(x: Any, weight: Any, bias: Any) -> None:
 
 def norm(x: Any, name: str, eps: float, **parameters: Any) -> None:
     """Raise unless eps is 0 or more, and there is a parameter for each of x's channels."""
-    if not 0.0 <= eps < math.inf:
-        raise ValueError(f"{name}: eps is {eps}, expected a finite number, 0 or more")
+    if type(eps) is not float or not 0.0 <= eps < math.inf:
+        number(eps, f"{name}: eps", least=0.0)
     for key, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ValueError(

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import backend, sums
+from minimono import backend, checks, sums
 from minimono.backend import Array, array_module
 from minimono.engine.dtypes import ARITHMETIC, EXACT, NEGATION, POWER, SIZE, arithmetic, exact, real
 from minimono.engine.ownership import own_constant
@@ -220,7 +220,7 @@ matmul.vjp(_matmul_left_rule, _matmul_right_rule)
 @primitive
 def reshape(x: Array, *shape: int | tuple[int, ...]) -> Array:
     """Return the same elements in another shape; one length may be -1: whatever is left."""
-    return x.reshape(*shape)
+    return x.reshape(*checks.new_shape(shape, "shape"))
 
 
 @primitive

@@ -639,3 +639,9 @@ def test_stack_of_rows_is_the_matrix(n: int, seed: int) -> None:
     assert (back.data == x.data).all()
     with no_grad():
         assert not P.stack([*x]).requires_grad
+
+
+@pytest.mark.parametrize("shape", [(None,), (None, 2), ((2, None),)])
+def test_none_is_no_length_of_a_shape(shape: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match=r"reshape\(float64\[6\] on cpu, "):
+        tensor(np.ones(6)).reshape(*shape)
