@@ -223,7 +223,7 @@ def test_a_program_that_cannot_be_started_again(
     assert all("cannot be started again: [Errno 2]" in m for m in messages[1:])
 
 
-@pytest.mark.parametrize("then", ["; time.sleep(60)", "\n        while True: sys.stderr.write('x')"])
+@pytest.mark.parametrize("then", ["; time.sleep(60)", "\n        while 1: sys.stderr.write(case)"])
 def test_ctrl_c_leaves_no_process_behind(
     command: Callable[[str], list[str]], tmp_path: Path, then: str
 ) -> None:
