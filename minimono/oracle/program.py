@@ -13,7 +13,8 @@ where an output is a list. An entry is one of
     [[1.0, 2.5], [0.5, "nan"]]         the same, nested; or one number for an array without axes
 
 Instead of a result: {"id": ..., "error": "message"}, or {"id": ..., "skip": "reason"} for what the
-program does not do. It goes on until its input ends.
+program does not do. It goes on until its input ends. A reply has at most 2^20 bytes, and no name in
+an object twice.
 """
 
 from __future__ import annotations
@@ -57,17 +58,18 @@ def check_program(
 
     * `dtype`: "float32" for a program that computes in float32. It is sent cases that float32 can
       hold, its numbers are read as float32, and float32's error is allowed.
-    * `timeout`: seconds a reply may take.
+    * `timeout`: seconds a reply may take. After that the program is ended, with its children.
     * `extreme`, `folder`: as for `oracle.check`.
 
     A program that hangs, ends, or replies with something else fails that case, and is started
-    again for the next. Raises ValueError if it cannot be started at all.
+    again for the next; the program's whole process group ends with it. A report of cases that were
+    all skipped says that nothing was checked. Raises ValueError if it cannot be started at all.
     """
     if dtype not in ("float64", "float32"):
         raise ValueError(f'check_program: dtype is {dtype!r}, expected "float64" or "float32"')
     if not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"check_program: timeout is {timeout}, expected seconds above 0")
-    names = [suite] if isinstance(suite, str) else list(suite or suites.SUITES)
+    names = [suite] if isinstance(suite, str) else suites.SUITES if suite is None else suite
     cases = [c for name in names for c in vectors.load(name, folder) if c.superseded is None]
     report, outcomes = Report(), []
     with Program(words(command) if isinstance(command, str) else list(command)) as program:

@@ -27,7 +27,7 @@ Functions = Mapping[str, Callable[..., Any]]
 
 
 class OracleError(AssertionError):
-    """An implementation disagrees with the truth; the message is the report."""
+    """An implementation disagrees with the truth, or nothing was checked. It says the report."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # case id: reason
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was checked passed, and something was."""
+        return bool(self.passed) and not self.failures
 
     def __str__(self) -> str:
         counts = (
@@ -106,8 +111,8 @@ def check(
     * `folder`: vectors written by `dump`, instead of those that come with minimono.
 
     What it returns may be arrays of NumPy, PyTorch, JAX or CuPy. The precision is taken from them:
-    float32 arrays are allowed float32's error. Raises OracleError with the report if a case fails,
-    or returns it with on_fail="collect".
+    float32 arrays are allowed float32's error. Raises OracleError with the report if a case fails
+    or all are skipped, or returns it with on_fail="collect".
 
     >>> from minimono import mono
     >>> print(check(mono.monosemantic_scale, "scale"))      # doctest: +ELLIPSIS
@@ -169,7 +174,9 @@ def finish(
                 f"{call} was given {dtype}, returned {', '.join(sorted(narrower))} and was allowed "
                 "the errors of that (JAX returns float32 unless jax_enable_x64 is set)"
             )
-    if report.failures and on_fail == "raise":
+    if not (report.passed or report.failures):
+        report.notes.append("nothing was checked, so nothing is known of the implementation")
+    if on_fail == "raise" and not report.good:
         raise OracleError("\n" + str(report))
     return report
 

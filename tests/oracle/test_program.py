@@ -253,6 +253,12 @@ def test_a_command_as_one_string(write: Write) -> None:
     assert failures(oracle.check_program(shlex.join(write()), ["scale"])) == {}
 
 
+def test_no_suite_is_not_every_suite(write: Write) -> None:
+    report = oracle.check_program(write(), [])
+    assert [report.passed, report.failures, report.skipped] == [[], [], {}]
+    assert "nothing was checked" in str(report)
+
+
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [

@@ -1,10 +1,12 @@
 """`check`: whatever an implementation does, the case fails by name and the run goes on."""
 
+import hashlib
 import threading
 import types
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -301,6 +303,30 @@ def test_raise_or_collect() -> None:
     with pytest.raises(oracle.OracleError, match=r"(?s)^\nscale/given/1: .*0 passed, 14 failed"):
         oracle.check(lambda *_, compensation: None, "scale")
     assert issubclass(oracle.OracleError, AssertionError)
+
+
+@pytest.fixture
+def only_extreme(tmp_path: Path) -> Path:
+    """A folder of vectors in which every case is near the ends of float64's range."""
+    oracle.dump(tmp_path / "vectors")
+    file, manifest = tmp_path / "vectors/scale.json", tmp_path / "vectors/MANIFEST.sha256"
+    before = file.read_bytes()
+    after = before.replace(b'"extreme":true,', b"").replace(b'{"id":', b'{"extreme":true,"id":')
+    file.write_bytes(after)
+    old, new = (hashlib.sha256(contents).hexdigest() for contents in (before, after))
+    manifest.write_text(manifest.read_text().replace(old, new))
+    return file.parent
+
+
+def test_if_all_is_skipped_nothing_is_good(only_extreme: Path) -> None:
+    with pytest.raises(oracle.OracleError, match="nothing was checked"):
+        oracle.check(my_scale, "scale", folder=only_extreme)
+    report = oracle.check(my_scale, "scale", folder=only_extreme, on_fail="collect")
+    assert not report.good
+    assert report.notes == ["nothing was checked, so nothing is known of the implementation"]
+    assert not check_with(lambda phi: None).good
+    assert check_with(lambda phi: phi).good
+    assert check_with(lambda phi: phi).notes == []
 
 
 def test_the_printed_report_is_short() -> None:
