@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import reprlib
 import sys
 from collections import Counter
@@ -65,6 +66,8 @@ def check_program(
     again for the next; the program's whole process group ends with it. A report of cases that were
     all skipped says that nothing was checked. Raises ValueError if it cannot be started at all.
     """
+    if not hasattr(os, "set_blocking"):
+        raise RuntimeError("check_program: Python on Windows is 3.11, expected 3.12 or newer")
     if dtype not in ("float64", "float32"):
         raise ValueError(f'check_program: dtype is {dtype!r}, expected "float64" or "float32"')
     if not (math.isfinite(timeout) and timeout > 0):

@@ -114,28 +114,28 @@ def pids(tmp_path: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("third", "timeout", "message"),
     [
-        ("note(subprocess.Popen(['sleep', '60']).pid); os._exit(3)", 0.7,
-         "no reply within 0.7 s, but has ended (exit code 3) and left a child"),
-        ("note(subprocess.Popen(['sleep', '60']).pid); time.sleep(60)", 0.7,
-         "no reply within 0.7 s"),
+        ("note(subprocess.Popen(['sleep', '60']).pid); os._exit(3)", 1,
+         "no reply within 1 s, but has ended (exit code 3) and left a child"),
+        ("note(subprocess.Popen(['sleep', '60']).pid); time.sleep(60)", 1,
+         "no reply within 1 s"),
         ("subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL); os._exit(3)", 5,
          "ended without a reply (exit code 3)"),
-        ("note(subprocess.Popen(['sh', '-c', 'sleep 60 & sleep 60']).pid); os._exit(0)", 0.7,
-         "no reply within 0.7 s, but has ended (exit code 0) and left a child"),
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", 0.7,
-         "no reply within 0.7 s"),
-        ("os.kill(os.getpid(), signal.SIGSTOP)", 0.7, "no reply within 0.7 s"),
+        ("note(subprocess.Popen(['sh', '-c', 'sleep 60 & sleep 60']).pid); os._exit(0)", 1,
+         "no reply within 1 s, but has ended (exit code 0) and left a child"),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", 1,
+         "no reply within 1 s"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", 1, "no reply within 1 s"),
         ("os.kill(os.getpid(), 37)", 5, "ended without a reply (signal 37)"),
         ("os.kill(os.getpid(), 34)", 5, "ended without a reply (signal SIGRTMIN)"),
         ("os.kill(os.getpid(), 9)", 5, "ended without a reply (signal SIGKILL)"),
-        ("os.close(0); time.sleep(60)", 0.7, "no reply within 0.7 s"),
+        ("os.close(0); time.sleep(60)", 1, "no reply within 1 s"),
         ("os.close(0); os.close(1); time.sleep(60)", 5,
          "closed its standard output without a reply"),
         ("\n        while True: say('x' * 10**6)", 5,
          f"replied with a line of more than {2**20} bytes"),
         ("\n        while True: say('x\\n' * 10**5)", 5, "replied with what is not JSON"),
-        ("\n        while True: sys.stderr.write('why ' * 1000 + '\\n')", 0.7,
-         "no reply within 0.7 s\n    stderr: "),
+        ("\n        while True: sys.stderr.write('why ' * 1000 + '\\n')", 1,
+         "no reply within 1 s\n    stderr: "),
         ("sys.stdout.buffer.write(bytes(range(128, 256)) + b'\\n'); sys.stdout.flush()", 5,
          "replied with what is not JSON ('utf-8' codec can't decode"),
         ("say('[' * 10**5 + ']' * 10**5 + '\\n')", 5, "JSON that is nested too deeply"),
@@ -165,7 +165,7 @@ def test_the_case_fails_by_name_in_time_and_the_check_goes_on(
 ) -> None:
     began = time.monotonic()
     report = check(third, timeout)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
     assert message in only_failure(report)
     assert len(str(report)) < 4000
     str(report).encode()  # no halves of characters
@@ -178,10 +178,10 @@ def test_a_child_that_leaves_the_group_cannot_hold_the_check(
     third = (
         "note(subprocess.Popen(['sleep', '60'], start_new_session=True).pid); time.sleep(60)"
     )
-    report = check(third, timeout=0.7)
+    report = check(third, timeout=1)
     *ours, daemon, _ = pids(tmp_path)
     try:
-        assert only_failure(report) == "no reply within 0.7 s"
+        assert only_failure(report) == "no reply within 1 s"
         assert all(map(ended, ours))
     finally:
         os.kill(daemon, signal.SIGKILL)
@@ -205,9 +205,9 @@ def test_a_late_reply_is_not_taken_for_the_next_cases(check: Check) -> None:
     """A child replies when the time is over: into a pipe that nobody reads any more."""
     third = (
         "\n        if os.fork() == 0:"
-        "\n            os.setsid(); time.sleep(0.8); say(good); os._exit(0)"
+        "\n            os.setsid(); time.sleep(1.2); say(good); os._exit(0)"
     )
-    assert only_failure(check(third, timeout=0.7)) == "no reply within 0.7 s"
+    assert only_failure(check(third, timeout=1)) == "no reply within 1 s"
 
 
 def test_a_program_that_cannot_be_started_again(
@@ -263,6 +263,12 @@ def test_words(command: str, windows: bool, expected: list[str]) -> None:
 def test_an_open_quote(windows: bool) -> None:
     with pytest.raises(ValueError, match="No closing quotation"):
         words('"C:\\tools', windows=windows)
+
+
+def test_a_python_that_cannot_read_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "set_blocking")
+    with pytest.raises(RuntimeError, match=r"Python on Windows is 3\.11, expected 3\.12 or"):
+        oracle.check_program("true", "scale")
 
 
 def test_a_long_line_reaches_a_slow_reader() -> None:
