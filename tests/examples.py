@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -78,7 +79,9 @@ def docstrings(file: Path) -> Iterator[doctest.DocTest]:
 def alone(work: Callable[[], str]) -> str:
     """What `work` says, in a copy of this process, which does not see what it loads or changes."""
     inlet, outlet = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():  # JAX, if a test has loaded it, warns of forks
+        warnings.simplefilter("ignore")
+        child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
         signal.alarm(300)  # the end of what hangs
