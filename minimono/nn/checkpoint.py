@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import describe, lazy
+from minimono import describe, files, lazy
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
 from minimono.nn.optim import Optimiser
@@ -39,7 +39,7 @@ VERSION = 1
 NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
 
 
-class CheckpointError(Exception):
+class CheckpointError(files.FileError):
     """A checkpoint cannot be written, is damaged, or does not fit. Nothing has been changed."""
 
 
@@ -116,6 +116,7 @@ def save(
     """
     try:
         text = json.dumps(dict(config or {}), allow_nan=False)
+        files.parse_json(text.encode(), "its text")  # or `load` would refuse it
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"save: config cannot be written as JSON: {error}") from error
     members: dict[str, Any] = {"version": np.array(VERSION), "step": np.array(step)}
@@ -156,7 +157,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         return _checkpoint(_read_members(path))
     except OSError as error:
         raise CheckpointError(f"load: {path} cannot be read: {error}") from error
-    except CheckpointError as error:
+    except files.FileError as error:
         raise CheckpointError(f"load: {path}: {error}") from error
     except Exception as error:  # damaged files raise almost anything
         raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {error}") from error
@@ -165,17 +166,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def _read_members(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays by name. Sizes are checked before anything of that size is made."""
     members: dict[str, Array] = {}
-    with zipfile.ZipFile(path) as archive:
+    with files.RegularFile(path, "the file") as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        if sum(entry.file_size for entry in entries) > file.size:
             raise CheckpointError("its members claim to be larger than the file")
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
+            shown = describe.short(name)
             if name == entry.filename or name in members:
-                raise CheckpointError(f"unexpected member {entry.filename!r}")
+                raise CheckpointError(f"unexpected member {describe.short(entry.filename)}")
             if entry.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(f"member {name!r} is compressed; minimono compresses nothing")
-            members[name] = _array_from(archive.read(entry), name)  # checks the checksum
+                raise CheckpointError(f"member {shown} is compressed; minimono compresses nothing")
+            members[name] = _array_from(archive.read(entry), shown)  # checks the checksum
     return members
 
 
@@ -183,16 +185,16 @@ def _array_from(data: bytes, name: str) -> Array:
     """The array in an npy file, if its header agrees with its size."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise CheckpointError(f"member {name!r} has another npy version than 1.0")
+        raise CheckpointError(f"member {name} has another npy version than 1.0")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.kind not in NUMBERS + "U":
-        raise CheckpointError(f"member {name!r} has dtype {dtype}, expected numbers or text")
+    if dtype.kind not in NUMBERS + "U" or not dtype.itemsize:  # a copy of empty texts is not empty
+        raise CheckpointError(f"member {name} has dtype {dtype}, expected numbers or text")
     body = data[file.tell() :]
     size = dtype.itemsize
     for length in shape:
         size *= length
     if size != len(body):
-        raise CheckpointError(f"member {name!r} is {dtype} {shape}, but has {len(body)} bytes")
+        raise CheckpointError(f"member {name} is {dtype} {shape}, but has {len(body)} bytes")
     array = np.ndarray(shape, dtype, body, order="F" if fortran_order else "C")
     return array.astype(dtype.newbyteorder("="), order="C", copy=True)
 
@@ -207,13 +209,14 @@ def _checkpoint(members: dict[str, Array]) -> Checkpoint:
         if name and group in groups and array.dtype.kind != "U":
             groups[group][name] = array
         elif member not in ("version", "step", "config", "rng"):
-            raise CheckpointError(f"unexpected member {member!r}")
+            raise CheckpointError(f"unexpected member {describe.short(member)}")
     rng = members.get("rng")
     if rng is not None and (rng.dtype != np.uint8 or rng.ndim != 1):
         raise CheckpointError(f"rng is {rng.dtype} {rng.shape}, expected bytes")
-    config = json.loads(str(_present(members.get("config"), "config")))
+    text = _present(members.get("config"), "config")
+    config = files.parse_json(str(text).encode(), "config") if text.dtype.kind == "U" else text
     if not isinstance(config, dict):
-        raise CheckpointError(f"config is {config!r}, expected names and values")
+        raise CheckpointError(f"config is {describe.short(config)}, expected names and values")
     return Checkpoint(
         version=version,
         config=config,

@@ -313,9 +313,10 @@ def test_overwritten_stretches_and_rubbish(saved: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.npz", tmp_path):
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            load(path)
+    with pytest.raises(CheckpointError, match="cannot be read: the file does not exist"):
+        load(tmp_path / "nowhere.npz")
+    with pytest.raises(CheckpointError, match=r"the file is a folder, expected a regular file"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +330,9 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         (lambda m: m.update(step=np.array(-1)), r"step is array\(-1\)"),
         (lambda m: m.update(step=np.array([1])), r"step is array\(\[1\]\)"),
         (lambda m: m.update(config=np.array("[1]")), r"config is \[1\]"),
-        (lambda m: m.update(config=np.array("{")), "damaged"),
+        (lambda m: m.update(config=np.array("{")), "config is not JSON"),
+        (lambda m: m.update(config=np.array('{"a": 1, "a": 2}')), "the key 'a' is there twice"),
+        (lambda m: m.update(config=np.array("[" * 100 + "]" * 100)), "nested more than 64 deep"),
         (lambda m: m.update(config=np.array(3)), "config is 3"),
         (lambda m: m.update(rng=np.ones(3)), "rng is float64"),
         (lambda m: m.update(surprise=np.ones(3)), "unexpected member 'surprise'"),

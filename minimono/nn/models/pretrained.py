@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import checks
+from minimono import checks, files
 from minimono.backend import Array
 from minimono.lazy import required
 from minimono.nn.models import pretrained_settings as settings
@@ -96,7 +96,7 @@ def load_pretrained(
         rng = checks.generator(initialise, "load_pretrained: initialise")
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise FileNotFoundError(
                 f"load_pretrained: {folder / name} does not exist{_other_weights(folder)}"
             )
@@ -106,14 +106,22 @@ def load_pretrained(
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in _KINDS:
             raise settings.wrong("model_type", kind, f"{[*_KINDS]}")
-        try:
-            file = safetensors.safe_open(folder / "model.safetensors", "numpy")
-        except Exception as error:  # the library raises kinds of its own
-            raise ValueError(f"model.safetensors cannot be read: {error}") from error
-        with file:
+        with _weights(folder / "model.safetensors", safetensors) as file:
             return _KINDS[kind](config, file, classes, rng).eval()
     except ValueError as error:
-        raise ValueError(f"load_pretrained: {folder}: {error}") from error
+        raise files.FileError(f"load_pretrained: {folder}: {error}") from error
+    except OSError as error:  # it may not be read, or has just gone away
+        raise type(error)(f"load_pretrained: {folder}: {error}") from error
+
+
+def _weights(path: Path, safetensors: Any) -> Any:
+    """Return the library's view of a file, which is the very file that was found regular."""
+    with files.RegularFile(path, path.name) as file:
+        opened = Path(f"/dev/fd/{file.fileno()}")  # where the system has such names
+        try:
+            return safetensors.safe_open(opened if opened.exists() else path, "numpy")
+        except Exception as error:  # the library raises kinds of its own
+            raise files.FileError(f"{path.name} cannot be read: {error}") from error
 
 
 def _other_weights(folder: Path) -> str:
