@@ -1,6 +1,7 @@
 """Files that anybody may have made: regular ones only, read within bounds, one kind of error.
 
     RegularFile    a file, opened to be read: no pipe that nobody fills, no device without an end
+    check_regular  the same question of what is open already
     read           all of a file, if it is no larger than what it is read as can be
     parse_json     a JSON text, if it says each thing once and is not nested beyond reason
 
@@ -43,7 +44,7 @@ class RegularFile(io.FileIO):
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
         path = os.fspath(path)
         try:
-            _check_kind(os.stat(path), name)  # first: to open a device may do something already
+            check_regular(os.stat(path), name)  # first: to open a device may do something already
             super().__init__(path, "r", opener=_without_waiting)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(f"{name} does not exist") from error
@@ -57,7 +58,7 @@ class RegularFile(io.FileIO):
             raise FileError(f"{name} cannot be read: {error}") from error  # a zero in its path
         status = os.fstat(self.fileno())
         try:
-            _check_kind(status, name)
+            check_regular(status, name)
         except FileError:
             self.close()
             raise
@@ -70,7 +71,8 @@ class RegularFile(io.FileIO):
         return super().read(min(wanted, left, PIECE)) or b""
 
 
-def _check_kind(status: os.stat_result, name: str) -> None:
+def check_regular(status: os.stat_result, name: str) -> None:
+    """Raise FileError for what is no regular file, by its `os.stat` or `os.fstat`."""
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
         raise FileError(f"{name} is {_KINDS.get(kind, 'something else')}, expected a regular file")

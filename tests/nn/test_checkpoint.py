@@ -1,6 +1,7 @@
 """Checkpoints: a resumed run has the same bits, a crash or a bad file loses nothing."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import minimono as mm
 from minimono import checkpoint
 from minimono.nn import Dropout, Linear, Module, Sequential, taps
 from minimono.nn.checkpoint import CheckpointError, load, save
+from minimono.nn.randomness import pack_rng, unpack_rng
 
 HERE = Path(__file__).parent
 
@@ -403,6 +405,32 @@ def test_a_header_that_does_not_tell_the_truth(saved: Path, header: str) -> None
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_copy_of_nothing_is_not_large(saved: Path) -> None:
+    """NumPy copies an array of texts of width 0 to one of width 1."""
+    header = "{'descr': '<U0', 'fortran_order': False, 'shape': (100000000,), }"
+    replaced(saved, "config.npy", npy(header))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="member 'config' has dtype <U0"):
+            load(saved)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox])
+@pytest.mark.parametrize("place", [-1, 625, 2**31 - 1, None, "0"])
+def test_a_generator_is_not_sent_outside_of_its_numbers(kind: Any, place: Any) -> None:
+    """NumPy would read there."""
+    rng = np.random.Generator(kind(0))
+    before = repr(rng.bit_generator.state)
+    state = json.loads(bytes(pack_rng(rng)))
+    (state["state"] if "pos" in state["state"] else state).update(pos=place, buffer_pos=place)
+    with pytest.raises(ValueError, match="generator state cannot be read"):
+        unpack_rng(np.frombuffer(json.dumps(state).encode(), np.uint8), into=rng)
+    assert repr(rng.bit_generator.state) == before
 
 
 def test_a_small_file_cannot_unpack_to_a_large_one(saved: Path) -> None:
