@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test fresh lowest parity docs pictures bench vectors mutants lint clean
+.PHONY: help demo demos test fresh lowest parity docs pictures bench vectors mutants fuzz lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ pictures: .venv/.with-core ## draw the pictures of the documentation again
 
 mutants: .venv/.with-test .venv/.with-mutants ## wrong copies of the metric code: do the tests see each? (an hour)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run $(if $(JOBS),--max-children $(JOBS)); $(BIN)/python docs/mutants.py
+
+fuzz: .venv/.with-test ## files with something wrong in them, for every loader (an hour; MINUTES=5)
+	@$(BIN)/python tests/fuzz/long.py $(if $(MINUTES),--minutes $(MINUTES))
 
 vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at git diff)
 	@$(BIN)/python -c "from minimono.oracle import vectors; vectors.write()"

@@ -104,7 +104,7 @@ def _part(folder: Path, part: str) -> Images:
     images, labels = _read_idx(image_file, axes=3), _read_idx(label_file, axes=1)
     if len(images) != len(labels):
         raise files.FileError(
-            f"load_idx: {image_file.name} has {len(images)} images, {label_file.name} has "
+            f"load_idx: {image_file} has {len(images)} images, {label_file.name} has "
             f"{len(labels)} labels, expected as many; do they belong together?"
         )
     scaled = images.astype(np.float32) / np.float32(255.0)

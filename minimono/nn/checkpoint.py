@@ -159,8 +159,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"load: {path} cannot be read: {error}") from error
     except files.FileError as error:
         raise CheckpointError(f"load: {path}: {error}") from error
-    except Exception as error:  # damaged files raise almost anything
-        raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {error}") from error
+    except Exception as error:  # damaged files raise almost anything, at any length
+        reason = str(error)[:300]
+        raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {reason}") from error
 
 
 def _read_members(path: str | os.PathLike[str]) -> dict[str, Array]:

@@ -88,7 +88,7 @@ def text(folder: Path) -> None:
     (folder / "text.txt").write_text("To be, or not to be: größer\r\n", encoding="utf-8")
 
 
-SUITE = "emergence"  # the shortest files
+SUITE = "deactivation"  # the shortest files
 
 
 def vector_files(folder: Path) -> None:

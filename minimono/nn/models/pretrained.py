@@ -121,7 +121,8 @@ def _weights(path: Path, safetensors: Any) -> Any:
         try:
             return safetensors.safe_open(opened if opened.exists() else path, "numpy")
         except Exception as error:  # the library raises kinds of its own
-            raise files.FileError(f"{path.name} cannot be read: {error}") from error
+            reason = str(error)[:300]  # it may name an array, however long the name is
+            raise files.FileError(f"{path.name} cannot be read: {reason}") from error
 
 
 def _other_weights(folder: Path) -> str:
@@ -291,6 +292,8 @@ class _Arrays:
         self.file = file
         self.stored: dict[str, str] = {}
         for stored in file.keys():
+            if len(stored) > 200:
+                raise ValueError(f"model.safetensors has an array named {settings.short(stored)}")
             name = re.sub(rf"^(model\.)?({base}\.)?", "", stored)
             name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
             other = self.stored.setdefault(name, stored)
