@@ -45,7 +45,7 @@ def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
     training = {
         m.key: np.array([r["loss"] for r in of_kind(records, "step", m.key)]) for m in METHODS
     }
-    steps = 1 + np.arange(len(training["plain"]))
+    steps = np.array([r["step"] for r in of_kind(records, "step", METHODS[0].key)])
     width = max(1, len(steps) // 16)
     ends = []
     for m in METHODS:
