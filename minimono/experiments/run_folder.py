@@ -21,7 +21,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from minimono import atomic
+from minimono import atomic, checks
 from minimono.nn import checkpoint
 
 try:
@@ -59,8 +59,10 @@ class RunFolder:
         self._file: BinaryIO = open(path / RECORDS, "a+b")
         try:
             _lock(self._file)
-        except BlockingIOError as error:
+        except BaseException as error:
             self._file.close()
+            if not isinstance(error, BlockingIOError):
+                raise
             raise TakenError(
                 f"{path}: another process is at work on the run in this folder"
             ) from error
@@ -121,8 +123,11 @@ class RunFolder:
         good: whether a record is one of this run; it may raise. Where the first damaged one is,
         all that follows is lost, and what else there is of its step. Returns what to say of it.
         """
-        run = found.config["run"]
-        size, self._seconds = int(run["bytes"]), float(run["seconds"])
+        run = found.config.get("run")
+        if not isinstance(run, dict):
+            raise ValueError(f"resume: {self.path / STATE} is not of a run that was stopped")
+        size = checks.whole_number(run.get("bytes", 0), "resume: bytes", least=0)
+        self._seconds = checks.number(run.get("seconds", 0.0), "resume: seconds", least=0.0)
         self._since = time.monotonic()
         self._file.seek(0)
         kept: list[tuple[Json, int]] = []
