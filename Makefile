@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test fresh lowest parity docs pictures bench vectors mutants fuzz lint clean
+.PHONY: help demo demos test fresh kills lowest parity docs pictures bench vectors mutants fuzz lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ test: .venv/.with-test ## all tests but those against PyTorch; those for a GPU r
 
 fresh: .venv/.with-test ## the package as others get it: from its wheel, in an empty folder
 	@.ci/fresh $(BIN)/python
+
+kills: .venv/.with-test ## kill a tiny demo 200 times, go on each time, compare the bits (some minutes)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/experiments/kills.py 200 --draw
 
 # `==` for the lowest that pyproject.toml allows, in an environment of its own.
 lowest: ## the tests with the lowest versions of all that minimono needs

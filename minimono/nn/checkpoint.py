@@ -17,19 +17,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from minimono import describe, files, lazy
+from minimono import atomic, describe, files, lazy
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
-from minimono.nn.optim import Optimiser
 from minimono.nn.randomness import pack_rng, unpack_rng
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]
@@ -41,6 +38,16 @@ NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
 
 class CheckpointError(files.FileError):
     """A checkpoint cannot be written, is damaged, or does not fit. Nothing has been changed."""
+
+
+class Stateful(Protocol):
+    """An optimiser, or several as one."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return all that changes from step to step."""
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take it back."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Checkpoint:
     def restore(
         self,
         model: Module,
-        optimiser: Optimiser | None = None,
+        optimiser: Stateful | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         """Set model, optimiser and generator to the saved state.
@@ -105,14 +112,15 @@ def save(
     path: str | os.PathLike[str],
     model: Module,
     *,
-    optimiser: Optimiser | None = None,
+    optimiser: Stateful | None = None,
     rng: np.random.Generator | None = None,
     config: Mapping[str, Any] | None = None,
     step: int = 0,
 ) -> None:
     """Write a checkpoint, or raise CheckpointError and leave an older one as it is.
 
-    `config` is anything that JSON can hold. `rng` is the generator that draws the batches.
+    `config` is anything that JSON can hold. `rng` is the generator that draws the batches. What
+    is at `path` is replaced as a whole; a link there stays a link, and who may read it may still.
     """
     try:
         text = json.dumps(dict(config or {}), allow_nan=False)
@@ -132,23 +140,14 @@ def save(
     _whole_number(members, "step")
     members["config"] = np.array(text)
 
-    final = Path(path)
-    # In the same folder, since a rename is atomic only within a file system.
-    unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(unfinished, "xb") as file:
-            # As `np.savez` does it; but that of NumPy 2.0 forgets to close what it could not write.
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in members.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
+        # As `np.savez` does it; but that of NumPy 2.0 forgets to close what it could not write.
+        with atomic.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in members.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
     except OSError as error:
-        raise CheckpointError(f"save: {final} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"save: {path} cannot be written: {error}") from error
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

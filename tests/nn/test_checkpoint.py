@@ -248,6 +248,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_touched(saved: Pat
     for model, options, message in [
         (network(), {"config": {"f": len}}, "config cannot be written as JSON"),
         (network(), {"config": {"x": float("nan")}}, "config cannot be written as JSON"),
+        (network(), {"config": {1: "a", "1": "b"}}, "2 of its keys become '1'"),
+        (network(), {"config": {"x": [{True: 0, "true": 1}]}}, "2 of its keys become 'true'"),
         (network(), {"step": -1}, "step is"),
         (network(), {"step": 1.5}, "step is"),
         (Strange(), {}, "model/thing has dtype object"),
@@ -258,6 +260,22 @@ def test_what_cannot_be_written_is_refused_before_anything_is_touched(saved: Pat
         save(saved.parent / "no folder" / "run.npz", network())
     assert saved.read_bytes() == old
     assert os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes of Unix")
+def test_a_link_and_a_mode_outlast_a_save_and_what_a_kill_left_does_not(
+    saved: Path, tmp_path: Path
+) -> None:
+    link, left = tmp_path / "latest.npz", saved.with_name(f"{saved.name}.0123abcd.tmp")
+    link.symlink_to(saved.name)
+    saved.chmod(0o640)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    save(link, network(), step=9)
+    assert link.is_symlink()
+    assert load(saved).step == 9
+    assert saved.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == [link.name, saved.name]
 
 
 # ---- files that are damaged, made up, or hostile ------------------------------------------------

@@ -1,0 +1,225 @@
+"""A run in a folder, kept so that a kill at any moment costs seconds, and never the run.
+
+    run.npz          the state: networks, optimisers, generator, position, time; one file, which is
+                     replaced as a whole (`nn/checkpoint.py`)
+    metrics.jsonl    the records, a line each, appended; the state says how many bytes are its own
+    report.html      there when the run is finished
+
+What is recorded after the state was saved is cut off at resume, and made again. While a run is at
+work it has a lock on metrics.jsonl, which the operating system takes away when the process ends,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from minimono import atomic, checks
+from minimono.nn import checkpoint
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
+Json = dict[str, Any]
+Save = Callable[[Path, Json], None]  # writes a checkpoint to a path, with this in its config
+
+STATE, RECORDS, REPORT = "run.npz", "metrics.jsonl", "report.html"
+SAVE_EVERY = 10.0  # seconds
+SHARE = 0.05  # of the time, at most, for saving: large states are saved less often
+END_OF_THE_LOCK = 2**31 - 2  # Windows locks bytes: this one, where no record comes
+
+
+class TakenError(ValueError):
+    """The folder has another run's results, or another process is at work in it."""
+
+
+class RunFolder:
+    """A run's folder, opened and locked; as a context manager it is closed at the end.
+
+    Raises TakenError if another process has it. Without `resume` it is made if it is not there.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        self.path = path
+        self.records: list[Json] = []
+        self.saved_step: int | None = None
+        if resume:
+            self._check_resumable()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = open(path / RECORDS, "a+b")
+        try:
+            _lock(self._file)
+        except BaseException as error:
+            self._file.close()
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise TakenError(
+                f"{path}: another process is at work on the run in this folder"
+            ) from error
+        atomic.remove_unfinished(path / STATE, older_than=0.0)  # nobody else writes it now
+        self._seconds, self._since = 0.0, time.monotonic()  # of earlier processes; of this one
+        self._next_save = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        with suppress(OSError) if error is not None else nullcontext():  # the first one is told
+            self._file.close()
+
+    def _check_resumable(self) -> None:
+        if not (self.path / STATE).exists():
+            raise ValueError(f"resume: no interrupted run in {self.path}")
+        if self.report.exists():
+            raise ValueError(
+                f"resume: no interrupted run in {self.path}: it is finished, see {self.report}"
+            )
+
+    @property
+    def report(self) -> Path:
+        """The page that a finished run has."""
+        return self.path / REPORT
+
+    @property
+    def seconds(self) -> float:
+        """The time at work, in this process and in those before it."""
+        return self._seconds + time.monotonic() - self._since
+
+    # ---- a new run -----------------------------------------------------------------------------
+
+    def begin(self, *, force: bool) -> None:
+        """Make sure that nothing is lost if a new run begins here; force: then lose it."""
+        state = self.path / STATE
+        if not force and (state.exists() or self._file.seek(0, os.SEEK_END)):
+            finished = self.report.exists() or not state.exists()
+            raise TakenError(
+                f"{self.path} holds {'a finished' if finished else 'an interrupted'} run; "
+                + ("" if finished else f"--resume {self.path} goes on with it, ")
+                + "--out takes another folder, --force replaces it"
+            )
+        for old in (self.report, state):
+            Path(os.path.realpath(old)).unlink(missing_ok=True)  # a link stays, and is written to
+        self._file.truncate(0)
+
+    # ---- an interrupted one --------------------------------------------------------------------
+
+    def load(self) -> checkpoint.Checkpoint:
+        """Read the state; nothing changes yet."""
+        return checkpoint.load(self.path / STATE)
+
+    def go_on(self, found: checkpoint.Checkpoint, good: Callable[[Json], object]) -> str:
+        """Take the records that belong to a state, and cut off the rest.
+
+        good: whether a record is one of this run; it may raise. Where the first damaged one is,
+        all that follows is lost, and what else there is of its step. Returns what to say of it.
+        """
+        run = found.config.get("run")
+        if not isinstance(run, dict):
+            raise ValueError(f"resume: {self.path / STATE} is not of a run that was stopped")
+        size = checks.whole_number(run.get("bytes", 0), "resume: bytes", least=0)
+        self._seconds = checks.number(run.get("seconds", 0.0), "resume: seconds", least=0.0)
+        self._since = time.monotonic()
+        self._file.seek(0)
+        kept: list[tuple[Json, int]] = []
+        end, lost = 0, ""
+        for line in self._file.read(size).splitlines(keepends=True):
+            record = _parsed(line, good)
+            if record is None:
+                break
+            kept.append((record, end))
+            end += len(line)
+        if end < size:
+            last = kept[-1][0]["step"] if kept else 0
+            while kept and kept[-1][0]["step"] == last:
+                end = kept.pop()[1]
+            lost = (
+                f"{self.path / RECORDS} is damaged after {end} of {size} bytes: the records of "
+                f"steps {max(last, 1)} to {found.step} are lost, and missing in the report"
+            )
+        self._file.truncate(end)
+        self.records = [record for record, _ in kept]
+        self.saved_step = found.step
+        return lost
+
+    # ---- both ----------------------------------------------------------------------------------
+
+    def append(self, record: Json) -> None:
+        """Write a record behind the others."""
+        line = json.dumps(record, allow_nan=False) + "\n"
+        self._file.write(line.encode())
+        self.records.append(record)
+
+    def save(self, step: int, save: Save, *, now: bool = True) -> None:
+        """Save the state as it is after a step, or if not `now`, then when it is time."""
+        self._file.flush()
+        began = time.monotonic()
+        if not now and began < self._next_save:
+            return
+        self._check_in_place()
+        os.fsync(self._file.fileno())  # the records first: a state counts on its own
+        size = self._file.seek(0, os.SEEK_END)
+        save(self.path / STATE, {"run": {"bytes": size, "seconds": self.seconds}})
+        self.saved_step = step
+        ended = time.monotonic()
+        self._next_save = ended + max(SAVE_EVERY, (ended - began) / SHARE)
+
+    def finish(self, page: str) -> None:
+        """Write the report, which makes this a finished run. Its networks stay in the state."""
+        self._file.flush()
+        self._check_in_place()
+        os.fsync(self._file.fileno())
+        atomic.write_text(self.report, page)
+
+    def _check_in_place(self) -> None:
+        """Raise if others would not find what is written here."""
+        there = self.path / RECORDS
+        if not there.exists() or not os.path.samestat(os.fstat(self._file.fileno()), there.stat()):
+            raise FileNotFoundError(errno.ENOENT, "removed while the run was at work", str(there))
+
+
+def _parsed(line: bytes, good: Callable[[Json], object]) -> Json | None:
+    """Return a line's record, or None if it is damaged."""
+    try:
+        record = json.loads(line)
+        return record if line.endswith(b"\n") and good(record) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a file until it is closed, or the process ends; BlockingIOError if another has it.
+
+    Some file systems of networks know no locks: then nobody is kept out.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            _lock_on_windows(file)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def _lock_on_windows(file: BinaryIO) -> None:
+    import msvcrt
+
+    file.seek(END_OF_THE_LOCK)
+    try:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except PermissionError as error:
+        raise BlockingIOError(errno.EACCES, "locked") from error
+    finally:
+        file.seek(0)
