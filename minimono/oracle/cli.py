@@ -26,7 +26,8 @@ def add_commands(commands: Any) -> None:
             "its standard output, in JSON. `minimono oracle describe SUITE` says what is asked."
         ),
         epilog=(
-            "exit code: 0 all passed, 1 some failed, 2 bad input\n\n"
+            "exit code: 0 all that was checked passed; 1 some failed, or all were skipped;\n"
+            "2 bad input; 130 after Ctrl-C\n\n"
             "examples:\n"
             "  minimono oracle check --program ./memel\n"
             '  minimono oracle check --program "julia impl.jl" --suite scale --timeout 60'
@@ -45,7 +46,7 @@ def add_commands(commands: Any) -> None:
     )
     check_parser.add_argument(
         "--timeout", type=float, default=10.0, metavar="SECONDS",
-        help="how long a reply may take (default: 10)",
+        help="how long a reply may take (default: 10); then the program and its children are ended",
     )
     check_parser.add_argument(
         "--extreme", action="store_true", help="also cases near the ends of float64's range"
@@ -86,7 +87,7 @@ def check(
     print(report)
     if json is not None:
         _write_json(Path(json), asdict(report))
-    return FAILED if report.failures else PASSED
+    return PASSED if report.good else FAILED
 
 
 def _write_json(file: Path, content: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from minimono import checks
 from minimono.backend import Array
 from minimono.oracle import runner, vectors
 from minimono.oracle import suite as suites
@@ -42,6 +43,7 @@ def parametrize_with_checks(
         raise ValueError(
             f'parametrize_with_checks: dtype is {dtype!r}, expected "float64", "float32" or None'
         )
+    checks.number(timeout, "parametrize_with_checks: timeout", above=0)
     if not isinstance(functions, Mapping):
         raise ValueError(
             f"parametrize_with_checks: functions is a {type(functions).__name__}, expected a "

@@ -13,7 +13,8 @@ where an output is a list. An entry is one of
     [[1.0, 2.5], [0.5, "nan"]]         the same, nested; or one number for an array without axes
 
 Instead of a result: {"id": ..., "error": "message"}, or {"id": ..., "skip": "reason"} for what the
-program does not do. It goes on until its input ends.
+program does not do. It goes on until its input ends. A reply has at most 2^20 bytes, and no name in
+an object twice.
 """
 
 from __future__ import annotations
@@ -21,15 +22,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
-import signal
-import subprocess
+import reprlib
 import sys
-import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,14 +36,12 @@ from minimono.lazy import required
 from minimono.oracle import runner, vectors
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case, Expected, encode
+from minimono.oracle.process import LONGEST, NoReply, Process, words
 from minimono.oracle.runner import Outcome, Report
 
-LONGEST = 2**24  # bytes of a reply
-TAIL, SHOWN = 2000, 5  # bytes of its standard error that are kept, lines that a failure shows
-
-
-class NoReply(Exception):
-    """What came is no reply to the case, so the program is started again for the next one."""
+SHOWN = 5  # lines of its standard error that a failure shows
+QUOTED = 300  # characters of a reply's words that are shown
+AXES = 64  # that NumPy can have, and more than any case has
 
 
 def check_program(
@@ -63,20 +59,23 @@ def check_program(
 
     * `dtype`: "float32" for a program that computes in float32. It is sent cases that float32 can
       hold, its numbers are read as float32, and float32's error is allowed.
-    * `timeout`: seconds a reply may take.
+    * `timeout`: seconds a reply may take. After that the program is ended, with its children.
     * `extreme`, `folder`: as for `oracle.check`.
 
     A program that hangs, ends, or replies with something else fails that case, and is started
-    again for the next. Raises ValueError if it cannot be started at all.
+    again for the next; the program's whole process group ends with it. A report of cases that were
+    all skipped says that nothing was checked. Raises ValueError if it cannot be started at all.
     """
+    if not hasattr(os, "set_blocking"):
+        raise RuntimeError("check_program: Python on Windows is 3.11, expected 3.12 or newer")
     if dtype not in ("float64", "float32"):
         raise ValueError(f'check_program: dtype is {dtype!r}, expected "float64" or "float32"')
     if not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"check_program: timeout is {timeout}, expected seconds above 0")
-    names = [suite] if isinstance(suite, str) else list(suite or suites.SUITES)
+    names = [suite] if isinstance(suite, str) else suites.SUITES if suite is None else suite
     cases = [c for name in names for c in vectors.load(name, folder) if c.superseded is None]
     report, outcomes = Report(), []
-    with Program(shlex.split(command) if isinstance(command, str) else command) as program:
+    with Program(words(command) if isinstance(command, str) else list(command)) as program:
         for case in _watched(cases):
             reason = runner.reason_to_skip(case, dtype, extreme)
             if reason is None:
@@ -90,140 +89,57 @@ def check_program(
 
 
 class Program:
-    """A program that is asked; `with` starts it, and ends it with all that it has started."""
+    """A program that is asked case after case; `with` starts it, and ends all that it started."""
 
     def __init__(self, command: Sequence[str]) -> None:
         if not command:
             raise ValueError("check_program: the command is empty")
-        self.command = list(command)
-        self.running: subprocess.Popen[bytes] | None = None
-        self.complaints: Complaints | None = None
+        self.command = command
+        self.process: Process | None = None
 
     def __enter__(self) -> Program:
-        self._start()
+        try:
+            self.process = Process(self.command)
+        except OSError as error:
+            raise ValueError(f"check_program: cannot start {self.command[0]}: {error}") from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end(wait=1.0)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self.process is not None:
+            self.process.end(1.0 if error is None else 0.0)
 
     def run(self, case: Case, dtype: str, timeout: float) -> Outcome | str:
         """Return what became of a case: an outcome, or the reason why the program skips it."""
+        if self.process is None:
+            try:
+                self.process = Process(self.command)
+            except OSError as error:
+                return Outcome(case, f"cannot be started again: {error}")
         try:
-            reply = parse(self._ask(request(case), timeout), case.id)
+            reply = parse(self.process.ask(request(case), timeout), case.id)
         except NoReply as error:
-            complaints = self._end()
+            complaints = self.process.end()
+            self.process = None
             lines = [str(error), *(f"  stderr: {line}" for line in complaints[-SHOWN:])]
             return Outcome(case, "\n  ".join(lines))
         if "skip" in reply:
-            return f"skipped by the program: {reply['skip']}"
+            return f"skipped by the program: {_shown(reply['skip'])}"
         if "error" in reply:
-            return Outcome(case, f"replied with an error: {reply['error']}")
+            return Outcome(case, f"replied with an error: {_shown(reply['error'])}")
         try:
             result = read_result(reply["result"], case, dtype)
         except ValueError as error:
             return Outcome(case, f"replied with a result that cannot be read: {error}")
         return runner.judge(case, suites.get(case.suite).call(case.call), result)
 
-    def _ask(self, line: bytes, timeout: float) -> bytes:
-        """Return the program's reply to a line. Writing can block too, so both are timed."""
-        process = self._start()
-        stdin, stdout = _pipes(process)
-        received: list[bytes] = []
-
-        def exchange() -> None:
-            with suppress(OSError):  # it has ended: what it said before is still read
-                stdin.write(line)
-                stdin.flush()
-            received.append(stdout.readline(LONGEST + 1))
-
-        thread = threading.Thread(target=exchange, daemon=True)
-        thread.start()
-        thread.join(timeout)
-        if thread.is_alive():
-            _kill(process)
-            thread.join(1.0)
-            raise NoReply(f"no reply within {timeout:g} s")
-        if received[0]:
-            return received[0]
-        try:
-            code = process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            raise NoReply("closed its standard output without a reply") from None
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        raise NoReply(f"ended without a reply ({how})")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self.running is None:
-            try:
-                self.running = subprocess.Popen(
-                    self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE, start_new_session=True,
-                )
-            except OSError as error:
-                name = self.command[0]
-                raise ValueError(f"check_program: cannot start {name}: {error}") from error
-            self.complaints = Complaints(self.running)
-        return self.running
-
-    def _end(self, wait: float = 0.0) -> list[str]:
-        """End the program, after `wait` seconds to do so by itself; what it complained of."""
-        process, complaints = self.running, self.complaints
-        if process is None or complaints is None:
-            return []
-        stdin, stdout = _pipes(process)
-        with suppress(OSError):  # it has ended before it took all of its input
-            stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(wait)
-        _kill(process)
-        process.wait()
-        stdout.close()
-        self.running = None
-        return complaints.lines()
-
-
-class Complaints:
-    """The end of what a program writes to its standard error is read here, so it never blocks."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.stream, self.tail = process.stderr, b""
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self) -> None:
-        assert self.stream is not None
-        with self.stream:
-            while some := os.read(self.stream.fileno(), 2**16):
-                self.tail = (self.tail + some)[-TAIL:]
-
-    def lines(self) -> list[str]:
-        self.thread.join(1.0)
-        return self.tail.decode("utf-8", "replace").strip().splitlines()
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return process.stdin, process.stdout
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    with suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # its own children too
-        else:
-            process.kill()
-
 
 def _watched(cases: list[Case]) -> Iterable[Case]:
     """The cases, with progress where somebody watches."""
+    if not sys.stderr.isatty():
+        return cases
     tqdm = required("tqdm", by="check_program", install="tqdm")  # here: it is slow to import
 
-    watched: Iterable[Case] = tqdm.tqdm(
-        cases, desc="Cases", unit="case", leave=False, disable=not sys.stderr.isatty()
-    )
+    watched: Iterable[Case] = tqdm.tqdm(cases, desc="Cases", unit="case", leave=False)
     return watched
 
 
@@ -240,20 +156,35 @@ def request(case: Case) -> bytes:
 
 def parse(line: bytes, case: str) -> dict[str, Any]:
     """Return a reply's line, if it is one, and to this case."""
-    if len(line) > LONGEST:
-        raise NoReply(f"replied with a line of more than {LONGEST} bytes")
     try:
-        reply = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        reply = json.loads(line, object_pairs_hook=_object)
+    except RecursionError:
+        raise NoReply("replied with JSON that is nested too deeply") from None
+    except ValueError as error:
         shown = line[:60].decode("utf-8", "replace").rstrip()
         raise NoReply(f"replied with what is not JSON ({error}): {shown!r}") from error
     if not isinstance(reply, dict) or "id" not in reply:
-        raise NoReply(f'replied with {str(reply)[:60]!r}, expected an object with "id"')
+        raise NoReply(f'replied with {_shown(reply, 60)!r}, expected an object with "id"')
     if reply["id"] != case:
-        raise NoReply(f"replied to {str(reply['id'])[:60]!r} instead")
+        raise NoReply(f"replied to {_shown(reply['id'], 60)!r} instead")
     if len({"result", "error", "skip"} & reply.keys()) != 1:
         raise NoReply('replied without one of "result", "error" and "skip"')
     return reply
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON as a dict, if each of its names stands there once."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{_shown(name, 60)!r} stands in an object twice")
+    return content
+
+
+def _shown(value: Any, most: int = QUOTED) -> str:
+    """What a program said, as text that is short and can be printed, whatever it is."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return text[:most].encode("utf-8", "replace").decode()
 
 
 def read_result(result: Any, case: Case, dtype: str) -> Any:
@@ -297,7 +228,10 @@ def read_output(entry: Any, expected: Expected, dtype: str = "float64") -> Array
         leaves = [entry[key]] if alone else entry[key]
         shape = entry.get("shape", [] if alone else None)
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f'"shape" is {shape!r}, expected an array of whole numbers')
+            shown = reprlib.repr(shape)
+            raise ValueError(f'"shape" is {shown}, expected an array of whole numbers')
+        if len(shape) > AXES or any(n > LONGEST for n in shape):
+            raise ValueError(f'"shape" is {reprlib.repr(shape)}, which no reply can hold')
         if (size := math.prod(shape)) != len(leaves):
             raise ValueError(f'shape {shape} holds {size} numbers, "{key}" {len(leaves)}')
     else:
@@ -318,11 +252,13 @@ def read_output(entry: Any, expected: Expected, dtype: str = "float64") -> Array
     return array.reshape(shape)
 
 
-def _flattened(entry: Any) -> tuple[list[int], list[Any]]:
-    """Return the shape of nested arrays, and what they hold."""
+def _flattened(entry: Any, most: int = AXES) -> tuple[list[int], list[Any]]:
+    """Return the shape of arrays in up to `most` arrays, and what they hold."""
     if not isinstance(entry, list):
         return [], [entry]
-    parts = [_flattened(e) for e in entry]
+    if most == 0:
+        raise ValueError(f"more than {AXES} arrays in each other")
+    parts = [_flattened(e, most - 1) for e in entry]
     shapes = [shape for shape, _ in parts] or [[]]
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError("arrays of different lengths beside each other")

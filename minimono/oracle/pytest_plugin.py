@@ -51,7 +51,7 @@ def minimono_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
             *((DIAGNOSIS, f.diagnosis) for f in report.failures if f.diagnosis is not None),
             *((NOTE, note) for note in report.notes),
         ]
-        if report.failures:
+        if not report.good:
             pytest.fail(str(report), pytrace=False)
         return report
 
@@ -100,7 +100,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("minimono oracle")
     for call, count in counts.items():
-        terminalreporter.line(f"{call}: {', '.join(f'{n} {word}' for word, n in count.items())}")
+        nothing = "nothing was checked, " if count.keys() == {"skipped"} else ""
+        counted = ", ".join(f"{n} {word}" for word, n in count.items())
+        terminalreporter.line(f"{call}: {nothing}{counted}")
         for diagnosis, cases in diagnoses[call].most_common():
             terminalreporter.line(f"  {cases} {'match' if cases > 1 else 'matches'} {diagnosis}")
     for note in notes:

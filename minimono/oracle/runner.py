@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import math
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array
 from minimono.oracle import suite as suites
 from minimono.oracle import vectors
 from minimono.oracle.adapters import Reply, to_numpy
 from minimono.oracle.case import Case, Expected, Value
+from minimono.oracle.deadline import OutOfTime, call_within, can_end
 from minimono.oracle.diagnosis import diagnose
 from minimono.oracle.frameworks import functions_of
 from minimono.oracle.suite import Call
@@ -26,7 +27,7 @@ Functions = Mapping[str, Callable[..., Any]]
 
 
 class OracleError(AssertionError):
-    """An implementation disagrees with the truth; the message is the report."""
+    """An implementation disagrees with the truth, or nothing was checked. It says the report."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # case id: reason
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was checked passed, and something was."""
+        return bool(self.passed) and not self.failures
 
     def __str__(self) -> str:
         counts = (
@@ -99,13 +105,14 @@ def check(
     * `dtype`: of the float arrays it is given; cases that float32 cannot hold are skipped then.
     * `convert`: applied to each array before the call, for instance `torch.from_numpy`.
     * `extreme`: also cases near the ends of float64's range, where sound code may fail.
-    * `timeout`: seconds a call may take. One that takes longer fails; it cannot be stopped, and
-      goes on in the background.
+    * `timeout`: seconds a call may take. One that takes longer is ended, and fails. That is not
+      possible on Windows, in another thread than the main one, while C code does not return to
+      Python, or if it catches every exception: `check_program` ends whatever hangs.
     * `folder`: vectors written by `dump`, instead of those that come with minimono.
 
     What it returns may be arrays of NumPy, PyTorch, JAX or CuPy. The precision is taken from them:
-    float32 arrays are allowed float32's error. Raises OracleError with the report if a case fails,
-    or returns it with on_fail="collect".
+    float32 arrays are allowed float32's error. Raises OracleError with the report if a case fails
+    or all are skipped, or returns it with on_fail="collect".
 
     >>> from minimono import mono
     >>> print(check(mono.monosemantic_scale, "scale"))      # doctest: +ELLIPSIS
@@ -115,6 +122,7 @@ def check(
         raise ValueError(f'check: on_fail is {on_fail!r}, expected "raise" or "collect"')
     if dtype not in ("float64", "float32"):
         raise ValueError(f'check: dtype is {dtype!r}, expected "float64" or "float32"')
+    checks.number(timeout, "check: timeout", above=0)
     functions = functions_under_test(implementation, suite)
     names = [suite] if suite is not None else sorted({suites.suite_of(f) for f in functions})
     cases = [c for name in names for c in vectors.load(name, folder) if c.superseded is None]
@@ -135,6 +143,8 @@ def check(
             chosen.append(case)
         else:
             report.skipped[case.id] = reason
+    if not can_end():
+        report.notes.append("calls had no time limit, which needs the main thread, not on Windows")
     return finish(report, [answer(case) for case in chosen], on_fail, dtype)
 
 
@@ -164,7 +174,9 @@ def finish(
                 f"{call} was given {dtype}, returned {', '.join(sorted(narrower))} and was allowed "
                 "the errors of that (JAX returns float32 unless jax_enable_x64 is set)"
             )
-    if report.failures and on_fail == "raise":
+    if not (report.passed or report.failures):
+        report.notes.append("nothing was checked, so nothing is known of the implementation")
+    if on_fail == "raise" and not report.good:
         raise OracleError("\n" + str(report))
     return report
 
@@ -177,32 +189,25 @@ def run(
     convert: Callable[[Array], Any] | None = None,
     timeout: float = 60.0,
 ) -> Outcome:
-    """Call a function on one case. Whatever it does, an outcome comes back."""
+    """Call a function on one case. Whatever it does, an outcome comes back, or a Ctrl-C."""
     call = suites.get(case.suite).call(case.call)
     given = {name: handed_over(value, dtype, convert) for name, value in case.arguments.items()}
     positional, named = call.bind(given)
-    result: list[Any] = []
-    error: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(function(*positional, **named))
-        except BaseException as caught:
-            error.append(caught)
-
-    # In the caller's context, so that `minimono.reference()` and the like hold there too.
+    # In the caller's context, so that `minimono.reference()` and the like hold there too, and in a
+    # copy of it, so that what a call changes in it ends with the call.
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(target,), daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if thread.is_alive():
+    try:
+        result = call_within(timeout, lambda: context.run(function, *positional, **named))
+    except OutOfTime:
         return Outcome(case, f"no reply within {timeout:g} s")
-    if error:
-        return Outcome(case, f"raised {type(error[0]).__name__}: {error[0]}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Outcome(case, f"raised {type(error).__name__}: {error}")
     for name, value in case.arguments.items():
         if not _unchanged(given[name], handed_over(value, dtype, None)):
             return Outcome(case, f"changed its argument {name}, which belongs to the caller")
-    return judge(case, call, result[0], least_eps=float(np.finfo(dtype).eps))
+    return judge(case, call, result, least_eps=float(np.finfo(dtype).eps))
 
 
 def judge(case: Case, call: Call, result: Any, *, least_eps: float = 0.0) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,47 @@ def load_catches(suite: str, folder: Path | str | None = None) -> catches.Catche
 def dump(folder: Path | str) -> list[Path]:
     """Copy the vectors, the schema and the manifest to a folder; returns the files.
 
-    Raises FileExistsError if one of them is there already with other contents.
+    Each file appears whole, and the manifest last, without which `load` takes nothing from the
+    folder. Raises FileExistsError, and writes nothing, if something else is there: a file with
+    other contents, a folder, a link to nothing. Raises OSError if it cannot write.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for source in sorted(FOLDER.iterdir()):
-        contents, target = source.read_bytes(), folder / source.name
-        if target.exists() and target.read_bytes() != contents:
-            raise FileExistsError(f"oracle dump: {target} is there and differs; choose another")
-        target.write_bytes(contents)
-        written.append(target)
-    return written
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise FileExistsError(f"oracle dump: {folder} is there and is no folder; choose another")
+    sources = sorted(FOLDER.iterdir(), key=lambda file: (file.name == MANIFEST, file.name))
+    contents = {folder / source.name: source.read_bytes() for source in sources}
+    missing = [target for target in contents if not _is_there(target, contents[target])]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for target in missing:
+            _write_whole(target, contents[target])
+    except OSError as error:
+        raise OSError(f"oracle dump: {folder} cannot be written: {error}") from error
+    return sorted(contents)
+
+
+def _is_there(target: Path, contents: bytes) -> bool:
+    """Whether a file has these contents already. What else is in its place is not touched."""
+    if not (target.exists() or target.is_symlink()):
+        return False
+    if not target.is_file():
+        raise FileExistsError(f"oracle dump: {target} is there and is no file; choose another")
+    if target.stat().st_size != len(contents) or target.read_bytes() != contents:
+        raise FileExistsError(f"oracle dump: {target} is there and differs; choose another")
+    return True
+
+
+def _write_whole(target: Path, contents: bytes) -> None:
+    """Write a file under another name and rename it, so that it is whole or not there."""
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def document(suite: suites.Suite, cases: Iterable[Case]) -> str:

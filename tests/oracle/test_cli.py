@@ -10,34 +10,52 @@ import pytest
 from minimono import oracle
 from minimono.cli import main
 
-GOOD = """
+SKIPS = """
 import json, sys
 for line in sys.stdin:
     case = json.loads(line)
     print(json.dumps({"id": case["id"], "skip": "not yet"}), flush=True)
 """
+# Knows the result of one case by heart.
+ONE = """
+import json, sys
+for line in sys.stdin:
+    case = json.loads(line)
+    if case["id"] == "scale/given/9":
+        reply = {"result": [[[1.0, 0.5, 4.0], [0.0, 2.0, 0.25]]]}
+    else:
+        reply = {"skip": "not yet"}
+    print(json.dumps({"id": case["id"], **reply}), flush=True)
+"""
+NOTHING = "nothing was checked, so nothing is known of the implementation"
 
 
-@pytest.fixture
-def skips(tmp_path: Path) -> str:
-    (tmp_path / "skips.py").write_text(GOOD)
-    return shlex.join([sys.executable, "-I", "-S", str(tmp_path / "skips.py")])
+def python(file: Path, program: str) -> str:
+    file.write_text(program)
+    return shlex.join([sys.executable, "-I", "-S", str(file)])
 
 
-def test_check_passes(
-    skips: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "report.json"
-    code = main(
-        ["oracle", "check", "--program", skips, "--suite", "scale", "--json", str(file)]
-    )
-    assert code == 0
+def test_check_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = python(tmp_path / "one.py", ONE)
+    assert main(["oracle", "check", "--program", program, "--suite", "scale"]) == 0
     out = capsys.readouterr().out
     assert "skipped by the program: not yet" in out
-    assert out.endswith("0 passed, 0 failed, 32 skipped\n")
+    assert out.endswith("\n1 passed, 0 failed, 31 skipped\n")
+    assert NOTHING not in out
+
+
+def test_a_program_that_skips_everything_has_not_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, file = python(tmp_path / "skips.py", SKIPS), tmp_path / "report.json"
+    arguments = ["--suite", "scale", "--json", str(file)]
+    assert main(["oracle", "check", "--program", program, *arguments]) == 1
+    out = capsys.readouterr().out
+    assert out.endswith(f"\nnote: {NOTHING}\n0 passed, 0 failed, 32 skipped\n")
     content = json.loads(file.read_text(encoding="utf-8"))
     assert list(content) == ["passed", "failures", "skipped", "notes"]
     assert len(content["skipped"]) == 32
+    assert content["notes"] == [NOTHING]
 
 
 def test_check_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,7 @@ def test_expected_failures_are_expected(check: Callable[[], None]) -> None:
         ({}, {}, "no functions were given"),
         (len, {}, "expected a mapping by name"),
         ({"monosemantic_scale": len}, {"dtype": "float16"}, "dtype is 'float16'"),
+        ({"monosemantic_scale": len}, {"timeout": -1}, "checks: timeout is -1.0, expected a"),
         (
             {"monosemantic_scale": len}, {"expected_failures": {"scale/given/l": "because"}},
             "names 'scale/given/l', which is not among the cases of monosemantic_scale; did you "

@@ -112,6 +112,27 @@ def test_fixture_fails_with_the_report(run_pytest: Pytest) -> None:
     assert 'match "standard deviation where the variance is meant"' in summary
 
 
+SKIPPED = RIGHT.replace("def test_my_scale(check):\n    check()", """def test_my_scale(check):
+    import pytest
+    pytest.skip("no device")
+
+def test_all_in_one(minimono_check, monkeypatch):
+    from minimono.oracle import runner
+    monkeypatch.setattr(runner, "reason_to_skip", lambda *_: "no device")
+    minimono_check({"monosemantic_scale": my_scale})
+""")
+
+
+def test_if_all_is_skipped_it_says_that_nothing_was_checked(run_pytest: Pytest) -> None:
+    run = run_pytest(SKIPPED)
+    assert run.returncode == 1
+    assert "monosemantic_scale: nothing was checked, 14 skipped" in run_pytest(
+        SKIPPED, "--deselect", "test_theirs.py::test_all_in_one"
+    ).stdout
+    assert "note: nothing was checked, so nothing is known" in run.stdout
+    assert "1 failed, 14 skipped" in run.stdout
+
+
 @pytest.mark.parity
 def test_pytorch(run_pytest: Pytest) -> None:
     pytest.importorskip("torch")

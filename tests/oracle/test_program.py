@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minimono import oracle
-from minimono.oracle import program
+from minimono.oracle import process, program
 from minimono.oracle.case import Case, Expected
 
 # The scale of the case at hand in `phi`; what is printed is the test's business.
@@ -139,7 +139,7 @@ def test_a_wrong_program_is_told_what_is_wrong(write: Write) -> None:
         ("say('phi = 1')", "replied with what is not JSON (Expecting value"),
         ("say('{\"id\": ')", "replied with what is not JSON (Expecting value"),
         ("sys.stdout.buffer.write(b'\\xff\\xfe\\n'); say(good)", "replied with what is not JSON"),
-        ("say('[' * 3900)", "replied with what is not JSON ("),
+        ("say('[' * 3900)", "replied with "),  # what is not JSON, or is nested too deeply
         ("say([1, 2])", "replied with '[1, 2]', expected an object with \"id\""),
         ("say({'result': []})", "expected an object with \"id\""),
         ("say({'id': 'scale/given/2', 'result': good['result']})",
@@ -186,7 +186,7 @@ def test_a_wrong_program_is_told_what_is_wrong(write: Write) -> None:
 def test_a_case_that_goes_wrong_fails_by_name_and_the_run_goes_on(
     write: Write, third: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "LONGEST", 4000)
+    monkeypatch.setattr(process, "LONGEST", 4000)
     command = write(f"    if THIRD:\n        {third}\n    else:\n        say(good)\n")
     report = oracle.check_program(command, "scale", timeout=1.0)
     assert list(failures(report)) == ["scale/given/3"]
@@ -251,6 +251,12 @@ def test_the_program_ends_by_itself_when_its_input_does(write: Write, tmp_path: 
 
 def test_a_command_as_one_string(write: Write) -> None:
     assert failures(oracle.check_program(shlex.join(write()), ["scale"])) == {}
+
+
+def test_no_suite_is_not_every_suite(write: Write) -> None:
+    report = oracle.check_program(write(), [])
+    assert [report.passed, report.failures, report.skipped] == [[], [], {}]
+    assert "nothing was checked" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The files of vectors: made anew byte for byte, by their schema, and refused when edited."""
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,84 @@ def test_dump_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"scale\.json is there and differs; choose another"):
         oracle.dump(tmp_path)
     assert (tmp_path / "scale.json").read_text() == "mine"
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "dangling link": lambda place: place.symlink_to(place.parent.parent / "elsewhere"),
+    "link to itself": lambda place: place.symlink_to(place),
+    "folder": Path.mkdir,
+    "other file": lambda place: place.write_text("mine"),
+    "as long": lambda place: place.write_bytes((vectors.FOLDER / place.name).read_bytes()[::-1]),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("put", PLACES.values(), ids=PLACES)
+def test_dump_writes_nothing_where_one_place_is_taken(
+    tmp_path: Path, put: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    put(folder / "scale.json")
+    with pytest.raises(FileExistsError, match=r"oracle dump: .*scale\.json is there and "):
+        oracle.dump(folder)
+    assert [f.name for f in folder.iterdir()] == ["scale.json"]
+    assert [f.name for f in tmp_path.iterdir()] == ["vectors"]
+
+
+@pytest.mark.parametrize("place", ["dangling link", "other file", "pipe"])
+def test_dump_where_the_folder_should_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "here").mkdir()
+    PLACES[place](tmp_path / "here/vectors")
+    with pytest.raises(FileExistsError, match="vectors is there and is no folder; choose another"):
+        oracle.dump(tmp_path / "here/vectors")
+    assert [f.name for f in tmp_path.rglob("*")] == ["here", "vectors"]
+
+
+def test_dump_through_a_link_to_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert len(oracle.dump(tmp_path / "link")) == len(list((tmp_path / "real").iterdir()))
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_dump_that_fails_leaves_whole_files_and_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    work, calls = getattr(os, fails), []
+
+    def full(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        work(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, fails, full)
+        with pytest.raises(OSError, match=r"oracle dump: .* cannot be written: .*No space"):
+            oracle.dump(tmp_path)
+    written = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    assert len(written) == 2
+    assert vectors.MANIFEST not in written
+    assert all((vectors.FOLDER / n).read_bytes() == content for n, content in written.items())
+    with pytest.raises(ValueError, match="is not a folder of vectors"):
+        oracle.load("scale", tmp_path)
+    oracle.dump(tmp_path)  # goes on
+    assert oracle.load("scale", tmp_path)
+
+
+def test_dump_into_what_cannot_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"oracle dump: .* cannot be written: .*Not a directory"):
+        oracle.dump(tmp_path / "file/vectors")
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
+def test_dump_into_a_folder_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match=r"oracle dump: .* cannot be written: .*Permission"):
+        oracle.dump(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
