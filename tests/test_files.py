@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from loaders import LOADERS, Loader, bounded, idx
 
 from minimono import files
+from minimono.experiments.run_folder import RECORDS, RunFolder
 from minimono.files import FileError, RegularFile, parse_json
 
 PACKAGE = Path(files.__file__).parent
@@ -141,6 +143,25 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read(tmp_path: Path) -> None:
         assert file.read() == b"he"
 
 
+@posix
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_records_of_a_run(kind: str, tmp_path: Path) -> None:
+    LOADERS["checkpoint"].make(tmp_path)
+    OTHERS[kind](tmp_path / RECORDS)
+    with pytest.raises(FileError, match=f"{RECORDS} is {kind}"):
+        with bounded(seconds=5, memory=MEGABYTE):
+            RunFolder(tmp_path, resume=True)
+
+
+def test_a_state_may_not_claim_records_that_are_not_there(tmp_path: Path) -> None:
+    LOADERS["checkpoint"].make(tmp_path)
+    (tmp_path / RECORDS).write_bytes(b"[" * MEGABYTE)
+    with RunFolder(tmp_path, resume=True) as folder:
+        found = replace(folder.load(), config={"run": {"bytes": 2**60, "seconds": 1.0}})
+        with bounded(seconds=5, memory=8 * MEGABYTE):
+            assert "is damaged after 0 of" in folder.go_on(found, lambda record: True)
+
+
 # ---- sizes -------------------------------------------------------------------------------------
 
 
@@ -241,13 +262,14 @@ OWN = {
     ("nn/checkpoint.py", "ZipFile"): "gets a RegularFile; the other one writes",
     ("nn/checkpoint.py", "open"): "writes, and a member of the archive",
     ("nn/models/pretrained.py", "safe_open"): "gets what a RegularFile has opened",
-    ("cli.py", "loads"): "a run's own folder",
-    ("cli.py", "read_text"): "a run's own folder",
-    ("cli.py", "open"): "a run's own folder",
+    ("atomic.py", "open"): "writes a new file",
+    ("console.py", "open"): "the null device, by its name",
+    ("experiments/run_folder.py", "open"): "appends to the records too, and checks what it opened",
     ("kernels/cpu/compiling.py", "read_bytes"): "the machine code that minimono itself keeps",
     ("kernels/cpu/compiling.py", "open"): "writes it",
     ("kernels/cpu/compiling.py", "loads"): "machine code, from the user's own cache",
     ("oracle/accuracy.py", "read_text"): "/proc/cpuinfo, by its name",
+    ("oracle/vectors.py", "open"): "writes them",
     ("oracle/vectors.py", "read_bytes"): "the vectors that come with minimono, to write them",
     ("oracle/vectors.py", "read_text"): "their schema",
     ("oracle/program.py", "loads"): "a line of a program's, of bounded length",

@@ -21,7 +21,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from minimono import atomic, checks
+from minimono import atomic, checks, files
 from minimono.nn import checkpoint
 
 try:
@@ -56,7 +56,7 @@ class RunFolder:
             self._check_resumable()
         else:
             path.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = open(path / RECORDS, "a+b")
+        self._file = _opened(path / RECORDS)
         try:
             _lock(self._file)
         except BaseException as error:
@@ -132,7 +132,8 @@ class RunFolder:
         self._file.seek(0)
         kept: list[tuple[Json, int]] = []
         end, lost = 0, ""
-        for line in self._file.read(size).splitlines(keepends=True):
+        there = os.fstat(self._file.fileno()).st_size  # the state may claim what it likes
+        for line in self._file.read(min(size, there)).splitlines(keepends=True):
             record = _parsed(line, good)
             if record is None:
                 break
@@ -187,12 +188,25 @@ class RunFolder:
             raise FileNotFoundError(errno.ENOENT, "removed while the run was at work", str(there))
 
 
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of records, which is made if it is not there; FileError for a pipe, a device."""
+    with suppress(FileNotFoundError):
+        files.check_regular(path.stat(), str(path))
+    file = open(path, "a+b")
+    try:
+        files.check_regular(os.fstat(file.fileno()), str(path))  # what it was may be gone
+    except files.FileError:
+        file.close()
+        raise
+    return file
+
+
 def _parsed(line: bytes, good: Callable[[Json], object]) -> Json | None:
     """Return a line's record, or None if it is damaged."""
     try:
-        record = json.loads(line)
+        record: Json = files.parse_json(line, "a record")
         return record if line.endswith(b"\n") and good(record) else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 

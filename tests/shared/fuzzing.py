@@ -29,7 +29,9 @@ import minimono as mm
 from minimono.files import FileError
 from minimono.nn.checkpoint import CheckpointError
 from minimono.nn.randomness import pack_rng, unpack_rng
-from minimono.oracle import vectors
+from minimono.oracle import program, runner, vectors
+from minimono.oracle import suite as suites
+from minimono.oracle.case import encode
 
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 SECONDS, MEMORY = 5.0, 2**24  # that a small file may take
@@ -398,6 +400,26 @@ def whole_text(text: str) -> None:
     assert not {"\0", "\r"} & {*text}
 
 
+# What a program replies is no file: it has the error of its case.
+CASE = next(case for case in vectors.load("moments") if case.call == "merge")
+
+
+def reply_file(folder: Path) -> None:
+    result = [encode(np.asarray(output.value)) for output in CASE.expected.values()]
+    (folder / "reply").write_text(json.dumps({"id": CASE.id, "result": result}))
+
+
+def read_reply(folder: Path) -> Any:
+    reply = program.parse((folder / "reply").read_bytes(), CASE.id)
+    return program.read_result(reply.get("result"), CASE, "float64")
+
+
+def judged(result: Any) -> None:
+    runner.judge(CASE, suites.get(CASE.suite).call(CASE.call), result)
+
+
+REPLY = Loader("reply", reply_file, read_reply, (program.NoReply, ValueError))
+
 TARGETS = {
     "checkpoint": Target(LOADERS["checkpoint"], checkpoints, restores),
     "settings": Target(LOADERS["settings"], json_files, whole_model),
@@ -408,6 +430,7 @@ TARGETS = {
     "cases": Target(LOADERS["cases"], json_files, whole_cases, signed=True),
     "catches": Target(LOADERS["catches"], json_files, whole_catches, signed=True),
     "manifest": Target(LOADERS["manifest"], cut_and_flipped, whole_cases),
+    "reply": Target(REPLY, json_files, judged),
 }
 
 
@@ -428,10 +451,10 @@ def judge(name: str, folder: Path, data: bytes) -> str:
     with bounded(seconds=SECONDS, memory=MEMORY + 8 * len(data)):
         try:
             found = target.loader.load(folder)
-        except FileError as error:
+        except target.loader.errors as error:
             message = str(error)
             assert len(message) < 2000
-            assert folder.name in message
+            assert folder.name in message or target.loader.errors is not FileError
             return "refused"
         target.whole(found)
     return "loaded"
