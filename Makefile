@@ -12,8 +12,11 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
+# TEXT reaches the command through the environment, as it is: neither `make` nor the shell reads it.
+unexport TEXT
+demo: export MINIMONO_TEXT := $(value TEXT)
 demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); ends with a report
-	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
+	@$(BIN)/minimono demo $${MINIMONO_TEXT:+--text "$$MINIMONO_TEXT"}
 
 demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures go to runs/
 	@for demo in demos/*.py; do \
