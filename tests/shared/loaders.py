@@ -19,6 +19,7 @@ import numpy as np
 
 import minimono as mm
 from minimono import oracle
+from minimono.files import FileError
 from minimono.nn import Dropout, Linear, Module, Sequential, taps
 from minimono.oracle import vectors
 
@@ -106,7 +107,7 @@ class Loader:
     file: str
     make: Callable[[Path], None]
     load: Callable[[Path], Any]
-    errors: tuple[type[Exception], ...] = ()  # besides those of `files.py`
+    errors: type[Exception] | tuple[type[Exception], ...] = FileError
 
 
 LOADERS = {
