@@ -83,7 +83,8 @@ def load_pretrained(
     Raises FileNotFoundError for a missing file, RuntimeError if a library is missing, and
     ValueError, naming it, for a setting that is not computed here or not known to be harmless, for
     a class of model that is not, and for an array that is missing, misshapen, not finite or without
-    a place. Sizes are compared before memory is asked for.
+    a place. Sizes are compared before memory is asked for. Nobody may shorten the file of weights
+    meanwhile: the library maps it into memory, and the system ends a process that reads beyond it.
 
     >>> load_pretrained("no/such/folder")
     Traceback (most recent call last):
