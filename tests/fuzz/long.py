@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "shared")]
 from fuzzing import TARGETS, judge, prepare  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
-ROUND = 20.0  # seconds of one target at a time
+ROUND = 60.0  # seconds of one target at a time, or less, so that each has its turn
 MORE = 2**31  # bytes of address space beyond what a process has when it begins
 BAD = ROOT / "runs" / "fuzz"
 
@@ -82,11 +82,12 @@ def main() -> int:
     first, began = given_here.seed, time.monotonic()
     print(f"Files with something wrong in them, {given_here.minutes:g} minutes, seed {first}")
     totals = {name: Counter[str]() for name in TARGETS}
+    turn = min(ROUND / 60.0, given_here.minutes / len(TARGETS))
     while time.monotonic() - began < 60.0 * given_here.minutes:
         for name in TARGETS:
             command = [
                 sys.executable, __file__, "--target", name, "--seed", str(first),
-                "--minutes", str(ROUND / 60.0),
+                "--minutes", str(turn),
             ]
             child = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
             if child.returncode:
