@@ -20,7 +20,8 @@ from typing import Any
 from minimono import atomic, console
 from minimono.experiments import four_ways_report as report
 from minimono.experiments.four_ways import METHODS, Corpus, Experiment, Json, Settings
-from minimono.experiments.run_folder import RunFolder, TakenError
+from minimono.experiments.records import TakenError
+from minimono.experiments.run_folder import RunFolder
 from minimono.experiments.stopping import Signals, Stopped, stoppable
 from minimono.nn.checkpoint import Checkpoint, CheckpointError
 

@@ -22,10 +22,12 @@ from minimono.experiments import (
     four_ways_pictures,
     four_ways_report,
     four_ways_run,
+    records,
     run_folder,
 )
 from minimono.experiments.four_ways import Corpus, Experiment, Json, Settings
-from minimono.experiments.run_folder import RunFolder, TakenError
+from minimono.experiments.records import TakenError
+from minimono.experiments.run_folder import RunFolder
 from minimono.experiments.stopping import Signals, Stopped, stoppable
 from minimono.nn import checkpoint
 
@@ -65,10 +67,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException 
     def advance_or_stop(self: Experiment) -> list[Json]:
         if self.step == step and not isinstance(error, int):
             raise error
-        records = advance(self)
+        found = advance(self)
         if self.step == step and isinstance(error, int):
             os.kill(os.getpid(), error)
-        return records
+        return found
 
     monkeypatch.setattr(Experiment, "advance", advance_or_stop)
 
@@ -170,7 +172,7 @@ def test_an_error_between_steps_saves_one_within_leaves_the_last_save(
             if inside:
                 stop_after(patch, 5, RuntimeError("it broke"))
             else:
-                def breaks(step: int, records: list[Json], write: object) -> None:
+                def breaks(step: int, found: list[Json], write: object) -> None:
                     if step == 5:
                         raise RuntimeError("it broke")
 
@@ -256,7 +258,7 @@ def test_where_there_is_no_fcntl_windows_lock_is_taken(
             raise PermissionError(errno.EACCES, "Permission denied")
         held.add(inode)
 
-    monkeypatch.setattr(run_folder, "fcntl", None)
+    monkeypatch.setattr(records, "fcntl", None)
     windows = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     with RunFolder(tmp_path) as folder:
@@ -273,7 +275,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(
         raise OSError(error, "no")
 
     fcntl = types.SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=flock)
-    monkeypatch.setattr(run_folder, "fcntl", fcntl)
+    monkeypatch.setattr(records, "fcntl", fcntl)
     error = errno.ENOLCK
     with RunFolder(tmp_path), RunFolder(tmp_path):
         pass
@@ -359,12 +361,12 @@ def test_a_damaged_tail_costs_the_tail_and_says_so(
 
 @pytest.mark.parametrize("known", [0, 7])
 def test_a_report_is_made_though_records_are_missing(known: int, straight: list[Json]) -> None:
-    records = [
+    left = [
         {**r, "seconds": 1.0} for r in straight if r.get("step", 99) <= known or "step" not in r
     ]
-    assert len(four_ways_report.rows(records)) == 4
-    assert four_ways_report.verdicts(records)
-    for figure in (four_ways_pictures.loss(records, 2.0), four_ways_pictures.movement(records)):
+    assert len(four_ways_report.rows(left)) == 4
+    assert four_ways_report.verdicts(left)
+    for figure in (four_ways_pictures.loss(left, 2.0), four_ways_pictures.movement(left)):
         figure.draw_without_rendering()
 
 
