@@ -99,11 +99,12 @@ class RunFolder:
         good: whether a record is one of this run; it may raise. Where the first damaged one is,
         all that follows is lost, and what else there is of its step. Returns what to say of it.
         """
-        run = found.config.get("run")
-        if not isinstance(run, dict):
-            raise ValueError(f"resume: {self.path / STATE} is not of a run that was stopped")
-        size = checks.whole_number(run.get("bytes", 0), "resume: bytes", least=0)
-        self._seconds = checks.number(run.get("seconds", 0.0), "resume: seconds", least=0.0)
+        try:
+            run = found.config["run"]
+            size = checks.whole_number(run["bytes"], "bytes", least=0)
+            self._seconds = checks.number(run["seconds"], "seconds", least=0.0)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"resume: {self.path / STATE} is damaged: {error!r}") from error
         self._since = time.monotonic()
         kept = self._file.read(size, good)
         end, lost = kept[-1][1] if kept else 0, ""
