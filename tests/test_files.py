@@ -266,7 +266,7 @@ OWN = {
     ("nn/models/pretrained.py", "safe_open"): "gets what a RegularFile has opened",
     ("atomic.py", "open"): "writes a new file",
     ("console.py", "open"): "the null device, by its name",
-    ("experiments/run_folder.py", "open"): "appends to the records too, and checks what it opened",
+    ("experiments/records.py", "open"): "appends to the records too, and checks what it opened",
     ("kernels/cpu/compiling.py", "read_bytes"): "the machine code that minimono itself keeps",
     ("kernels/cpu/compiling.py", "open"): "writes it",
     ("kernels/cpu/compiling.py", "loads"): "machine code, from the user's own cache",

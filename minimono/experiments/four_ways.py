@@ -358,7 +358,7 @@ class Experiment:
     def save(self, path: Path, more: Json) -> None:
         """Write the checkpoint from which `restore` goes on: the four, and with its config `more`.
 
-        Its arrays are named by method: "memel.block.0.ln1.weight".
+        Its arrays are named by method: "memel.block.0.norm1.weight".
         """
         checkpoint.save(
             path, self._models(), optimiser=self._optimisers(), rng=self.rng, step=self.step,

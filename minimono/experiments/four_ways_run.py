@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from minimono import atomic, console
+from minimono.checks import instance
 from minimono.experiments import four_ways_report as report
 from minimono.experiments.four_ways import METHODS, Corpus, Experiment, Json, Settings
-from minimono.experiments.run_folder import RunFolder, TakenError
+from minimono.experiments.records import TakenError
+from minimono.experiments.run_folder import RunFolder
 from minimono.experiments.stopping import Signals, Stopped, stoppable
 from minimono.nn.checkpoint import Checkpoint, CheckpointError
 
@@ -63,7 +65,10 @@ def _settings(found: Checkpoint, path: Path) -> Settings:
     """Read the settings of an interrupted run."""
     try:
         saved = found.config["settings"]
-        return Settings(**{setting.name: saved[setting.name] for setting in fields(Settings)})
+        settings = Settings(**{setting.name: saved[setting.name] for setting in fields(Settings)})
+        if settings.text is not None:
+            instance(settings.text, "text", str)
+        return settings
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"resume: the settings in {path} are damaged: {error!r}") from error
 

@@ -6,40 +6,26 @@
     report.html      there when the run is finished
 
 What is recorded after the state was saved is cut off at resume, and made again. While a run is at
-work it has a lock on metrics.jsonl, which the operating system takes away when the process ends,
-however it ends.
+work it has a lock on metrics.jsonl (`records.py`).
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Self
 
-from minimono import atomic, checks, files
+from minimono import atomic, checks
+from minimono.experiments.records import Json, Records, TakenError
 from minimono.nn import checkpoint
 
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None  # type: ignore[assignment]
-
-Json = dict[str, Any]
 Save = Callable[[Path, Json], None]  # writes a checkpoint to a path, with this in its config
 
 STATE, RECORDS, REPORT = "run.npz", "metrics.jsonl", "report.html"
 SAVE_EVERY = 10.0  # seconds
 SHARE = 0.05  # of the time, at most, for saving: large states are saved less often
-END_OF_THE_LOCK = 2**31 - 2  # Windows locks bytes: this one, where no record comes
-
-
-class TakenError(ValueError):
-    """The folder has another run's results, or another process is at work in it."""
 
 
 class RunFolder:
@@ -56,16 +42,7 @@ class RunFolder:
             self._check_resumable()
         else:
             path.mkdir(parents=True, exist_ok=True)
-        self._file = _opened(path / RECORDS)
-        try:
-            _lock(self._file)
-        except BaseException as error:
-            self._file.close()
-            if not isinstance(error, BlockingIOError):
-                raise
-            raise TakenError(
-                f"{path}: another process is at work on the run in this folder"
-            ) from error
+        self._file = Records(path / RECORDS)
         atomic.remove_unfinished(path / STATE, older_than=0.0)  # nobody else writes it now
         self._seconds, self._since = 0.0, time.monotonic()  # of earlier processes; of this one
         self._next_save = 0.0
@@ -74,8 +51,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        with suppress(OSError) if error is not None else nullcontext():  # the first one is told
-            self._file.close()
+        self._file.__exit__(kind, error, traceback)
 
     def _check_resumable(self) -> None:
         if not (self.path / STATE).exists():
@@ -100,7 +76,7 @@ class RunFolder:
     def begin(self, *, force: bool) -> None:
         """Make sure that nothing is lost if a new run begins here; force: then lose it."""
         state = self.path / STATE
-        if not force and (state.exists() or self._file.seek(0, os.SEEK_END)):
+        if not force and (state.exists() or self._file.size):
             finished = self.report.exists() or not state.exists()
             raise TakenError(
                 f"{self.path} holds {'a finished' if finished else 'an interrupted'} run; "
@@ -109,7 +85,7 @@ class RunFolder:
             )
         for old in (self.report, state):
             Path(os.path.realpath(old)).unlink(missing_ok=True)  # a link stays, and is written to
-        self._file.truncate(0)
+        self._file.cut(0)
 
     # ---- an interrupted one --------------------------------------------------------------------
 
@@ -123,31 +99,25 @@ class RunFolder:
         good: whether a record is one of this run; it may raise. Where the first damaged one is,
         all that follows is lost, and what else there is of its step. Returns what to say of it.
         """
-        run = found.config.get("run")
-        if not isinstance(run, dict):
-            raise ValueError(f"resume: {self.path / STATE} is not of a run that was stopped")
-        size = checks.whole_number(run.get("bytes", 0), "resume: bytes", least=0)
-        self._seconds = checks.number(run.get("seconds", 0.0), "resume: seconds", least=0.0)
+        try:
+            run = found.config["run"]
+            size = checks.whole_number(run["bytes"], "bytes", least=0)
+            self._seconds = checks.number(run["seconds"], "seconds", least=0.0)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"resume: {self.path / STATE} is damaged: {error!r}") from error
         self._since = time.monotonic()
-        self._file.seek(0)
-        kept: list[tuple[Json, int]] = []
-        end, lost = 0, ""
-        there = os.fstat(self._file.fileno()).st_size  # the state may claim what it likes
-        for line in self._file.read(min(size, there)).splitlines(keepends=True):
-            record = _parsed(line, good)
-            if record is None:
-                break
-            kept.append((record, end))
-            end += len(line)
+        kept = self._file.read(size, good)
+        end, lost = kept[-1][1] if kept else 0, ""
         if end < size:
             last = kept[-1][0]["step"] if kept else 0
             while kept and kept[-1][0]["step"] == last:
-                end = kept.pop()[1]
+                kept.pop()
             lost = (
                 f"{self.path / RECORDS} is damaged after {end} of {size} bytes: the records of "
                 f"steps {max(last, 1)} to {found.step} are lost, and missing in the report"
             )
-        self._file.truncate(end)
+            end = kept[-1][1] if kept else 0
+        self._file.cut(end)
         self.records = [record for record, _ in kept]
         self.saved_step = found.step
         return lost
@@ -156,8 +126,7 @@ class RunFolder:
 
     def append(self, record: Json) -> None:
         """Write a record behind the others."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        self._file.write(line.encode())
+        self._file.append(record)
         self.records.append(record)
 
     def save(self, step: int, save: Save, *, now: bool = True) -> None:
@@ -166,9 +135,7 @@ class RunFolder:
         began = time.monotonic()
         if not now and began < self._next_save:
             return
-        self._check_in_place()
-        os.fsync(self._file.fileno())  # the records first: a state counts on its own
-        size = self._file.seek(0, os.SEEK_END)
+        size = self._file.sync()  # the records first: a state counts on its own
         save(self.path / STATE, {"run": {"bytes": size, "seconds": self.seconds}})
         self.saved_step = step
         ended = time.monotonic()
@@ -176,64 +143,5 @@ class RunFolder:
 
     def finish(self, page: str) -> None:
         """Write the report, which makes this a finished run. Its networks stay in the state."""
-        self._file.flush()
-        self._check_in_place()
-        os.fsync(self._file.fileno())
+        self._file.sync()
         atomic.write_text(self.report, page)
-
-    def _check_in_place(self) -> None:
-        """Raise if others would not find what is written here."""
-        there = self.path / RECORDS
-        if not there.exists() or not os.path.samestat(os.fstat(self._file.fileno()), there.stat()):
-            raise FileNotFoundError(errno.ENOENT, "removed while the run was at work", str(there))
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Open a file of records, which is made if it is not there; FileError for a pipe, a device."""
-    with suppress(FileNotFoundError):
-        files.check_regular(path.stat(), str(path))
-    file = open(path, "a+b")
-    try:
-        files.check_regular(os.fstat(file.fileno()), str(path))  # what it was may be gone
-    except files.FileError:
-        file.close()
-        raise
-    return file
-
-
-def _parsed(line: bytes, good: Callable[[Json], object]) -> Json | None:
-    """Return a line's record, or None if it is damaged."""
-    try:
-        record: Json = files.parse_json(line, "a record")
-        return record if line.endswith(b"\n") and good(record) else None
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _lock(file: BinaryIO) -> None:
-    """Lock a file until it is closed, or the process ends; BlockingIOError if another has it.
-
-    Some file systems of networks know no locks: then nobody is kept out.
-    """
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            _lock_on_windows(file)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
-
-
-def _lock_on_windows(file: BinaryIO) -> None:
-    import msvcrt
-
-    file.seek(END_OF_THE_LOCK)
-    try:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except PermissionError as error:
-        raise BlockingIOError(errno.EACCES, "locked") from error
-    finally:
-        file.seek(0)

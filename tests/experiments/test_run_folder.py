@@ -22,10 +22,12 @@ from minimono.experiments import (
     four_ways_pictures,
     four_ways_report,
     four_ways_run,
+    records,
     run_folder,
 )
-from minimono.experiments.four_ways import Corpus, Experiment, Json, Settings
-from minimono.experiments.run_folder import RunFolder, TakenError
+from minimono.experiments.four_ways import Experiment, Json
+from minimono.experiments.records import TakenError
+from minimono.experiments.run_folder import RunFolder
 from minimono.experiments.stopping import Signals, Stopped, stoppable
 from minimono.nn import checkpoint
 
@@ -65,10 +67,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException 
     def advance_or_stop(self: Experiment) -> list[Json]:
         if self.step == step and not isinstance(error, int):
             raise error
-        records = advance(self)
+        found = advance(self)
         if self.step == step and isinstance(error, int):
             os.kill(os.getpid(), error)
-        return records
+        return found
 
     monkeypatch.setattr(Experiment, "advance", advance_or_stop)
 
@@ -170,7 +172,7 @@ def test_an_error_between_steps_saves_one_within_leaves_the_last_save(
             if inside:
                 stop_after(patch, 5, RuntimeError("it broke"))
             else:
-                def breaks(step: int, records: list[Json], write: object) -> None:
+                def breaks(step: int, found: list[Json], write: object) -> None:
                     if step == 5:
                         raise RuntimeError("it broke")
 
@@ -205,6 +207,7 @@ def test_a_signal_waits_for_the_end_of_a_step_and_a_second_does_not() -> None:
     assert (done, stop.value.status) == (["the step", "the save"], 130)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -256,7 +259,7 @@ def test_where_there_is_no_fcntl_windows_lock_is_taken(
             raise PermissionError(errno.EACCES, "Permission denied")
         held.add(inode)
 
-    monkeypatch.setattr(run_folder, "fcntl", None)
+    monkeypatch.setattr(records, "fcntl", None)
     windows = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     with RunFolder(tmp_path) as folder:
@@ -273,7 +276,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(
         raise OSError(error, "no")
 
     fcntl = types.SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=flock)
-    monkeypatch.setattr(run_folder, "fcntl", fcntl)
+    monkeypatch.setattr(records, "fcntl", fcntl)
     error = errno.ENOLCK
     with RunFolder(tmp_path), RunFolder(tmp_path):
         pass
@@ -359,12 +362,12 @@ def test_a_damaged_tail_costs_the_tail_and_says_so(
 
 @pytest.mark.parametrize("known", [0, 7])
 def test_a_report_is_made_though_records_are_missing(known: int, straight: list[Json]) -> None:
-    records = [
+    left = [
         {**r, "seconds": 1.0} for r in straight if r.get("step", 99) <= known or "step" not in r
     ]
-    assert len(four_ways_report.rows(records)) == 4
-    assert four_ways_report.verdicts(records)
-    for figure in (four_ways_pictures.loss(records, 2.0), four_ways_pictures.movement(records)):
+    assert len(four_ways_report.rows(left)) == 4
+    assert four_ways_report.verdicts(left)
+    for figure in (four_ways_pictures.loss(left, 2.0), four_ways_pictures.movement(left)):
         figure.draw_without_rendering()
 
 
@@ -395,7 +398,7 @@ def test_a_folder_that_cannot_be_written_is_a_line(
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     folders = [tmp_path / "file" / "run", tmp_path / "file"]
-    if os.geteuid():
+    if getattr(os, "geteuid", int)():
         (tmp_path / "closed").mkdir(mode=0o500)
         folders.append(tmp_path / "closed")
     for folder in folders:
@@ -456,36 +459,55 @@ def test_a_full_disk_costs_what_came_after_the_last_save(
     assert records_of(tmp_path / "run") == straight
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a tiny disk")
-def test_a_really_full_disk(
-    tmp_path: Path, text: Path, straight: list[Json], capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of four megabytes."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        monkeypatch.setattr(run_folder, "SAVE_EVERY", 0.0)
-        monkeypatch.setattr(run_folder, "SHARE", 1e9)
-        filler, advance = disk / "filler", Experiment.advance
-
-        def advance_and_fill(self: Experiment) -> list[Json]:
-            if self.step == 6 and not filler.exists():
-                status = os.statvfs(disk)
-                filler.write_bytes(bytes(status.f_bavail * status.f_frsize))
-            return advance(self)
-
-        monkeypatch.setattr(Experiment, "advance", advance_and_fill)
-
-        def make_room() -> None:
-            filler.write_bytes(b"")
-
-        full_disk_leaves_what_was_saved(disk / "run", text, capsys, make_room)
-        assert records_of(disk / "run") == straight
+        yield folder
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_really_full_disk(
+    disk: Path, text: Path, straight: list[Json], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_folder, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(run_folder, "SHARE", 1e9)
+    filler, advance = disk / "filler", Experiment.advance
+
+    def advance_and_fill(self: Experiment) -> list[Json]:
+        if self.step == 6 and not filler.exists():
+            status = os.statvfs(disk)
+            filler.write_bytes(bytes(status.f_bavail * status.f_frsize))
+        return advance(self)
+
+    monkeypatch.setattr(Experiment, "advance", advance_and_fill)
+    full_disk_leaves_what_was_saved(
+        disk / "run", text, capsys, lambda: filler.write_bytes(b"")
+    )
+    assert records_of(disk / "run") == straight
+
+
+def test_a_disk_that_cannot_be_written_is_a_line(
+    disk: Path, stopped: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stopped, disk / "run")
+    remount = ["mount", "-o", "remount,ro", str(disk)]
+    if subprocess.run(remount, capture_output=True).returncode:
+        pytest.skip("mounting anew is not allowed here")
+    for flags in (["--resume", disk / "run"], [*TINY, "--text", text, "--out", disk / "new"]):
+        assert demo(*flags) == 2
+        error = capsys.readouterr().err
+        assert "Read-only file system" in error
+        assert error.count("\n") == 1
 
 
 def test_large_states_are_saved_less_often(
@@ -508,10 +530,26 @@ def test_large_states_are_saved_less_often(
     assert np.diff([run["seconds"] for run in saved]).min() >= 100.0
 
 
-def test_settings_of_a_damaged_state_are_a_line(
-    interrupted: Path, capsys: pytest.CaptureFixture[str], text: Path
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [({"run": None}, "TypeError"), ({"run": {"bytes": -1, "seconds": 0}}, "bytes is -1"),
+     ({"run": {"bytes": 0, "seconds": "x"}}, "seconds is 'x'"), ({"run": {}}, "KeyError"),
+     ({"settings": 3}, "settings"), ({"settings": {}}, "'text'"), ({"text": 3}, "text is 3"),
+     ({"steps": "16"}, "steps is '16'"), ({"device": "tpu"}, "tpu")],
+    ids=str,
+)
+def test_a_forged_state_is_a_line(
+    forged: Json, message: str, interrupted: Path, capsys: pytest.CaptureFixture[str], text: Path
 ) -> None:
-    settings = Settings(text=str(text), steps=40)
-    Experiment(settings, Corpus(settings)).save(interrupted / "run.npz", {})
+    found = checkpoint.load(interrupted / "run.npz")
+    config = found.config | forged
+    if not forged.keys() & {"run", "settings"}:
+        config = found.config | {"settings": found.config["settings"] | forged}
+    members = dict(np.load(interrupted / "run.npz"))
+    np.savez(interrupted / "run.npz", **members | {"config": np.array(json.dumps(config))})
+    before = (interrupted / "metrics.jsonl").read_bytes()
     assert demo("--resume", interrupted) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert (interrupted / "metrics.jsonl").read_bytes() == before
