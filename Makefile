@@ -9,13 +9,16 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test fresh lowest parity docs pictures bench vectors mutants lint clean
+.PHONY: help demo demos test fresh kills lowest parity docs pictures bench vectors mutants fuzz lint clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
+# TEXT reaches the command through the environment, as it is: neither `make` nor the shell reads it.
+unexport TEXT
+demo: export MINIMONO_TEXT := $(value TEXT)
 demo: .venv/.with-core ## the main job on real text (TEXT=file for your own); ends with a report
-	@$(BIN)/minimono demo $(if $(TEXT),--text "$(TEXT)")
+	@$(BIN)/minimono demo $${MINIMONO_TEXT:+--text "$$MINIMONO_TEXT"}
 
 demos: .venv/.with-demos ## every experiment in demos/, in quick mode; pictures go to runs/
 	@for demo in demos/*.py; do \
@@ -26,6 +29,9 @@ test: .venv/.with-test ## all tests but those against PyTorch; those for a GPU r
 
 fresh: .venv/.with-test ## the package as others get it: from its wheel, in an empty folder
 	@.ci/fresh $(BIN)/python
+
+kills: .venv/.with-test ## kill a tiny demo 200 times, go on each time, compare the bits (some minutes)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/experiments/kills.py 200 --draw
 
 # `==` for the lowest that pyproject.toml allows, in an environment of its own.
 lowest: ## the tests with the lowest versions of all that minimono needs
@@ -53,6 +59,9 @@ pictures: .venv/.with-core ## draw the pictures of the documentation again
 
 mutants: .venv/.with-test .venv/.with-mutants ## wrong copies of the metric code: do the tests see each? (an hour)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run $(if $(JOBS),--max-children $(JOBS)); $(BIN)/python docs/mutants.py
+
+fuzz: .venv/.with-test ## files with something wrong in them, for every loader (an hour; MINUTES=5)
+	@$(BIN)/python tests/fuzz/long.py $(if $(MINUTES),--minutes $(MINUTES))
 
 vectors: .venv/.with-test ## make the oracle's test vectors anew (then look at git diff)
 	@$(BIN)/python -c "from minimono.oracle import vectors; vectors.write()"

@@ -2,9 +2,12 @@
 
 import sys
 
+from minimono import console
+
 
 def main() -> int:
     """Run the command line; an exit status."""
+    console.prepare()
     try:
         from minimono import cli  # here, because importing the engine reads the environment
     except ValueError as error:

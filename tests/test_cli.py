@@ -12,6 +12,7 @@ import pytest
 
 from minimono import backend, cli
 from minimono.experiments.four_ways import METHODS, Json, Settings
+from minimono.nn import checkpoint
 
 STEPS = ["--quick", "--steps", "60", "--evaluate-every", "8"]
 
@@ -154,7 +155,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_known_files_are_replaced_and_others_left(uninterrupted: Path) -> None:
     assert (uninterrupted / "notes.txt").read_text() == "mine"
     assert (uninterrupted / "report.html").read_text() != "old"
-    assert not list(uninterrupted.glob("checkpoint-*"))
+    networks = checkpoint.load(uninterrupted / "run.npz")  # the trained ones are kept
+    assert networks.step == 60
+    assert {name.partition(".")[0] for name in networks.model} == {m.key for m in METHODS}
 
 
 def test_ctrl_c_says_how_to_go_on(interrupted: tuple[Path, str]) -> None:
@@ -162,10 +165,11 @@ def test_ctrl_c_says_how_to_go_on(interrupted: tuple[Path, str]) -> None:
     assert f"minimono demo --resume {folder}" in printed
     assert "Stopped after step" in printed
     assert "steps = 60   (default: 180)" in printed  # overrides are shown
-    saved = {path.name for path in folder.glob("checkpoint-*")}
-    assert saved == {f"checkpoint-{m.key}.npz" for m in METHODS}
     last = max(r["step"] for r in metrics(folder))
     assert 8 <= last < 60
+    assert f"Stopped after step {last} of 60. To go on:" in printed
+    assert checkpoint.load(folder / "run.npz").step == last
+    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "run.npz"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_resume_refuses_another_text(
 ) -> None:
     (tmp_path / "text.txt").write_text("Quite another text than before. " * 40)
     error = refused(capsys, "demo", "--resume", interrupted[0], "--text", tmp_path / "text.txt")
-    assert "text was" in error
+    assert "text's sha256 was" in error
 
 
 def test_nothing_to_resume(
@@ -200,26 +204,34 @@ def test_nothing_to_resume(
         assert "no interrupted run" in refused(capsys, "demo", "--resume", folder)
 
 
-def test_a_damaged_checkpoint_or_config_is_one_line(
+def copied(folder: Path, to: Path) -> Path:
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def test_a_damaged_state_is_one_line_and_changes_nothing(
     interrupted: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in interrupted[0].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    whole = (tmp_path / "checkpoint-memel.npz").read_bytes()
-    (tmp_path / "checkpoint-memel.npz").write_bytes(whole[: len(whole) // 2])
-    assert "checkpoint-memel.npz" in refused(capsys, "demo", "--resume", tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    assert "config.json is damaged" in refused(capsys, "demo", "--resume", tmp_path)
+    copied(interrupted[0], tmp_path)
+    whole = (tmp_path / "run.npz").read_bytes()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "run.npz").write_bytes(whole[: len(whole) // 2])
+    assert "run.npz" in refused(capsys, "demo", "--resume", tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_an_interrupted_run_ends_in_the_same_numbers(
     interrupted: tuple[Path, str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     """On a copy, so that the tests above can run in any order."""
-    for path in interrupted[0].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    copied(interrupted[0], tmp_path)
+    (tmp_path / "config.json").write_text("{")  # for people: nothing is read from it
     assert cli.main(["demo", "--resume", str(tmp_path)]) == 0
     assert metrics(tmp_path) == metrics(uninterrupted)
     for name in ("loss.svg", "movement.svg", "phi.svg"):
         assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
-    assert not list(tmp_path.glob("checkpoint-*"))
+    ours, theirs = (checkpoint.load(f / "run.npz") for f in (tmp_path, uninterrupted))
+    assert {n: a.tobytes() for n, a in ours.model.items()} == {
+        n: a.tobytes() for n, a in theirs.model.items()
+    }

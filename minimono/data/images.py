@@ -5,7 +5,6 @@ Shapes: images (N, C, Y, X), float32 from 0 to 1; labels (N,), int64.
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import zlib
@@ -15,9 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minimono import files
 from minimono.backend import Array
 from minimono.checks import Rng, generator, number, whole_number
 from minimono.lazy import required
+
+LARGEST = 2**30  # bytes of an idx file, zipped or not; MNIST has 47 million
 
 
 class Images(NamedTuple):
@@ -48,7 +50,8 @@ def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Images]:
 
     Raises FileNotFoundError for a folder or file that is missing, ValueError for one that is not
     what it should be: not idx, of another kind, truncated, too long, without images, or images and
-    labels of different number.
+    labels of different number. No more is read or unpacked than a file's own sizes ask for, and
+    those may ask for 2^30 bytes.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -100,8 +103,8 @@ def _part(folder: Path, part: str) -> Images:
     label_file = _find(folder, f"{part}-labels-idx1-ubyte")
     images, labels = _read_idx(image_file, axes=3), _read_idx(label_file, axes=1)
     if len(images) != len(labels):
-        raise ValueError(
-            f"load_idx: {image_file.name} has {len(images)} images, {label_file.name} has "
+        raise files.FileError(
+            f"load_idx: {image_file} has {len(images)} images, {label_file.name} has "
             f"{len(labels)} labels, expected as many; do they belong together?"
         )
     scaled = images.astype(np.float32) / np.float32(255.0)
@@ -110,7 +113,7 @@ def _part(folder: Path, part: str) -> Images:
 
 def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
+        if path.exists():
             return path
     raise FileNotFoundError(f"load_idx: {folder} has neither {name} nor {name}.gz")
 
@@ -121,39 +124,54 @@ def _read_idx(path: Path, *, axes: int) -> Array:
     The file holds 0, 0, the type (8: unsigned bytes), the number of axes; then each axis's size in
     four bytes, the highest first; then the values (Y. LeCun, "The MNIST database").
     """
-    data = _content(path)
+    content = files.read(path, f"load_idx: {path}", most=LARGEST)
+    zipped = path.suffix == ".gz"
+    start = 4 + 4 * axes
+    data = _unpacked(content, start, path) if zipped else content[:start]
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise ValueError(
+        raise files.FileError(
             f"load_idx: {path} starts with 0x{data[:4].hex()}, which no idx file does"
         )
     if data[2] != 8 or data[3] != axes:
-        raise ValueError(
+        raise files.FileError(
             f"load_idx: {path} has magic number 0x{data[:4].hex()}, expected 0x0000080{axes} "
             f"(unsigned bytes, {axes} axes); is it the right file?"
         )
-    start = 4 + 4 * axes
+    if len(data) < start:
+        raise files.FileError(f"load_idx: {path} is truncated: it has {len(data)} bytes")
     sizes = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     needed = start + math.prod(sizes)
-    if len(data) < max(start, needed):
-        raise ValueError(
-            f"load_idx: {path} is truncated: it has {len(data)} bytes"
-            + (f", {sizes} needs {needed}" if len(data) >= start else "")
+    if needed == start:
+        raise files.FileError(f"load_idx: {path} holds nothing, its sizes are {sizes}")
+    if needed > LARGEST:
+        raise files.FileError(
+            f"load_idx: {path} is truncated or too large: {sizes} needs {needed} bytes, expected "
+            f"at most {LARGEST}"
+        )
+    data = _unpacked(content, needed + 1, path) if zipped else content
+    if len(data) < needed:
+        raise files.FileError(
+            f"load_idx: {path} is truncated: it has {len(data)} bytes, {sizes} needs {needed}"
         )
     if len(data) > needed:
-        raise ValueError(f"load_idx: {path} has {len(data)} bytes, but {sizes} needs {needed}")
-    if not math.prod(sizes):
-        raise ValueError(f"load_idx: {path} holds nothing, its sizes are {sizes}")
+        raise files.FileError(f"load_idx: {path} goes on after the {needed} bytes of {sizes}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
-def _content(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
+def _unpacked(content: bytes, most: int, path: Path) -> bytes:
+    """Return the first bytes of a gzip file: no more than `most`, however many there are."""
+    gzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"load_idx: {path} is damaged or no gzip file: {error}") from error
+        data = gzip.decompress(content, most)
+    except zlib.error as error:
+        raise files.FileError(
+            f"load_idx: {path} is damaged or no gzip file: {error}"
+        ) from error
+    if len(data) < most and not gzip.eof:
+        raise files.FileError(f"load_idx: {path} is damaged or no gzip file: it ends too early")
+    if gzip.unused_data:
+        raise files.FileError(f"load_idx: {path} is damaged or no gzip file: more follows its end")
+    return data
 
 
 def _check_pairs(name: str, images: Array, labels: Array) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from minimono import files
 from minimono.backend import Array
 from minimono.checks import Rng, generator, number, sizes
+
+LARGEST = 2**30  # bytes of a text; as numbers it takes some fifteen times as many
 
 Batches = Iterator[tuple[Array, Array]]  # inputs (B, T), targets (B, T): the next characters
 
@@ -24,25 +26,26 @@ def read_text(path: str | os.PathLike[str] | None = None) -> str:
     The topics (`pydoc_data.topics`, the text behind `help("while")`) are joined in the order of
     their names. They differ between versions of Python.
 
-    Raises OSError for a file that cannot be read, ValueError for one that is empty or no text.
+    Raises FileNotFoundError or PermissionError for a file that cannot be opened, ValueError for one
+    that is not a regular file, is empty, no text or larger than 2^30 bytes.
     """
     if path is None:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
         return _unix_lines("\n\n".join(topics[name] for name in sorted(topics)))
-    if not Path(path).exists():
-        raise FileNotFoundError(f"text: {path} does not exist")
-    data = Path(path).read_bytes()
+    data = files.read(path, f"text: {os.fspath(path)}", most=LARGEST)
     try:
         text = data.decode("utf-8-sig")  # -sig: a byte-order mark is not part of the text
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise files.FileError(
             f"text: {path} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}); "
             "convert it first"
         ) from error
     if "\0" in text:
-        raise ValueError(f"text: {path} contains zero bytes: binary, or UTF-16; expected UTF-8")
+        raise files.FileError(
+            f"text: {path} contains zero bytes: binary, or UTF-16; expected UTF-8"
+        )
     if not text.strip():
-        raise ValueError(f"text: {path} is empty")
+        raise files.FileError(f"text: {path} is empty")
     return _unix_lines(text)
 
 

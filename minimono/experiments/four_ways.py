@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from minimono.experiments.methods import Method
 from minimono.mono.inhibition import MEmeL
 from minimono.nn import checkpoint, taps
 from minimono.nn.models import GPT
-from minimono.nn.optim import SGD, AdamW, cosine_schedule
+from minimono.nn.module import Module
+from minimono.nn.optim import SGD, AdamW, Optimiser, cosine_schedule
 from minimono.nn.training import Record, train
 
 Json = dict[str, Any]
@@ -126,13 +128,17 @@ class Corpus:
         _, self.training_pieces = spread_windows(self.training, **size)  # (N, T + 1)
         self.validation_starts, self.validation_pieces = spread_windows(self.validation, **size)
 
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
     def description(self) -> Json:
         """Return what identifies the text, and its unigram entropy, the loss of guessing."""
         share = np.bincount(self.characters.encode(self.text)) / len(self.text)
         return {
             "characters": len(self.text),
             "distinct_characters": self.characters.size,
-            "sha256": hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest(),
+            "sha256": self.sha256,
             "unigram_entropy": float(-(share * np.log(share)).sum()),
         }
 
@@ -199,6 +205,28 @@ class Run:
         return {tap: seen[tap] for tap in self.inserted}
 
 
+class Optimisers:
+    """Several optimisers, saved and restored as one: their state's names begin with their own."""
+
+    def __init__(self, optimisers: Mapping[str, Optimiser]):
+        self.optimisers = optimisers
+
+    def state_dict(self) -> dict[str, Array]:
+        return {
+            f"{name}/{key}": array
+            for name, optimiser in self.optimisers.items()
+            for key, array in optimiser.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take over a state; on a misfit raise, some having theirs and some not."""
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict({
+                key.removeprefix(f"{name}/"): array
+                for key, array in state.items() if key.startswith(f"{name}/")
+            })
+
+
 def _loss(model: GPT, inputs: Array, targets: Array) -> Tensor:
     return cross_entropy(model(inputs), targets)
 
@@ -216,6 +244,14 @@ class Experiment:
             corpus.training, batch=settings.batch, context=settings.context, rng=self.rng
         )
         self.step = 0
+
+    def compile_kernels(self) -> None:
+        """Run two steps of a tiny experiment, so that no real step waits for the compiler."""
+        if self.settings.device == "cpu":
+            tiny = replace(self.settings, batch=2, context=2, channels=2, heads=1, layers=1, k=1)
+            experiment = Experiment(tiny, self.corpus)
+            for _ in range(2):
+                experiment.advance()
 
     def advance(self) -> list[Json]:
         """Update each network once, on the same batch; now and then measure."""
@@ -319,42 +355,43 @@ class Experiment:
                 seconds = run.update(self.settings.steps, batch).seconds
                 yield _record("cost", run.method, number=number, seconds=seconds)
 
-    def save(self, folder: Path) -> None:
-        """Write the four checkpoints from which `restore` goes on."""
-        for run in self.runs:
-            checkpoint.save(
-                checkpoint_path(folder, run.method), run.model, optimiser=run.optimiser,
-                rng=self.rng, config=self._identity(), step=self.step,
-            )
+    def save(self, path: Path, more: Json) -> None:
+        """Write the checkpoint from which `restore` goes on: the four, and with its config `more`.
 
-    def restore(self, folder: Path) -> None:
+        Its arrays are named by method: "memel.block.0.norm1.weight".
+        """
+        checkpoint.save(
+            path, self._models(), optimiser=self._optimisers(), rng=self.rng, step=self.step,
+            config={"settings": self._identity(), **more},
+        )
+
+    def restore(self, found: checkpoint.Checkpoint) -> None:
         """Go on where `save` stopped, to the same numbers; ValueError if the run is another one."""
-        saved = [checkpoint.load(checkpoint_path(folder, method)) for method in METHODS]
-        now = self._identity()
-        for found in saved:
-            differ = [
-                f"{name} was {found.config.get(name)!r} and is {value!r}"
-                for name, value in now.items()
-                if found.config.get(name) != value
-            ]
-            if differ:
-                raise ValueError(f"resume: {folder} holds another run: {'; '.join(differ)}")
-        if len({found.step for found in saved}) > 1:
-            steps = ", ".join(str(found.step) for found in saved)
-            raise ValueError(f"resume: the checkpoints in {folder} are of different steps: {steps}")
-        for run, found in zip(self.runs, saved, strict=True):
-            found.restore(run.model, run.optimiser, self.rng)
-        self.step = saved[0].step
+        saved = found.config.get("settings")
+        if not isinstance(saved, dict):
+            raise ValueError(f"resume: settings is {saved!r}, expected those of a run")
+        differ = [
+            f"{name} was {saved.get(name)!r} and is {value!r}"
+            for name, value in self._identity().items()
+            if name != "text" and saved.get(name) != value
+        ]
+        if differ:
+            raise ValueError(f"resume: this is another run: {'; '.join(differ)}")
+        found.restore(self._models(), self._optimisers(), self.rng)
+        self.step = found.step
+
+    def _models(self) -> Module:
+        together = Module()
+        for run in self.runs:
+            setattr(together, run.method.key, run.model)
+        return together
+
+    def _optimisers(self) -> Optimisers:
+        return Optimisers({run.method.key: run.optimiser for run in self.runs})
 
     def _identity(self) -> Json:
-        """Return what must be the same for a run to be the same: settings, and the text itself."""
-        identity = asdict(self.settings)
-        identity["text"] = "sha256 " + self.corpus.description()["sha256"][:16]
-        return identity
-
-
-def checkpoint_path(folder: Path, method: Method) -> Path:
-    return folder / f"checkpoint-{method.key}.npz"
+        """Return what must be the same for a run to be the same, and where its text was."""
+        return asdict(self.settings) | {"text's sha256": self.corpus.sha256}
 
 
 def _record(kind: str, method: Method, **values: Any) -> Json:

@@ -45,7 +45,7 @@ def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
     training = {
         m.key: np.array([r["loss"] for r in of_kind(records, "step", m.key)]) for m in METHODS
     }
-    steps = 1 + np.arange(len(training["plain"]))
+    steps = np.array([r["step"] for r in of_kind(records, "step", METHODS[0].key)])
     width = max(1, len(steps) // 16)
     ends = []
     for m in METHODS:
@@ -57,7 +57,7 @@ def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
         )
         at, difference = _smoothed(steps, training[m.key] - training["plain"], width)
         below.plot(at, difference, color=COLOURS[m.key])
-        ends.append(float(difference[-1]))
+        ends += [float(end) for end in difference[-1:]]
     above.axhline(unigram_entropy, color=MUTED, linewidth=1, linestyle=":")
     above.annotate(  # beside the axes, where no line can run through it
         "guessing by\nfrequency", (1.02, unigram_entropy), xycoords=("axes fraction", "data"),
@@ -67,7 +67,8 @@ def loss(records: Sequence[Json], unigram_entropy: float) -> Figure:
     above.set_title("Lines: training, smoothed. Dots: validation")
     below.set(xlabel="update", ylabel="minus plain")
     below.set_title("Difference to plain on the same batches, smoothed")
-    _name_lines(below, float(steps[-1]), ends)
+    if ends:  # none if all records of training were lost
+        _name_lines(below, float(steps[-1]), ends)
     return figure
 
 
@@ -149,6 +150,8 @@ def neuron(record: Json) -> Figure:
 
 def _smoothed(steps: Array, values: Array, width: int) -> tuple[Array, Array]:
     """Return running means over `width` steps, each at the middle of its steps."""
+    if not len(values):
+        return steps, values
     window = np.full(width, 1.0 / width)
     at = np.convolve(steps, window, mode="valid")
     return at, np.convolve(values, window, mode="valid")

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from minimono.engine.functional import log_softmax
 from minimono.engine.tensor import Tensor
 from minimono.experiments.measurement import scale_against
 from minimono.experiments.methods import Method
+from minimono.experiments.records import Once, anew
 from minimono.mono.inhibition import MEmeL
 from minimono.nn import taps
 from minimono.nn.module import Module, evaluating
@@ -203,25 +205,45 @@ class Comparison(NamedTuple):
 
 def tune(
     task: Task, *, seeds: Sequence[int], grid: Sequence[tuple[int, float]],
-    done: Callable[[], object] = lambda: None,
+    done: Callable[[], object] = lambda: None, once: Once = anew,
 ) -> dict[tuple[int, float], float]:
     """Return the first measure's mean on the validation part for every (k, strength).
 
     It is nan where training diverged. The test part is not asked for.
     """
-    first = task.measures[0]
     found = {}
     for k, strength in grid:
         values = []
         for seed in seeds:
-            try:
-                model = trained(task, Method(TUNED, strength, k), seed)
-                values.append(score(task, model, "validation")[first.name])
-            except TrainingError:
-                values.append(math.nan)
+            method = Method(TUNED, strength, k)
+            result = once(_name(method, seed), partial(_validated, task, method, seed))
+            values.append(result.get(task.measures[0].name, math.nan))
             done()
         found[k, strength] = float(np.mean(values))
     return found
+
+
+def _validated(task: Task, method: Method, seed: int) -> Scores:
+    """Train and score on the validation part; nothing if training diverges."""
+    try:
+        return score(task, trained(task, method, seed), "validation")
+    except TrainingError:
+        return {}
+
+
+def _tested(task: Task, method: Method, seed: int) -> dict[str, Scores]:
+    """Train and score on the test part; MEmeL left on too."""
+    model = trained(task, method, seed)
+    phi = monosemanticity(task, model)
+    scores = {method.name: score(task, model, "test") | phi}
+    if method is MEMEL:
+        left_on = score(task, model, "test", on_at_test=True)
+        scores[ON_AT_TEST.name] = left_on | phi
+    return scores
+
+
+def _name(method: Method, seed: int) -> str:
+    return f"{method.name}, k {method.k}, strength {method.strength}, seed {seed}"
 
 
 def best(tuning: Mapping[tuple[int, float], float], better: str) -> tuple[int, float]:
@@ -242,8 +264,12 @@ def best(tuning: Mapping[tuple[int, float], float], better: str) -> tuple[int, f
 def compare(
     task: Task, *, seeds: Sequence[int] = range(5), tuning_seeds: Sequence[int] = TUNING_SEEDS,
     grid: Sequence[tuple[int, float]] = GRID, done: Callable[[], object] = lambda: None,
+    once: Once = anew,
 ) -> Comparison:
     """Train and test the six; `done` is called after each of `number_of_trainings`, or fewer.
+
+    `once` gives the result of each training, by a name: `records.Results` knows those that were
+    made before the process was killed.
 
     Raises ValueError for fewer than two seeds, which have no interval, and if a seed of the tuning
     is among the others.
@@ -252,7 +278,7 @@ def compare(
         raise ValueError(f"seeds is {list(seeds)}, expected two or more different ones")
     if shared := sorted(set(seeds) & set(tuning_seeds)):
         raise ValueError(f"tuning_seeds: {shared} are seeds of the comparison too")
-    tuning = tune(task, seeds=tuning_seeds, grid=grid, done=done)
+    tuning = tune(task, seeds=tuning_seeds, grid=grid, done=done, once=once)
     k, strength = chosen = best(tuning, task.measures[0].better)
     tuned = Method(TUNED, strength, k)
     scores: dict[str, list[Scores]] = {name: [] for name in NAMES}
@@ -261,12 +287,9 @@ def compare(
             if method is tuned and chosen == (MEMEL.k, MEMEL.strength):
                 scores[TUNED].append(scores[MEMEL.name][-1])
                 continue
-            model = trained(task, method, seed)
-            phi = monosemanticity(task, model)
-            scores[method.name].append(score(task, model, "test") | phi)
-            if method is MEMEL:
-                left_on = score(task, model, "test", on_at_test=True)
-                scores[ON_AT_TEST.name].append(left_on | phi)
+            tested = once(_name(method, seed), partial(_tested, task, method, seed))
+            for name, found in tested.items():
+                scores[name].append(found)
             done()
     return Comparison(task, tuple(seeds), tuple(tuning_seeds), tuning, chosen, scores)
 

@@ -6,18 +6,20 @@ import argparse
 import datetime
 import math
 import platform
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from minimono import atomic, console
 from minimono.backend import Array
 from minimono.experiments import tables as write
+from minimono.experiments.records import Results
 from minimono.experiments.six_ways import (
     GRID,
     MEMEL,
@@ -34,6 +36,7 @@ from minimono.experiments.six_ways import (
     score,
 )
 from minimono.experiments.statistics import LEAST, NOT_RESOLVED, Verdict, interval, judge, paired
+from minimono.experiments.stopping import Stopped, stoppable
 from minimono.lazy import required
 
 # ---- tables and words --------------------------------------------------------------------------
@@ -237,15 +240,17 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
     parser.add_argument("--quick", action="store_true", help="few seeds, few steps, small networks")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each method (5; quick: 2)")
     parser.add_argument("--write", action="store_true", help="put the results into docs/results/")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--force", action="store_true", help="give up an interrupted run")
     flags = parser.parse_args(argv)
     grid, tuning_seeds = (QUICK_GRID, QUICK_TUNING) if flags.quick else (GRID, TUNING_SEEDS)
     seeds = flags.seeds if flags.seeds is not None else 2 if flags.quick else SEEDS
     if not 2 <= seeds <= 1000:
         parser.error(f"--seeds is {seeds}, expected 2 to 1000")
-    results = Path("docs/results")
+    pages = Path("docs/results")
     if flags.write and flags.quick:
         parser.error("--write is for full results, not for those of --quick")
-    if flags.write and not results.parent.is_dir():
+    if flags.write and not pages.parent.is_dir():
         parser.error("--write: there is no folder docs here; run it from the project's folder")
     try:
         for library in ("numba", "matplotlib", "tqdm"):
@@ -260,39 +265,69 @@ def main(*, full: Task, quick: Task, argv: Sequence[str] | None = None) -> Compa
         f"grid of {len(grid)}, {len(tuning_seeds)} seed{'s' * (len(tuning_seeds) > 1)} of its own.",
         flush=True,
     )
-    began = time.perf_counter()
-    with _bar(trainings) as done:
-        found = compare(
-            task, seeds=range(seeds), tuning_seeds=tuning_seeds, grid=grid, done=done
+    name = Path(script).stem
+    folder = Path("runs") / name
+    depends = {
+        "task": repr(task), "seeds": seeds, "tuning seeds": list(tuning_seeds),
+        "grid": [list(at) for at in grid],
+    }
+    try:
+        results = Results(
+            folder / "trainings.jsonl", of=depends, resume=flags.resume, force=flags.force
         )
-        minutes = (time.perf_counter() - began) / 60.0
-        estimate = _estimate(full) if flags.quick else ""
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    try:
+        with stoppable(), results, console.progress(trainings, "Training", "network") as bar:
+            if flags.resume:
+                print(f"Going on after {len(results.known)} trainings.", flush=True)
+            before, began = results.seconds, time.perf_counter()
+            found = compare(
+                task, seeds=range(seeds), tuning_seeds=tuning_seeds, grid=grid, done=bar.update,
+                once=results.once,
+            )
+            minutes = (before + time.perf_counter() - began) / 60.0
+            estimate = _estimate(full) if flags.quick else ""
+            written = pages if flags.write else None
+            _tell(found, name, folder, minutes, flags.seeds, written)
+            results.cut(0)  # nothing is left to go on with
+    except Stopped as stop:
+        given = [flag for flag in argv or sys.argv[1:] if flag not in ("--resume", "--force")]
+        again = shlex.join(["python", sys.argv[0], *given, "--resume"])
+        print(f"\nStopped. To go on:\n  {again}", flush=True)
+        sys.exit(stop.status)
+    if estimate:
+        print(estimate)
+    return found
+
+
+def _tell(
+    found: Comparison, name: str, folder: Path, minutes: float, seeds: int | None,
+    pages: Path | None,
+) -> None:
+    """Print and draw what came of it, and write its page where there is a folder for pages."""
     said = "\n".join(f"* {sentence}" for sentence in verdicts(found))
+    n = len(found.seeds)
     legend = LEGEND.format(
-        n=seeds, least=min(1.0, 2.0 ** (1 - seeds)), conclusions=conclusions(found),
+        n=n, least=min(1.0, 2.0 ** (1 - n)), conclusions=conclusions(found),
         each=100.0 - 5.0 / conclusions(found), fewest=LEAST,
     )
-    body = f"{task.description()}\n\n{tables(found)}\n\n{tuning_table(found)}\n\n{said}"
+    body = f"{found.task.description()}\n\n{tables(found)}\n\n{tuning_table(found)}\n\n{said}"
     print(f"\n{body}\n\n{legend}\n")
 
     import matplotlib
 
     from minimono.experiments import pictures
 
-    name = Path(script).stem
-    folder = Path("runs") / name
     with matplotlib.rc_context(pictures.style(10.5)):
         svg = pictures.save(picture(found), folder, name)
     print(f"Picture: {folder / name}.png   ({60.0 * minutes:.0f} s)")
-    if flags.write:
-        results.mkdir(exist_ok=True)
-        page = _page(task, name, body, legend, minutes, flags.seeds)
-        (results / f"{name}.md").write_text(page, encoding="utf-8")
-        (results / f"{name}.svg").write_text(svg, encoding="utf-8")
-        print(f"Results: {results / name}.md")
-    if estimate:
-        print(estimate)
-    return found
+    if pages is not None:
+        pages.mkdir(exist_ok=True)
+        page = _page(found.task, name, body, legend, minutes, seeds)
+        atomic.write_text(pages / f"{name}.md", page)
+        atomic.write_text(pages / f"{name}.svg", svg)
+        print(f"Results: {pages / name}.md")
 
 
 def _estimate(full: Task) -> str:
@@ -319,14 +354,3 @@ def _page(
         f"{platform.python_version()}, NumPy {np.__version__}, {minutes:.1f} minutes on a shared "
         f"machine).\n\n![Means and intervals]({name}.svg)\n\n{body}\n\n{definitions}\n"
     )
-
-
-@contextmanager
-def _bar(trainings: int) -> Iterator[Callable[[], object]]:
-    from tqdm import tqdm  # here, because `--help` should not wait for it
-
-    with tqdm(
-        total=trainings, desc="Training", unit="network", file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        yield bar.update

@@ -17,19 +17,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from minimono import describe, lazy
+from minimono import atomic, describe, files, lazy
 from minimono.backend import Array, to_host
 from minimono.nn.module import Module
-from minimono.nn.optim import Optimiser
 from minimono.nn.randomness import pack_rng, unpack_rng
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "save"]
@@ -39,8 +36,18 @@ VERSION = 1
 NUMBERS = "fiub"  # kinds of dtype: float, int, unsigned, bool
 
 
-class CheckpointError(Exception):
+class CheckpointError(files.FileError):
     """A checkpoint cannot be written, is damaged, or does not fit. Nothing has been changed."""
+
+
+class Stateful(Protocol):
+    """An optimiser, or several as one."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return all that changes from step to step."""
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take it back."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Checkpoint:
     def restore(
         self,
         model: Module,
-        optimiser: Optimiser | None = None,
+        optimiser: Stateful | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         """Set model, optimiser and generator to the saved state.
@@ -105,17 +112,19 @@ def save(
     path: str | os.PathLike[str],
     model: Module,
     *,
-    optimiser: Optimiser | None = None,
+    optimiser: Stateful | None = None,
     rng: np.random.Generator | None = None,
     config: Mapping[str, Any] | None = None,
     step: int = 0,
 ) -> None:
     """Write a checkpoint, or raise CheckpointError and leave an older one as it is.
 
-    `config` is anything that JSON can hold. `rng` is the generator that draws the batches.
+    `config` is anything that JSON can hold. `rng` is the generator that draws the batches. What
+    is at `path` is replaced as a whole; a link there stays a link, and who may read it may still.
     """
     try:
         text = json.dumps(dict(config or {}), allow_nan=False)
+        files.parse_json(text.encode(), "its text")  # or `load` would refuse it
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"save: config cannot be written as JSON: {error}") from error
     members: dict[str, Any] = {"version": np.array(VERSION), "step": np.array(step)}
@@ -131,23 +140,14 @@ def save(
     _whole_number(members, "step")
     members["config"] = np.array(text)
 
-    final = Path(path)
-    # In the same folder, since a rename is atomic only within a file system.
-    unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(unfinished, "xb") as file:
-            # As `np.savez` does it; but that of NumPy 2.0 forgets to close what it could not write.
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, array in members.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
+        # As `np.savez` does it; but that of NumPy 2.0 forgets to close what it could not write.
+        with atomic.replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in members.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
     except OSError as error:
-        raise CheckpointError(f"save: {final} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"save: {path} cannot be written: {error}") from error
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -156,26 +156,28 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         return _checkpoint(_read_members(path))
     except OSError as error:
         raise CheckpointError(f"load: {path} cannot be read: {error}") from error
-    except CheckpointError as error:
+    except files.FileError as error:
         raise CheckpointError(f"load: {path}: {error}") from error
-    except Exception as error:  # damaged files raise almost anything
-        raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {error}") from error
+    except Exception as error:  # damaged files raise almost anything, at any length
+        reason = str(error)[:300]
+        raise CheckpointError(f"load: {path} is damaged, or no checkpoint: {reason}") from error
 
 
 def _read_members(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays by name. Sizes are checked before anything of that size is made."""
     members: dict[str, Array] = {}
-    with zipfile.ZipFile(path) as archive:
+    with files.RegularFile(path, "the file") as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        if sum(entry.file_size for entry in entries) > file.size:
             raise CheckpointError("its members claim to be larger than the file")
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
+            shown = describe.short(name)
             if name == entry.filename or name in members:
-                raise CheckpointError(f"unexpected member {entry.filename!r}")
+                raise CheckpointError(f"unexpected member {describe.short(entry.filename)}")
             if entry.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(f"member {name!r} is compressed; minimono compresses nothing")
-            members[name] = _array_from(archive.read(entry), name)  # checks the checksum
+                raise CheckpointError(f"member {shown} is compressed; minimono compresses nothing")
+            members[name] = _array_from(archive.read(entry), shown)  # checks the checksum
     return members
 
 
@@ -183,16 +185,16 @@ def _array_from(data: bytes, name: str) -> Array:
     """The array in an npy file, if its header agrees with its size."""
     file = io.BytesIO(data)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise CheckpointError(f"member {name!r} has another npy version than 1.0")
+        raise CheckpointError(f"member {name} has another npy version than 1.0")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.kind not in NUMBERS + "U":
-        raise CheckpointError(f"member {name!r} has dtype {dtype}, expected numbers or text")
+    if dtype.kind not in NUMBERS + "U" or not dtype.itemsize:  # a copy of empty texts is not empty
+        raise CheckpointError(f"member {name} has dtype {dtype}, expected numbers or text")
     body = data[file.tell() :]
     size = dtype.itemsize
     for length in shape:
         size *= length
     if size != len(body):
-        raise CheckpointError(f"member {name!r} is {dtype} {shape}, but has {len(body)} bytes")
+        raise CheckpointError(f"member {name} is {dtype} {shape}, but has {len(body)} bytes")
     array = np.ndarray(shape, dtype, body, order="F" if fortran_order else "C")
     return array.astype(dtype.newbyteorder("="), order="C", copy=True)
 
@@ -207,13 +209,14 @@ def _checkpoint(members: dict[str, Array]) -> Checkpoint:
         if name and group in groups and array.dtype.kind != "U":
             groups[group][name] = array
         elif member not in ("version", "step", "config", "rng"):
-            raise CheckpointError(f"unexpected member {member!r}")
+            raise CheckpointError(f"unexpected member {describe.short(member)}")
     rng = members.get("rng")
     if rng is not None and (rng.dtype != np.uint8 or rng.ndim != 1):
         raise CheckpointError(f"rng is {rng.dtype} {rng.shape}, expected bytes")
-    config = json.loads(str(_present(members.get("config"), "config")))
+    text = _present(members.get("config"), "config")
+    config = files.parse_json(str(text).encode(), "config") if text.dtype.kind == "U" else text
     if not isinstance(config, dict):
-        raise CheckpointError(f"config is {config!r}, expected names and values")
+        raise CheckpointError(f"config is {describe.short(config)}, expected names and values")
     return Checkpoint(
         version=version,
         config=config,

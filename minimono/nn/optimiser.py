@@ -107,7 +107,8 @@ class Optimiser:
         missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
         if missing or unexpected:
             raise ValueError(
-                f"{name}: missing {sorted(missing)}, unexpected {sorted(unexpected)}; "
+                f"{name}: missing {describe.short(sorted(missing))}, "
+                f"unexpected {describe.short(sorted(unexpected))}; "
                 "was it saved from the same kind of optimiser of the same model?"
             )
         found = {key: backend.as_array(value) for key, value in state.items()}

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
+from minimono import files
 from minimono.backend import Array
+from minimono.describe import short
+
+# Where a generator is in its numbers, and how many it has: NumPy reads there unchecked.
+PLACES = {"pos": 624, "buffer_pos": 4}
 
 
 def pack_rng(rng: np.random.Generator) -> Array:
@@ -27,10 +33,20 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
     _check(into, "unpack_rng")
     before = into.bit_generator.state
     try:
-        into.bit_generator.state = json.loads(bytes(packed))
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        state = files.parse_json(bytes(packed), "it")
+        _check_places(state)
+        into.bit_generator.state = state
+    except Exception as error:  # NumPy raises almost anything
         into.bit_generator.state = before  # it is set part by part
         raise ValueError(f"generator state cannot be read: {error}") from error
+
+
+def _check_places(state: dict[str, Any]) -> None:
+    inner = state.get("state")
+    for found in (state, inner if isinstance(inner, dict) else {}):
+        for name, most in PLACES.items():
+            if name in found and not 0 <= found[name] <= most:
+                raise ValueError(f"{name} is {short(found[name])}, expected 0 to {most}")
 
 
 def _check(rng: np.random.Generator, name: str) -> None:

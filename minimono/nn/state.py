@@ -9,6 +9,7 @@ import numpy as np
 
 from minimono import backend
 from minimono.backend import Array
+from minimono.describe import short
 from minimono.engine.tensor import Tensor
 from minimono.nn.at_once import set_all
 from minimono.nn.parts import dotted, located
@@ -66,7 +67,7 @@ def fitting(model: Any, state: Mapping[str, Array]) -> tuple[Changes, States]:
         missing += [dotted(prefix, key) for key in known if key not in extra[id(module)]]
     if missing or unexpected:
         raise ValueError(
-            f"load_state_dict: missing {missing}, unexpected {sorted(unexpected)}; "
+            f"load_state_dict: missing {short(missing)}, unexpected {short(sorted(unexpected))}; "
             "was the state saved from a model built in the same way?"
         )
     changes: Changes = []

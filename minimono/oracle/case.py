@@ -6,6 +6,7 @@ JSON keeps every digit: a float64 is written as the 16 hex digits of its bits, b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minimono.backend import Array
+from minimono.describe import short
 
 # What an argument can be: an array, a list of arrays (one per call of a trajectory), or a plain
 # number, string, bool or None.
@@ -20,6 +22,7 @@ Value = Any
 
 TINY = {2.0**-52: 2.0**-1022, 2.0**-10: 2.0**-14}  # by eps; float32's and bfloat16's is 2**-126
 
+BOUNDS = {"linear", "quadratic", "either"}  # what an output may have beside its value
 BOUND = 16  # the constant c of the tolerances; measured by tests/oracle/test_sound.py
 
 
@@ -123,17 +126,23 @@ def to_json(case: Case) -> dict[str, Any]:
 
 
 def from_json(entry: Mapping[str, Any], conventions: Mapping[str, Value]) -> Case:
-    """Return the case that `to_json` wrote."""
+    """Return the case that `to_json` wrote; ValueError or TypeError if it did not."""
+    texts = [entry["id"], entry["call"], entry["notes"], entry.get("superseded", "")]
+    condition, extreme = entry["condition"], entry.get("extreme", False)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("id, call, notes and superseded are texts")
+    if isinstance(condition, bool) or not condition >= 0 or not isinstance(extreme, bool):
+        raise ValueError("condition is a number of at least 0, extreme is true or false")
     return Case(
         id=entry["id"],
         call=entry["call"],
         arguments={name: decode(v) for name, v in entry["arguments"].items()},
         expected={name: _expected_from_json(e) for name, e in entry["expected"].items()},
         notes=entry["notes"],
-        condition=entry["condition"],
-        extreme=entry.get("extreme", False),
+        condition=condition,
+        extreme=extreme,
         superseded=entry.get("superseded"),
-        conventions=conventions,
+        conventions=dict(conventions),
     )
 
 
@@ -179,14 +188,26 @@ def decode(entry: Any) -> Value:
     if not isinstance(entry, dict):
         return entry
     if "dtype" not in entry:
-        return float(np.uint64(int(entry["bits"], 16)).view(np.float64))
-    if entry["dtype"] == "float64":
-        bits = np.array([int(b, 16) for b in entry["bits"]], dtype=np.uint64)
-        return bits.view(np.float64).reshape(entry["shape"])
-    if entry["dtype"] == "integer":
-        whole = np.array([int(t) for t in entry["text"]] + [None], dtype=object)[:-1]
-        return whole.reshape(entry["shape"])
-    return np.array(entry["values"], dtype=entry["dtype"]).reshape(entry["shape"])
+        return float(_floats([entry["bits"]])[0])
+    shape, dtype = entry["shape"], entry["dtype"]
+    if dtype == "float64":
+        array = _floats(entry["bits"])
+    elif dtype == "integer":
+        array = np.array([int(t) for t in entry["text"]] + [None], dtype=object)[:-1]
+    elif dtype in ("bool", "int64"):
+        kind = bool if dtype == "bool" else int
+        if not all(type(value) is kind for value in entry["values"]):
+            raise TypeError(f"values of dtype {dtype} are of another kind")
+        array = np.array(entry["values"], dtype=dtype)
+    else:
+        raise ValueError(f"dtype is {short(dtype)}, expected float64, bool, int64 or integer")
+    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != array.size:
+        raise ValueError(f"shape is {short(shape)} for {array.size} values")
+    return array.reshape(shape)
+
+
+def _floats(bits: list[str]) -> Array:
+    return np.array([int(b, 16) for b in bits], dtype=np.uint64).view(np.float64)
 
 
 def _expected_to_json(expected: Expected | Sequence[Expected]) -> Any:
@@ -204,6 +225,13 @@ def _expected_to_json(expected: Expected | Sequence[Expected]) -> Any:
 def _expected_from_json(entry: Any) -> Expected | list[Expected]:
     if isinstance(entry, list):
         return [_expected_from_json(e) for e in entry]  # type: ignore[misc]
-    value = np.asarray(decode(entry["value"]))
-    others = {n: np.array(e).reshape(value.shape) for n, e in entry.items() if n != "value"}
-    return Expected(value, **others)
+    value = decode(entry["value"])
+    if not isinstance(value, np.ndarray) or not entry.keys() <= {"value", *BOUNDS}:
+        raise TypeError("an output is an array as its value, and linear, quadratic, either")
+    bounds: dict[str, Array] = {}
+    for name in BOUNDS & entry.keys():
+        bound = np.array(entry[name])
+        if bound.size and bound.dtype.kind not in ("b" if name == "either" else "iuf"):
+            raise TypeError(f"{name} has entries of another kind")
+        bounds[name] = bound.astype(bool if name == "either" else np.float64).reshape(value.shape)
+    return Expected(value, **bounds)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from minimono import files
+from minimono.describe import short
 from minimono.oracle import catches
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case, from_json, to_json
@@ -17,36 +19,55 @@ FOLDER = Path(__file__).parent / "vectors"
 MANIFEST = "MANIFEST.sha256"
 SCHEMA = "schema.json"
 VERSION = 1
+LARGEST = 2**24  # bytes of a file of vectors; ours have at most 400,000
 
 
 def load(suite: str, folder: Path | str | None = None) -> list[Case]:
     """Return the cases of a suite, from the files that come with minimono or from another folder.
 
-    Raises ValueError for a file that is not the one the folder's manifest names.
+    Raises ValueError for a file that is not the one the folder's manifest names, and for one that
+    holds no cases of this suite.
     """
-    suites.get(suite)
-    document = json.loads(_verified(folder, f"{suite}.json"))
-    return [
-        from_json(entry, group["conventions"])
-        for group in document["groups"]
-        for entry in group["cases"]
-    ]
+    calls = {call.name: call for call in suites.get(suite).calls}
+    document = _verified(folder, name := f"{suite}.json")
+    try:
+        cases = [
+            from_json(entry, group["conventions"])
+            for group in document["groups"]
+            for entry in group["cases"]
+        ]
+        for case in cases:
+            call = calls[case.call]
+            if not case.id.startswith(f"{suite}/") or [*case.expected] != [*call.outputs]:
+                raise ValueError(f"{short(case.id)} is not a case of {case.call}")
+            if [*case.arguments] != [a for a in call.arguments if a != "*"]:
+                raise ValueError(f"{short(case.id)} has other arguments than {case.call}")
+        if len({case.id for case in cases}) < len(cases):
+            raise ValueError("an id is there twice")
+    except Exception as error:  # what somebody else wrote and signed raises almost anything
+        raise _misunderstood(folder, name, f"no cases of {suite}", error) from error
+    return cases
 
 
 def load_catches(suite: str, folder: Path | str | None = None) -> catches.Catches:
     """Return the names of the mistakes that each case catches, by the case's name.
 
-    Raises ValueError for a file that is not the one the folder's manifest names.
+    Raises ValueError for a file that is not the one the folder's manifest names, and for one that
+    does not say it.
 
     >>> load_catches("scale")["scale/given/1"][-1]
     'averaged over samples'
     """
     calls = {case.id: case.call for case in load(suite, folder)}
-    found = json.loads(_verified(folder, f"{suite}.catches.json"))
-    return {
-        case: [found["mistakes"][calls[case]][number] for number in numbers]
-        for case, numbers in found["catches"].items()
-    }
+    found = _verified(folder, name := f"{suite}.catches.json")
+    try:
+        mistakes = {call: dict(enumerate(named)) for call, named in found["mistakes"].items()}
+        return {
+            case: [str(mistakes[calls[case]][number]) for number in numbers]
+            for case, numbers in found["catches"].items()
+        }
+    except Exception as error:
+        raise _misunderstood(folder, name, "not what cases catch", error) from error
 
 
 def dump(folder: Path | str) -> list[Path]:
@@ -147,23 +168,30 @@ def write(folder: Path | str = FOLDER) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _verified(folder: Path | str | None, name: str) -> bytes:
-    """Return a file's contents, if they are those of the manifest."""
+def _verified(folder: Path | str | None, name: str) -> Any:
+    """Return the JSON in a file, if the file is that of the manifest."""
     folder = FOLDER if folder is None else Path(folder)
     try:
-        manifest = (folder / MANIFEST).read_text(encoding="utf-8")
-        contents = (folder / name).read_bytes()
-    except OSError as error:
+        manifest = files.read(folder / MANIFEST, MANIFEST, most=LARGEST)
+        contents = files.read(folder / name, name, most=LARGEST)
+    except (OSError, files.FileError) as error:
         how = "`make vectors`" if folder == FOLDER else "`minimono oracle dump FOLDER`"
-        raise ValueError(
+        raise files.FileError(
             f"oracle: {folder} is not a folder of vectors ({error}); {how} writes one"
         ) from error
-    if f"{_sha256(contents)}  {name}" not in manifest.splitlines():
-        raise ValueError(
+    if f"{_sha256(contents)}  {name}".encode() not in manifest.splitlines():
+        raise files.FileError(
             f"oracle: {folder / name} is not the file that {MANIFEST} names: it was edited or "
             "damaged; write the vectors again with `minimono oracle dump FOLDER`"
         )
-    return contents
+    return files.parse_json(contents, f"oracle: {folder / name}")
+
+
+def _misunderstood(
+    folder: Path | str | None, name: str, what: str, error: Exception
+) -> files.FileError:
+    reason = f"{type(error).__name__}: {str(error)[:200]}"
+    return files.FileError(f"oracle: {Path(folder or FOLDER) / name} holds {what} ({reason})")
 
 
 def _sha256(contents: bytes) -> str:

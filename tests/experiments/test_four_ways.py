@@ -10,7 +10,7 @@ import pytest
 from minimono.data import random_batches
 from minimono.experiments.four_ways import METHODS, QUICK, Corpus, Experiment, Json, Settings, Watch
 from minimono.mono import MEmeL
-from minimono.nn import taps
+from minimono.nn import checkpoint, taps
 from minimono.nn.models import GPT
 from minimono.nn.optim import AdamW
 from minimono.nn.training import train
@@ -191,12 +191,34 @@ def test_settings_are_checked(wrong: dict[str, float], message: str) -> None:
 def test_restore_refuses_another_run_and_names_what_differs(
     settings: Settings, corpus: Corpus, tmp_path: Path
 ) -> None:
-    Experiment(settings, corpus).save(tmp_path)
+    path = tmp_path / "run.npz"
+    Experiment(settings, corpus).save(path, {})
+    found = checkpoint.load(path)
     other = Experiment(replace(settings, k=2, seed=3), corpus)
     with pytest.raises(ValueError, match="k was 1 and is 2; seed was 0 and is 3"):
-        other.restore(tmp_path)
+        other.restore(found)
     (tmp_path / "text.txt").write_text("Another text, and long enough. " * 30)
     changed = replace(settings, text=str(tmp_path / "text.txt"))
     another = Experiment(changed, Corpus(changed))
-    with pytest.raises(ValueError, match="text was "):
-        another.restore(tmp_path)
+    with pytest.raises(ValueError, match="text's sha256 was "):
+        another.restore(found)
+
+
+def test_a_checkpoint_holds_all_four_by_name(
+    settings: Settings, corpus: Corpus, trained: tuple[Experiment, list[Json]], tmp_path: Path
+) -> None:
+    experiment, _ = trained
+    experiment.save(tmp_path / "run.npz", {"note": 1})
+    found = checkpoint.load(tmp_path / "run.npz")
+    assert (found.step, found.config["note"]) == (settings.steps, 1)
+    for run in experiment.runs:
+        key = run.method.key
+        for state, saved, separator in (
+            (run.model.state_dict(), found.model, "."),
+            (run.optimiser.state_dict(), found.optimiser, "/"),
+        ):
+            assert saved is not None
+            begun = {n: a for n, a in saved.items() if n.startswith(f"{key}{separator}")}
+            assert begun.keys() == {f"{key}{separator}{name}" for name in state}
+            for name, array in state.items():
+                np.testing.assert_array_equal(array, begun[f"{key}{separator}{name}"])

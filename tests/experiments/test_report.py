@@ -77,7 +77,7 @@ def test_the_table_is_what_the_metrics_say(runs: tuple[Path, Path], records: lis
 
 
 def test_a_run_writes_what_it_says(runs: tuple[Path, Path]) -> None:
-    expected = {"config.json", "metrics.jsonl", "table.md", "report.html"}
+    expected = {"config.json", "metrics.jsonl", "run.npz", "table.md", "report.html"}
     expected |= {f"{name}.{suffix}" for name in SVG for suffix in ("svg", "png")}
     assert {path.name for path in runs[0].iterdir()} == expected
     config = json.loads((runs[0] / "config.json").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -435,6 +436,58 @@ def test_quick_says_what_full_would_take_and_full_writes(
     table = printed.split("accuracy, % (higher is better)")[1].split("* accuracy")[0]
     assert table in page
     assert (tmp_path / "docs/results/task_toy.svg").read_text().startswith("<?xml")
+
+
+def test_an_interrupted_comparison_goes_on_after_its_last_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demos/task_toy.py"])
+    trained, done = six_ways.trained, [0]
+
+    def stopped_at(number: int) -> Any:
+        def train_or_stop(*what: Any) -> Module:
+            done[0] += 1
+            if done[0] == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return trained(*what)
+
+        return train_or_stop
+
+    def main(*flags: str) -> six_ways.Comparison:
+        return six_ways_report.main(full=Sign(), quick=Sign(), argv=["--seeds", "2", *flags])
+
+    def refused(*flags: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(*flags)
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    assert "holds no interrupted run with these flags" in refused("--resume")
+    for stop_at in (7, 20):  # in the tuning, and after it
+        monkeypatch.setattr(six_ways, "trained", stopped_at(stop_at))
+        with pytest.raises(SystemExit) as stop:
+            main(*["--resume"] * (stop_at == 20))
+        assert stop.value.code == 128 + signal.SIGTERM
+        said = capsys.readouterr().out
+        assert "To go on:\n  python demos/task_toy.py --seeds 2 --resume\n" in said
+        done[0] -= 1  # the one that was lost
+    path = tmp_path / "runs/task_toy/trainings.jsonl"
+    assert len(path.read_text().splitlines()) == 1 + 19
+    assert "holds 19 results of an interrupted run; --resume goes on" in refused()
+    assert "holds no interrupted run" in refused("--resume", "--quick")
+    path.write_bytes(path.read_bytes()[:-5])  # a damaged tail costs the tail
+    monkeypatch.setattr(six_ways, "trained", stopped_at(21))
+    with pytest.raises(SystemExit):
+        main("--resume")
+    assert "Going on after 18 trainings." in capsys.readouterr().out
+    assert len(path.read_text().splitlines()) == 1 + 19
+    monkeypatch.setattr(six_ways, "trained", stopped_at(-1))
+    resumed = main("--resume")
+    assert done[0] == six_ways.number_of_trainings(2, 2, 6) + 2  # two of them for a second time
+    assert path.read_bytes() == b""
+    straight = main()
+    assert (resumed.tuning, resumed.scores) == (straight.tuning, straight.scores)
 
 
 # ---- the three demos ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Checkpoints: a resumed run has the same bits, a crash or a bad file loses nothing."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import minimono as mm
 from minimono import checkpoint
 from minimono.nn import Dropout, Linear, Module, Sequential, taps
 from minimono.nn.checkpoint import CheckpointError, load, save
+from minimono.nn.randomness import pack_rng, unpack_rng
 
 HERE = Path(__file__).parent
 
@@ -246,6 +248,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_touched(saved: Pat
     for model, options, message in [
         (network(), {"config": {"f": len}}, "config cannot be written as JSON"),
         (network(), {"config": {"x": float("nan")}}, "config cannot be written as JSON"),
+        (network(), {"config": {1: "a", "1": "b"}}, "the key '1' is there twice"),
+        (network(), {"config": {"x": [{True: 0, "true": 1}]}}, "the key 'true' is there twice"),
         (network(), {"step": -1}, "step is"),
         (network(), {"step": 1.5}, "step is"),
         (Strange(), {}, "model/thing has dtype object"),
@@ -256,6 +260,22 @@ def test_what_cannot_be_written_is_refused_before_anything_is_touched(saved: Pat
         save(saved.parent / "no folder" / "run.npz", network())
     assert saved.read_bytes() == old
     assert os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes of Unix")
+def test_a_link_and_a_mode_outlast_a_save_and_what_a_kill_left_does_not(
+    saved: Path, tmp_path: Path
+) -> None:
+    link, left = tmp_path / "latest.npz", saved.with_name(f"{saved.name}.0123abcd.tmp")
+    link.symlink_to(saved.name)
+    saved.chmod(0o640)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    save(link, network(), step=9)
+    assert link.is_symlink()
+    assert load(saved).step == 9
+    assert saved.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == [link.name, saved.name]
 
 
 # ---- files that are damaged, made up, or hostile ------------------------------------------------
@@ -313,9 +333,10 @@ def test_overwritten_stretches_and_rubbish(saved: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.npz", tmp_path):
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            load(path)
+    with pytest.raises(CheckpointError, match="cannot be read: the file does not exist"):
+        load(tmp_path / "nowhere.npz")
+    with pytest.raises(CheckpointError, match=r"the file is a folder, expected a regular file"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +350,9 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         (lambda m: m.update(step=np.array(-1)), r"step is array\(-1\)"),
         (lambda m: m.update(step=np.array([1])), r"step is array\(\[1\]\)"),
         (lambda m: m.update(config=np.array("[1]")), r"config is \[1\]"),
-        (lambda m: m.update(config=np.array("{")), "damaged"),
+        (lambda m: m.update(config=np.array("{")), "config is not JSON"),
+        (lambda m: m.update(config=np.array('{"a": 1, "a": 2}')), "the key 'a' is there twice"),
+        (lambda m: m.update(config=np.array("[" * 100 + "]" * 100)), "nested more than 64 deep"),
         (lambda m: m.update(config=np.array(3)), "config is 3"),
         (lambda m: m.update(rng=np.ones(3)), "rng is float64"),
         (lambda m: m.update(surprise=np.ones(3)), "unexpected member 'surprise'"),
@@ -400,6 +423,32 @@ def test_a_header_that_does_not_tell_the_truth(saved: Path, header: str) -> None
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_copy_of_nothing_is_not_large(saved: Path) -> None:
+    """NumPy copies an array of texts of width 0 to one of width 1."""
+    header = "{'descr': '<U0', 'fortran_order': False, 'shape': (100000000,), }"
+    replaced(saved, "config.npy", npy(header))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="member 'config' has dtype <U0"):
+            load(saved)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox])
+@pytest.mark.parametrize("place", [-1, 625, 2**31 - 1, None, "0"])
+def test_a_generator_is_not_sent_outside_of_its_numbers(kind: Any, place: Any) -> None:
+    """NumPy would read there."""
+    rng = np.random.Generator(kind(0))
+    before = repr(rng.bit_generator.state)
+    state = json.loads(bytes(pack_rng(rng)))
+    (state["state"] if "pos" in state["state"] else state).update(pos=place, buffer_pos=place)
+    with pytest.raises(ValueError, match="generator state cannot be read"):
+        unpack_rng(np.frombuffer(json.dumps(state).encode(), np.uint8), into=rng)
+    assert repr(rng.bit_generator.state) == before
 
 
 def test_a_small_file_cannot_unpack_to_a_large_one(saved: Path) -> None:

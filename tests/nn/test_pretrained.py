@@ -696,11 +696,9 @@ def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"not exist: its weights are in several files"):
         load_pretrained(tmp_path)
-    for unusual in (weights.mkdir, lambda: os.symlink(weights, weights)):
-        unusual()
-        with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
-            load_pretrained(tmp_path)
-        weights.unlink() if weights.is_symlink() else weights.rmdir()
+    os.symlink(weights, weights)
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
+        load_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
         load_pretrained(tmp_path / "config.json")
 
@@ -714,7 +712,7 @@ def test_missing_files(tmp_path: Path) -> None:
 def test_a_config_that_is_none(tmp_path: Path, text: bytes) -> None:
     write(tmp_path, GPT2, gpt2_arrays())
     (tmp_path / "config.json").write_bytes(text)
-    refused(tmp_path, r"config\.json (cannot be read|holds)")
+    refused(tmp_path, r"config\.json (is not JSON|has 10000001 bytes|holds)")
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "GPT2", None, ["gpt2"], {}, 2, "x" * 10**6])

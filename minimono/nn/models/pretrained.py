@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minimono import checks
+from minimono import checks, files
 from minimono.backend import Array
 from minimono.lazy import required
 from minimono.nn.models import pretrained_settings as settings
@@ -83,7 +83,8 @@ def load_pretrained(
     Raises FileNotFoundError for a missing file, RuntimeError if a library is missing, and
     ValueError, naming it, for a setting that is not computed here or not known to be harmless, for
     a class of model that is not, and for an array that is missing, misshapen, not finite or without
-    a place. Sizes are compared before memory is asked for.
+    a place. Sizes are compared before memory is asked for. Nobody may shorten the file of weights
+    meanwhile: the library maps it into memory, and the system ends a process that reads beyond it.
 
     >>> load_pretrained("no/such/folder")
     Traceback (most recent call last):
@@ -96,7 +97,7 @@ def load_pretrained(
         rng = checks.generator(initialise, "load_pretrained: initialise")
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise FileNotFoundError(
                 f"load_pretrained: {folder / name} does not exist{_other_weights(folder)}"
             )
@@ -106,14 +107,23 @@ def load_pretrained(
         kind = config.get("model_type")
         if not isinstance(kind, str) or kind not in _KINDS:
             raise settings.wrong("model_type", kind, f"{[*_KINDS]}")
-        try:
-            file = safetensors.safe_open(folder / "model.safetensors", "numpy")
-        except Exception as error:  # the library raises kinds of its own
-            raise ValueError(f"model.safetensors cannot be read: {error}") from error
-        with file:
+        with _weights(folder / "model.safetensors", safetensors) as file:
             return _KINDS[kind](config, file, classes, rng).eval()
     except ValueError as error:
-        raise ValueError(f"load_pretrained: {folder}: {error}") from error
+        raise files.FileError(f"load_pretrained: {folder}: {error}") from error
+    except OSError as error:  # it may not be read, or has just gone away
+        raise type(error)(f"load_pretrained: {folder}: {error}") from error
+
+
+def _weights(path: Path, safetensors: Any) -> Any:
+    """Return the library's view of a file, which is the very file that was found regular."""
+    with files.RegularFile(path, path.name) as file:
+        opened = Path(f"/dev/fd/{file.fileno()}")  # where the system has such names
+        try:
+            return safetensors.safe_open(opened if opened.exists() else path, "numpy")
+        except Exception as error:  # the library raises kinds of its own
+            reason = str(error)[:300]  # it may name an array, however long the name is
+            raise files.FileError(f"{path.name} cannot be read: {reason}") from error
 
 
 def _other_weights(folder: Path) -> str:
@@ -283,6 +293,8 @@ class _Arrays:
         self.file = file
         self.stored: dict[str, str] = {}
         for stored in file.keys():
+            if len(stored) > 200:
+                raise ValueError(f"model.safetensors has an array named {settings.short(stored)}")
             name = re.sub(rf"^(model\.)?({base}\.)?", "", stored)
             name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
             other = self.stored.setdefault(name, stored)

@@ -7,16 +7,17 @@ read off transformers 5.24 and its older versions.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
+from minimono import files
 from minimono.nn.layers import ActivationName
 
 Config = Mapping[str, Any]
+LARGEST = 10_000_000  # bytes of a config.json
 
 _repr = Repr()  # a hostile value may be a megabyte long
 _repr.maxstring = 60
@@ -90,12 +91,7 @@ BERT_HARMLESS = HARMLESS | set(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > 10_000_000:
-            raise ValueError(f"{path.stat().st_size} bytes are no settings")
-        config = json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"config.json cannot be read: {error}") from error
+    config = files.parse_json(files.read(path, path.name, most=LARGEST), path.name)
     if not isinstance(config, dict):
         raise ValueError(f"config.json holds {short(config)}, expected an object of settings")
     return config
