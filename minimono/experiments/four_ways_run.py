@@ -41,7 +41,8 @@ def begin(given: Mapping[str, Any], versions: Json, *, out: str | None, force: b
         with _new_folder(out, force=force) as folder:
             config = _config(experiment, versions)
             atomic.write_text(folder.path / "config.json", json.dumps(config, indent=2) + "\n")
-            folder.save(0, experiment.save)
+            with signals.held():
+                folder.save(0, experiment.save)
             return _work(experiment, folder, config, signals)
 
 
@@ -57,7 +58,8 @@ def resume(given: Mapping[str, Any], versions: Json, *, path: Path, out: str | N
         print(f"Going on after step {experiment.step} of {experiment.settings.steps}.")
         if lost:
             print(f"minimono: {lost}", file=sys.stderr)
-        folder.save(experiment.step, experiment.save)
+        with signals.held():
+            folder.save(experiment.step, experiment.save)
         return _work(experiment, folder, _config(experiment, versions), signals)
 
 
