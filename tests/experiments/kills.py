@@ -39,10 +39,15 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal
 def started(folder: Path, text: Path, save_every: float, *, draw: bool) -> int:
     """Begin a run, or go on with it, in a fork; return the fork's number."""
     sys.stdout.flush()
+    folder.with_suffix(".log").touch()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the child is to get them, and as a child
     if child := os.fork():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
     status = 99
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
