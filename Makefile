@@ -31,7 +31,8 @@ fresh: .venv/.with-test ## the package as others get it: from its wheel, in an e
 	@.ci/fresh $(BIN)/python
 
 kills: .venv/.with-test ## kill a tiny demo 200 times, go on each time, compare the bits (some minutes)
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/experiments/kills.py 200 --draw
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/experiments/kills.py 200
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/experiments/kills.py 20 --draw
 
 # `==` for the lowest that pyproject.toml allows, in an environment of its own.
 lowest: ## the tests with the lowest versions of all that minimono needs

@@ -41,7 +41,8 @@ def begin(given: Mapping[str, Any], versions: Json, *, out: str | None, force: b
         with _new_folder(out, force=force) as folder:
             config = _config(experiment, versions)
             atomic.write_text(folder.path / "config.json", json.dumps(config, indent=2) + "\n")
-            folder.save(0, experiment.save)
+            with signals.held():
+                folder.save(0, experiment.save)
             return _work(experiment, folder, config, signals)
 
 
@@ -57,7 +58,8 @@ def resume(given: Mapping[str, Any], versions: Json, *, path: Path, out: str | N
         print(f"Going on after step {experiment.step} of {experiment.settings.steps}.")
         if lost:
             print(f"minimono: {lost}", file=sys.stderr)
-        folder.save(experiment.step, experiment.save)
+        with signals.held():
+            folder.save(experiment.step, experiment.save)
         return _work(experiment, folder, _config(experiment, versions), signals)
 
 
@@ -152,19 +154,26 @@ def _work(experiment: Experiment, folder: RunFolder, config: Json, signals: Sign
         print("Measuring the trained networks ...", flush=True)
         for record in experiment.finish():
             folder.append(record)
+            signals.check()
         print("Drawing ...", flush=True)
         _report(folder, config)
+        print(f"\nReport: {folder.report}   ({folder.seconds:.0f} s in all)")
+        return 0
     except (Stopped, KeyboardInterrupt) as stop:
-        print(
-            f"\nStopped after step {experiment.step} of {steps}"
-            f"{', while measuring' * (experiment.step == steps)}. To go on:\n  {how}", flush=True,
-        )
-        return stop.status if isinstance(stop, Stopped) else 130
+        status = stop.status if isinstance(stop, Stopped) else 130
     except Exception as error:
-        error.add_note(f"Step {folder.saved_step} of {steps} is saved. To go on:\n  {how}")
-        raise
-    print(f"\nReport: {folder.report}   ({folder.seconds:.0f} s in all)")
-    return 0
+        if signals.came is None:
+            error.add_note(f"Step {folder.saved_step} of {steps} is saved. To go on:\n  {how}")
+            raise
+        if isinstance(error, OSError | CheckpointError):  # else a library's word for the signal
+            print(f"minimono: {error}", file=sys.stderr)
+        status = Stopped(signals.came).status
+    where = ", while measuring" if experiment.step == steps else ""
+    if folder.saved_step != experiment.step:
+        where = f"; step {folder.saved_step} is saved"
+    print(f"\nStopped after step {experiment.step} of {steps}{where}. To go on:", flush=True)
+    print(f"  {how}", flush=True)
+    return status
 
 
 def _compile_kernels(experiment: Experiment) -> None:
@@ -195,8 +204,11 @@ def _train(experiment: Experiment, folder: RunFolder, signals: Signals) -> None:
             folder.save(experiment.step, experiment.save)
     except (Stopped, KeyboardInterrupt):
         if whole:  # else what was saved last stands
-            with signals.held():
-                folder.save(experiment.step, experiment.save)
+            try:
+                with signals.held():
+                    folder.save(experiment.step, experiment.save)
+            except (OSError, CheckpointError) as error:
+                print(f"minimono: {error}", file=sys.stderr)
         raise
     except Exception:
         if whole:

@@ -2,8 +2,11 @@
 
     with stoppable() as signals:       # Ctrl-C, kill, a closed terminal raise Stopped in here
         for step in range(steps):
-            with signals.held():       # not before the end of this, unless they come twice
+            with signals.held():       # not before the end of this
                 ...
+
+An exception that is raised wherever the process happens to be may come out of a library as an error
+of the library's own, or not at all. So what has come is noted, and looked at again.
 """
 
 from __future__ import annotations
@@ -26,30 +29,37 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """What has arrived, and whether it has to wait."""
+    """What has come, and whether it has to wait."""
 
     def __init__(self) -> None:
-        self._holding = False
-        self._waiting: int | None = None
+        self.came: int | None = None  # the first signal
+        self._holding = self._noted = False
 
     def arrived(self, signum: int, frame: FrameType | None = None) -> None:
-        """Take note of a signal: raise Stopped, or let the first one wait while held."""
-        if self._holding and self._waiting is None:
-            self._waiting = signum
+        """Take note of a signal: raise Stopped, or while held, let it wait.
+
+        A second Ctrl-C does not wait: somebody is there. What sends the others may send several.
+        """
+        self.came = self.came or signum
+        if self._holding and not (self._noted and signum == signal.SIGINT):
+            self._noted = True
         else:
             raise Stopped(signum)
 
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.came is not None:
+            raise Stopped(self.came)
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """In this block the first signal waits for the block's end."""
-        self._holding = True
+        """In this block signals wait for the block's end."""
+        self._holding, self._noted = True, False
         try:
             yield
         finally:
             self._holding = False
-        if self._waiting is not None:
-            signum, self._waiting = self._waiting, None
-            raise Stopped(signum)
+        self.check()
 
 
 @contextmanager
@@ -67,6 +77,9 @@ def stoppable() -> Iterator[Signals]:
                 before[signum] = signal.signal(signum, signals.arrived)
     try:
         yield signals
+    except Exception:
+        signals.check()
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

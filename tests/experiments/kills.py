@@ -22,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import minimono
 from minimono.experiments import four_ways, four_ways_run, run_folder
@@ -39,10 +39,15 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal
 def started(folder: Path, text: Path, save_every: float, *, draw: bool) -> int:
     """Begin a run, or go on with it, in a fork; return the fork's number."""
     sys.stdout.flush()
+    folder.with_suffix(".log").touch()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the child is to get them, and as a child
     if child := os.fork():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
     status = 99
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -83,26 +88,37 @@ def result(folder: Path) -> tuple[list[Any], dict[str, bytes]]:
     return records, {name: array.tobytes() for name, array in arrays.items()}
 
 
-def left_by(folder: Path, status: int, told: Counter[str]) -> int:
-    """Look at what a killed process left: whole, or nothing. Return the step that is saved."""
-    unfinished = list(folder.glob("*.tmp"))
-    told["killed while saving"] += bool(unfinished)
-    assert status < 0 or not unfinished
+class Left(NamedTuple):
+    """What a process left in the folder."""
+
+    step: int  # that is saved
+    beyond: int  # bytes of records of which the state knows nothing
+    unfinished: frozenset[Path]
+
+
+def left_in(folder: Path) -> Left:
+    """Look at what is there; it must be whole, whatever happened."""
+    unfinished = frozenset(folder.glob("*.tmp"))
     if not (folder / run_folder.STATE).exists():
-        told["killed before the first save"] += 1
-        return 0
+        return Left(0, 0, unfinished)
     state = checkpoint.load(folder / run_folder.STATE)
     beyond = os.path.getsize(folder / run_folder.RECORDS) - state.config["run"]["bytes"]
     assert beyond >= 0, "the state counts on records that are not there"
-    if state.step == TINY["steps"]:
-        told["killed while measuring"] += 1
-    elif status < 0:
-        told["killed while training"] += 1
-        told["with records to cut off"] += beyond > 0
-    else:  # it was asked to end: nothing is lost
-        told["stopped between two steps"] += 1
-        assert beyond == 0
-    return state.step
+    return Left(state.step, beyond, unfinished)
+
+
+def judged(before: Left, left: Left, status: int, told: Counter[str]) -> None:
+    """Hold what a process left to what was promised, and count what happened to it."""
+    assert left.step >= before.step, "an older state than before"
+    if status < 0:
+        told["killed while saving"] += bool(left.unfinished - before.unfinished)
+        told["with records to cut off"] += left.beyond > 0
+    else:  # it was asked to end
+        assert not left.unfinished - before.unfinished
+        if (left.step, left.beyond) != (before.step, before.beyond):  # and had begun to work
+            assert not left.beyond or left.step == TINY["steps"], "something is lost"
+    where = "while measuring" if left.step == TINY["steps"] else "while training"
+    told[f"{'stopped' if status > 0 else 'killed'} {where}"] += 1
 
 
 def killed_and_resumed(
@@ -110,12 +126,12 @@ def killed_and_resumed(
     told: Counter[str],
 ) -> int:
     """Run to the end, killed at most so many times on the way; return how often it was."""
-    done, saved = 0, 0
+    done, before = 0, left_in(folder)
     while True:
         resumed = (folder / run_folder.STATE).exists()
         child = started(folder, text, rng.choice([0.0, 0.1]), draw=draw)
         if done < kills:
-            time.sleep(rng.uniform(0.0, duration * (1.0 - 0.8 * saved / TINY["steps"])))
+            time.sleep(rng.uniform(0.0, duration * (1.0 - 0.8 * before.step / TINY["steps"])))
             signum = rng.choice(SIGNALS)
             os.kill(child, signum)
         status = ended(child)
@@ -128,8 +144,9 @@ def killed_and_resumed(
         done += 1
         told[f"by {signum.name}"] += 1
         told["of resumed runs" if resumed else "of first runs"] += 1
-        before, saved = saved, left_by(folder, status, told)
-        assert saved >= before, "an older state than before"
+        left = left_in(folder)
+        judged(before, left, status, told)
+        before = left
 
 
 def main(kills: int, *, seed: int = 0, draw: bool = False) -> str:

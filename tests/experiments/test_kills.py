@@ -21,5 +21,5 @@ def test_forty_kills_change_no_bit() -> None:
     assert run.stdout.startswith("40 kills, "), run.stdout
     counts = {what: int(n) for n, what in re.findall(r"^ +(\d+) (.*)$", run.stdout, re.MULTILINE)}
     for happened in ("by SIGKILL", "by SIGTERM", "of first runs", "of resumed runs",
-                     "killed while training", "stopped between two steps"):
+                     "killed while training", "stopped while training"):
         assert counts[happened], run.stdout

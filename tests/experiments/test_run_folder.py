@@ -189,22 +189,46 @@ def test_an_error_between_steps_saves_one_within_leaves_the_last_save(
         assert records_of(folder) == straight
 
 
-def test_a_signal_waits_for_the_end_of_a_step_and_a_second_does_not() -> None:
+def test_a_signal_waits_for_the_end_of_a_step_and_a_second_ctrl_c_does_not() -> None:
     signals, done = Signals(), []
 
-    def step(name: str, *arriving: int) -> None:
-        with signals.held():
-            for signum in arriving:
-                signals.arrived(signum)
-            done.append(name)
+    def step(name: str, *arriving: int) -> int:
+        try:
+            with signals.held():
+                for signum in arriving:
+                    signals.arrived(signum)
+                done.append(name)
+        except Stopped as stop:
+            return stop.status
+        return 0
 
-    with pytest.raises(Stopped) as stop:
-        step("the step", signal.SIGTERM)
-    assert (done, stop.value.status) == (["the step"], 143)
-    step("the save")  # the signal has been told of once
-    with pytest.raises(Stopped) as stop:
-        step("never", signal.SIGTERM, signal.SIGINT)
-    assert (done, stop.value.status) == (["the step", "the save"], 130)
+    assert step("the step", signal.SIGTERM) == 143
+    assert step("the save", signal.SIGTERM, signal.SIGABRT) == 143  # and it tells the first
+    assert step("never", signal.SIGTERM, signal.SIGINT) == 130
+    assert done == ["the step", "the save"]
+
+
+@pytest.mark.parametrize("what", ["another error", "nothing"])
+def test_what_a_library_makes_of_an_interruption_is_still_one(
+    what: str, interrupted: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Importing a compiled module made an ImportError of it; a callback may lose it."""
+    described = Experiment._described
+
+    def library(self: Experiment, neuron: Any) -> Json:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:
+            if what == "another error":
+                raise ImportError("initialization failed") from error
+        return described(self, neuron)
+
+    monkeypatch.setattr(Experiment, "_described", library)
+    assert demo("--resume", interrupted) == 128 + signal.SIGTERM
+    captured = capsys.readouterr()
+    assert "Stopped after step 16 of 16, while measuring. To go on:" in captured.out
+    assert captured.err == ""
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
@@ -457,6 +481,28 @@ def test_a_full_disk_costs_what_came_after_the_last_save(
         patch.setattr(os, "fsync", full)
         full_disk_leaves_what_was_saved(tmp_path / "run", text, capsys, patch.undo)
     assert records_of(tmp_path / "run") == straight
+
+
+def test_stopped_on_a_full_disk_it_says_what_is_saved(
+    tmp_path: Path, text: Path, straight: list[Json], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, save = tmp_path / "run", Experiment.save
+
+    def full(self: Experiment, path: Path, more: Json) -> None:
+        if self.step:
+            raise checkpoint.CheckpointError("save: No space left on device")
+        save(self, path, more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experiment, "save", full)
+        stop_after(patch, 3, signal.SIGTERM)
+        assert demo(*TINY, "--text", text, "--out", folder) == 143
+    captured = capsys.readouterr()
+    assert "Stopped after step 3 of 16; step 0 is saved. To go on:\n" in captured.out
+    assert captured.err == "minimono: save: No space left on device\n"
+    assert demo("--resume", folder) == 0
+    assert records_of(folder) == straight
 
 
 @pytest.fixture
