@@ -16,7 +16,7 @@ import numpy as np
 
 from minimono import files
 from minimono.backend import Array
-from minimono.checks import Rng, generator, number, whole_number
+from minimono.checks import Rng, generator, share, whole_number
 from minimono.lazy import required
 
 LARGEST = 2**30  # bytes of an idx file, zipped or not; MNIST has 47 million
@@ -64,7 +64,7 @@ def shuffled_split(
 ) -> tuple[Images, Images]:
     """Split off a random `fraction` of the images, for a test: (training, test)."""
     _check_pairs("shuffled_split", images, labels)
-    number(fraction, "shuffled_split: fraction", above=0, below=1)
+    fraction = float(share(fraction, "shuffled_split: fraction", above=0, below=1))
     n = len(images) - round(len(images) * fraction)
     if n in (0, len(images)):
         raise ValueError(

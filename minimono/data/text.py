@@ -13,7 +13,7 @@ import numpy as np
 
 from minimono import files
 from minimono.backend import Array
-from minimono.checks import Rng, generator, number, sizes
+from minimono.checks import Rng, generator, share, sizes
 
 LARGEST = 2**30  # bytes of a text; as numbers it takes some fifteen times as many
 
@@ -93,7 +93,7 @@ class Characters:
 
 def split(ids: Array, fraction: float = 0.1) -> tuple[Array, Array]:
     """Split a text into all but its last `fraction`, and that: (training, validation)."""
-    number(fraction, "split: fraction", above=0, below=1)
+    fraction = float(share(fraction, "split: fraction", above=0, below=1))
     at = len(ids) - round(len(ids) * fraction)
     if at in (0, len(ids)):
         raise ValueError(f"split: {len(ids)} characters are too few to take {fraction} of them off")

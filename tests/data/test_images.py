@@ -3,6 +3,8 @@
 import gzip
 import math
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import minimono as mm
 from minimono import functional as F
-from minimono.data import Images, image_batches, load_digits, load_idx, shuffled_split
+from minimono.data import Images, image_batches, load_digits, load_idx, shuffled_split, split
 from minimono.nn.models import ConvNet
 from minimono.nn.training import train
 
@@ -216,3 +218,11 @@ def test_a_conv_net_learns_the_digits() -> None:
         pass
     guesses = model.eval()(mm.tensor(test.images)).data.argmax(axis=1)
     assert (guesses == test.labels).mean() > 0.9
+
+
+def test_shares_are_taken_as_they_are_written() -> None:
+    ids = np.arange(100)
+    images, labels = np.zeros((100, 1, 2, 2)), np.zeros(100, int)
+    for share in (Decimal("0.07"), Fraction(7, 100), np.float32(0.07), 0.07):
+        assert len(split(ids, share)[1]) == 7
+        assert len(shuffled_split(images, labels, fraction=share, rng=0)[1].labels) == 7

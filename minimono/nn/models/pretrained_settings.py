@@ -7,7 +7,7 @@ read off transformers 5.24 and its older versions.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import Repr
@@ -132,7 +132,7 @@ def size(config: Config, key: str, default: int) -> int:
 
 def positive(config: Config, key: str, default: float) -> float:
     value = config.get(key, default)
-    if type(value) not in (int, float) or not 0.0 < value < math.inf:
+    if type(value) not in (int, float) or not 0.0 < value <= sys.float_info.max:
         raise wrong(key, value, "a number above 0")
     return float(value)
 
