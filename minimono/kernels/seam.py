@@ -84,8 +84,7 @@ def device_with_kernels(arguments: Iterable[Any]) -> Device | None:
         else:
             return None  # of another library
         dtype = a.dtype
-        # A call less for most; kernels are compiled for this machine's order of bytes.
-        known = dtype is _SINGLE or dtype is _DOUBLE or (is_real(dtype) and dtype.isnative)
+        known = dtype is _SINGLE or dtype is _DOUBLE or is_real(dtype)  # a call less for most
         if device not in (None, here) or not known:
             return None
         device = here

@@ -162,7 +162,7 @@ def test_numbers_that_are_none_are_named(value) -> None:
             checks.number(value, "f: x")
 
 
-def test_other_orders_of_bytes_are_left_to_the_formula() -> None:
+def test_the_norm_of_gradients_in_the_other_order_of_bytes() -> None:
     weight = Tensor(np.zeros(3), requires_grad=True)
     weight.grad = np.array([3.0, 0.0, 4.0], dtype=">f8")
     assert float(mm.optim.clip_grad_norm([weight], 1.0)) == 5.0

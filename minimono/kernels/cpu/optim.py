@@ -113,7 +113,8 @@ def joint_norm(*gradients: Array) -> Array:
 def sum_of_squares(x: Array) -> float:
     """In float64."""
     out = np.empty(1)
-    sum_of_squares_kernel(flat(x if x.dtype.char in "fd" else x.astype(np.float64)), out)
+    plain = x.dtype.char in "fd" and x.dtype.isnative
+    sum_of_squares_kernel(flat(x if plain else x.astype(np.float64)), out)
     return out.item()
 
 
