@@ -58,7 +58,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist"):
         read_text(tmp_path / "nowhere.txt")
-    with pytest.raises(OSError, match=tmp_path.name):
+    with pytest.raises(ValueError, match=r"is a folder, expected a regular file"):
         read_text(tmp_path)
 
 
