@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(flags.only) - {run.TESTS, *(line.name for line in run.LINES)}:
         print(f"benchmarks.gpu: no line is called {sorted(unknown)}", file=sys.stderr)
         return 2
-    if flags.suite is not None:
-        return suite.main(flags.suite)
     if flags.stand_in:
         _stand_in(Path(flags.out) / "emulator")
     elif not _device():
         print("benchmarks.gpu: CuPy finds no GPU; --stand-in tries it without", file=sys.stderr)
         return 2
+    if flags.suite is not None:
+        return suite.main(flags.suite)
     if flags.line is not None:
         (line,) = (line for line in run.LINES if line.name == flags.line)
         send = voice()

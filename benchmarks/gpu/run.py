@@ -72,7 +72,7 @@ def run(folder: Path, *, stand_in: bool, minutes: float, only: Sequence[str] = (
             began = _say(log, TESTS)
             tests_until = min(until, began + SECONDS_OF_TESTS)
             suite.run(
-                suite.files(), record["suite"], written, log,
+                suite.files(stand_in), record["suite"], written, log,
                 lambda: tests_until - time.monotonic(), command=[*me, "--suite"],
             )
             record["suite"]["seconds"] = time.monotonic() - began
