@@ -32,7 +32,9 @@ def torch_there() -> Any:
         return None, ""
     import torch
 
-    torch.set_float32_matmul_precision("high" if os.environ.get(TF32) == "1" else "highest")
+    allowed = os.environ.get(TF32) == "1"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed  # convolutions, for which it is on by itself
     return torch, "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -103,6 +103,7 @@ def _training(lines: dict[str, Record]) -> str:
         row["what"]: _number(next(iter(row["values"].values()), None), row["unit"])
         for row in line["rows"] if row.get("values")
     } for name, line in lines.items()}
+    lines = {name.removeprefix("GPT, "): line for name, line in lines.items()}
     heads = list(dict.fromkeys(what for row in found.values() for what in row))
     body = [[name, *(row.get(what, "") for what in heads)] for name, row in found.items()]
     short = [f"* {name}: {_ended(line)}" for name, line in lines.items() if line["ended"]]

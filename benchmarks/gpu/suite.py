@@ -11,16 +11,21 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+import pytest
 
 from benchmarks.gpu.children import Event, voice, watched
 
 ROOT = Path(__file__).resolve().parents[2]
 SILENCE = 40.0  # seconds: of one test, or of collecting them
 MOST_STARTS = 8
+BROKEN = 3  # exit code of a process to which the device answers no more
 ON_DEVICE = re.compile(r"mark\.gpu|\bcuda\b|def test_\w+\(device\b")  # of a file's text
 # No plugins but ours: the machine may have some that change what tests do.
 ENVIRONMENT = {"CI": "true", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
@@ -40,40 +45,55 @@ def files(stand_in: bool = False) -> list[str]:
 def run(
     paths: Sequence[str], record: dict[str, Any], written: Callable[[], None], log: IO[str],
     seconds: Callable[[], float], *, command: Sequence[str], silence: float = SILENCE,
+    workers: int = 1,
 ) -> None:
-    """Run the tests of these files; `record` has an entry for each that ended, and how."""
-    record |= {"tests": {}, "ended": "", "warnings": {}}
-    running = ""
+    """Run the tests of these files; `record` has an entry for each that ended, and how.
 
-    def hear(event: Event) -> None:
-        nonlocal running
-        if "begin" in event:
-            running = event["begin"]
-        elif "warning" in event:
-            record["warnings"][event["warning"]] = 1 + record["warnings"].get(event["warning"], 0)
-        elif "collected" in event:
-            record["collected"] = len(record["tests"]) + event["collected"]
-        else:
-            record["tests"][event["test"]] = {k: v for k, v in event.items() if k != "test"}
-            running = ""
-        written()
+    Each of the workers runs its share: most of the time goes into compiling, which needs no device.
+    """
+    record |= {"tests": {}, "ended": "", "warnings": {}, "collected": 0}
+    lock = threading.Lock()
 
-    for _ in range(MOST_STARTS):
-        running = ""
-        told = json.dumps({"paths": list(paths), "done": list(record["tests"])})
-        Path(log.name).with_suffix(".todo").write_text(told, encoding="utf-8")
-        todo = str(Path(log.name).with_suffix(".todo"))
-        record["ended"] = watched(
-            [*command, todo], hear, seconds=seconds(), silence=silence, log=log,
-            environment=ENVIRONMENT,
-        )
-        Path(todo).unlink(missing_ok=True)
-        if not record["ended"] or seconds() <= 0:
-            break
-        if running:  # what it was doing when it hung or broke
-            record["tests"][running] = {"outcome": "failed", "why": record["ended"], "seconds": 0}
-        elif not record.get("collected") or not record["ended"].endswith("code 3"):
-            break  # it came to nothing, and would again
+    def share(number: int) -> str:
+        todo = Path(log.name).with_suffix(f".todo{number}")
+        running, told_of, ended = "", 0, ""
+
+        def hear(event: Event) -> None:
+            nonlocal running, told_of
+            with lock:
+                if "begin" in event:
+                    running = event["begin"]
+                elif "warning" in event:
+                    count = record["warnings"].get(event["warning"], 0)
+                    record["warnings"][event["warning"]] = count + 1
+                elif "collected" in event:  # the first time it is all of the share
+                    record["collected"] += 0 if told_of else event["collected"]
+                    told_of = 1
+                else:
+                    record["tests"][event.pop("test")] = event
+                    running = ""
+                written()
+
+        for _ in range(MOST_STARTS):
+            if seconds() <= 0:
+                return "no time was left"
+            with lock:
+                done = list(record["tests"])
+            asked = {"paths": list(paths), "done": done, "number": number, "workers": workers}
+            todo.write_text(json.dumps(asked), encoding="utf-8")
+            ended = watched(
+                [*command, str(todo)], hear, seconds=seconds(), silence=silence, log=log,
+                environment=ENVIRONMENT,
+            )
+            todo.unlink()
+            if running and seconds() > 0:  # what it was doing when it hung or broke
+                hear({"test": running, "outcome": "failed", "why": ended, "seconds": 0.0})
+            elif not ended.endswith(f"code {BROKEN}"):
+                break  # done; or it came to nothing, and would again
+        return ended
+
+    with ThreadPoolExecutor(workers) as pool:
+        record["ended"] = "; ".join(sorted({e for e in pool.map(share, range(workers)) if e}))
     written()
 
 
@@ -82,8 +102,6 @@ def run(
 
 def main(todo: str) -> int:
     """Run pytest over what is to be done, and send an event for each test's begin and end."""
-    import pytest
-
     send = voice()
     work = json.loads(Path(todo).read_text(encoding="utf-8"))
     sys.meta_path.append(_Finder())  # asked last
@@ -93,20 +111,22 @@ def main(todo: str) -> int:
         "-W", "default", "-p", "no:cacheprovider", "--tb=short", "-o", "strict_markers=false",
         "--rootdir", str(ROOT),
     ]
-    code = int(pytest.main([*options, *work["paths"]], plugins=[_Plugin(send, set(work["done"]))]))
+    code = int(pytest.main([*options, *work["paths"]], plugins=[_Plugin(send, work)]))
     return 0 if code in (0, 1, 5) else 10 + code  # failed tests have been told one by one
 
 
 class _Plugin:
-    def __init__(self, send: Callable[[Event], None], done: set[str]):
-        self.send, self.done = send, done
+    def __init__(self, send: Callable[[Event], None], work: dict[str, Any]):
+        self.send, self.work = send, work
         self.worst: dict[str, Event] = {}
 
     def pytest_configure(self, config: Any) -> None:
         config.addinivalue_line("markers", "gpu: needs a CUDA device and CuPy")
 
+    @pytest.hookimpl(trylast=True)  # when those that are not marked have gone
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = [item for item in items if item.nodeid not in self.done]
+        mine, done = items[self.work["number"] :: self.work["workers"]], set(self.work["done"])
+        items[:] = [item for item in mine if item.nodeid not in done]
 
     def pytest_collection_finish(self, session: Any) -> None:
         self.send({"collected": len(session.items)})
@@ -130,7 +150,7 @@ class _Plugin:
         found = self.worst.pop(nodeid)
         self.send(found)
         if found["outcome"] == "failed" and _broken():
-            os._exit(3)  # every later test would fail with it
+            os._exit(BROKEN)  # every later test would fail with it
 
     def pytest_warning_recorded(self, warning_message: Any) -> None:
         kind = warning_message.category.__name__
@@ -183,8 +203,6 @@ class _Missing(ModuleType):
         return _Missing(self.__name__)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        import pytest
-
         (function,) = arguments if len(arguments) == 1 else (None,)
         if getattr(function, "__name__", "").startswith("test_"):
             return pytest.mark.skip(reason=f"{self.__name__} is not installed")(function)
