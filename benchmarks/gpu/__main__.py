@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", default="runs/gpu", metavar="FOLDER", help="for gpu.json, gpu.log (%(default)s)"
     )
     parser.add_argument(
-        "--minutes", type=float, default=run.MINUTES, help="all of it takes at most so long (%(default)s)"
+        "--minutes", type=float, default=run.MINUTES, help="for all of it (%(default)s)"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of these lines")
     parser.add_argument(
