@@ -51,9 +51,14 @@ def compiled_steps(task: Task) -> dict[str, Callable[[], float]]:
     return {"torch.compile, fused Adam": training_step(task, fused=True, compiled=True)}
 
 
-def training_step(task: Task, fused: bool = False, compiled: bool = False) -> Callable[[], float]:
-    W = {name: torch.tensor(w, requires_grad=True) for name, w in weights(task).items()}
-    x, y = (torch.from_numpy(array) for array in task.data())
+def training_step(
+    task: Task, fused: bool = False, compiled: bool = False, device: str = "cpu"
+) -> Callable[[], float]:
+    W = {
+        name: torch.tensor(w, device=device, requires_grad=True)
+        for name, w in weights(task).items()
+    }
+    x, y = (torch.from_numpy(array).to(device) for array in task.data())
     optimiser = torch.optim.Adam(
         W.values(), RATE, betas=(BETA1, BETA2), eps=EPS, fused=True if fused else None
     )

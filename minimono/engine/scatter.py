@@ -43,8 +43,8 @@ def scatter_add(target: Array, index: Any, values: Array) -> None:
         new[1:] = places[1:] != places[:-1]
         if bool(new.all()):
             break
-        at = xp.arange(len(places))
-        rank = at - xp.maximum.accumulate(xp.where(new, at, 0))
+        first_of = xp.flatnonzero(new)[new.cumsum() - 1]
+        rank = xp.arange(len(places)) - first_of
         first = rank % 2 == 0
         pair = xp.flatnonzero(first[:-1] & ~new[1:])
         values[pair] = values[pair] + values[pair + 1]

@@ -190,13 +190,14 @@ def check_distances(penalty: Array, z: Array, mask: Array, mean: Array) -> None:
 
 
 def check_same_layer(moments: Summary, other: Summary) -> None:
-    """Raise unless both are of neurons of one shape, on one device."""
+    """Raise unless both are of neurons of one shape, and on one device if both have samples."""
     if moments.mean.shape != other.mean.shape:
         raise ValueError(
             f"Moments: one has neurons of shape {moments.mean.shape}, the other of shape "
             f"{other.mean.shape}; only moments of the same layer can be merged"
         )
-    array_module(moments.mean, other.mean)  # names both devices if they differ
+    if moments.count and other.count:
+        array_module(moments.mean, other.mean)  # names both devices if they differ
 
 
 def check_entries(values: Array, good: Array, message: str) -> None:

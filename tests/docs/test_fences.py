@@ -104,6 +104,7 @@ def shell_problems(lines: list[str]) -> list[str]:
     found = []
     for line in lines:
         words = [w for w in shlex.split(line, comments=True) if w != "python"]
+        words = words[3:] if words[:1] == ["timeout"] else words  # with a signal and its seconds
         match words:
             case [] | ["git", "clone", _] | ["cd", _]:
                 continue
@@ -115,6 +116,9 @@ def shell_problems(lines: list[str]) -> list[str]:
                 unknown = [e for e in ",".join(extras).split(",") if e and e not in EXTRAS]
             case ["minimono", *rest] | ["-m", "minimono", *rest]:
                 unknown = unknown_flags(rest)
+            case ["-m", "benchmarks.gpu", *rest]:
+                program = (ROOT / "benchmarks/gpu/__main__.py").read_text()
+                unknown = [w for w in rest if w[:2] == "--" and f'"{w}"' not in program]
             case ["cc", *rest]:
                 unknown = [w for w in rest if w.endswith(".c") and not (ROOT / w).exists()]
             case [script, *flags] if (ROOT / script).is_file() and set(flags) <= {"--quick"}:

@@ -102,6 +102,20 @@ def test_indices_and_masks_may_come_from_the_host(cuda: str) -> None:
         F.embedding(tensor([3], device=cuda), w)
 
 
+def test_reading_versions_run_there(cuda: str) -> None:
+    """Also where values meet in one place, and of dtypes for which there is no kernel."""
+    ids = np.array([2, 0, 2, 2, 0, 2, 2])
+    for dtype in ("float16", "float64"):
+        with mm.reference():
+            grads = []
+            for device in ("cpu", cuda):
+                w = tensor(np.ones((3, 2)), dtype=dtype, device=device, requires_grad=True)
+                g = tensor(np.arange(14.0).reshape(7, 2), dtype=dtype, device=device)
+                (w[ids] * g).sum().backward()
+                grads.append(backend.to_host(w.grad))
+        np.testing.assert_array_equal(*grads)
+
+
 def test_dropout_drops_the_same_on_both(cuda: str) -> None:
     host, device = (
         F.dropout(tensor(np.ones(50), device=d), 0.5, rng=np.random.default_rng(0))

@@ -9,7 +9,7 @@ from minimono import backend
 
 
 class GPU:
-    """As `Emulator` in tests/conftest.py."""
+    """As `Emulator` in tests/shared/emulated.py."""
 
     def array(self, host: np.ndarray) -> Any:
         return backend.to_device(host, "cuda")

@@ -90,6 +90,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def compiled(code: str, name: str):
         def start(blocks, threads, arguments) -> None:
             assert np.prod(threads) <= launch.LARGEST_BLOCK
+            assert all(1 <= n < 2**31 for n in blocks)
+            assert all(n < 2**16 for n in blocks[1:])  # what CUDA allows
             assert all(isinstance(a, np.ndarray | np.generic) for a in arguments)
             names.append(name)
 
@@ -149,6 +151,19 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     scale.merge(mean, mean, mean, mean, 2 / 3, 2 / 3)
     missing = {k.name for k in KERNELS} - set(launched)
     assert not missing, f"kernels in kernels/gpu/ that this test has to launch: {sorted(missing)}"
+
+
+def test_grids_fit_for_many_heads_and_many_rows(launched: list[str]) -> None:
+    """CUDA has room for 65,535 blocks along a grid's second axis."""
+    qkv, needed = np.ones((2**14, 1, 3, 4, 1), np.float32), (True, True, True)
+    out, kept = attention.packed_attention_forward(qkv, None, True)
+    attention.packed_attention_backward(needed, out, out, kept, qkv, None, True)
+    x, weight = np.ones((2**24, 1), np.float32), np.ones(1, np.float32)
+    out, kept = norms.layer_norm_forward(x, weight, weight)
+    norms.layer_norm_backward(needed, out, out, kept, x, weight, weight)
+    z = np.ones((2**16, 1), np.float32)
+    scale.survey(z, np.ones(1), np.ones(1), k=1, threshold=1.0, flag=True)
+    assert len(set(launched)) > 8
 
 
 def test_arguments_that_do_not_fit_are_refused(launched: list[str]) -> None:

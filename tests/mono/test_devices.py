@@ -147,6 +147,14 @@ def test_moments_move(cuda: str) -> None:
     assert there.to("cuda") is there
 
 
+def test_the_first_batch_decides_the_device(cuda: str) -> None:
+    empty = Moments.empty((2, 3))
+    there = empty.update(to_device(Z, "cuda")).update(to_device(LATER, "cuda"))
+    assert device_of(there.mean) == "cuda"
+    np.testing.assert_allclose(to_host(there.m2), PAST.update(LATER).m2, rtol=1e-12)
+    assert device_of(PAST.to("cuda").merge(empty).mean) == "cuda"
+
+
 def test_a_module_goes_on_where_its_model_moved(cuda: str) -> None:
     for module in (mono.MEmeL(k=2, start_after=1), mono.L2E(0.1, start_after=1)):
         for data in (Z, LATER):

@@ -4,8 +4,9 @@ Its arrays live in the computer's own memory, but are as strict as CuPy's about 
 They find the line that would put a host array into a GPU operation, without a GPU.
 """
 
+import time
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,40 @@ def in_stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+class Device:
+    def synchronize(self) -> None:
+        """Everything has been done already."""
+
+
+class Event:
+    at = 0.0
+    done = True
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """As of `Device`."""
+
+
 class StandInCuPy(ModuleType):
     """The module: NumPy's functions, of arrays of the stand-in."""
 
     ndarray = StandInArray
-    cuda = type("cuda", (), {"is_available": staticmethod(lambda: True)})
+    cuda = SimpleNamespace(
+        is_available=lambda: True, Device=Device, Event=Event,
+        get_elapsed_time=lambda start, end: 1e3 * (end.at - start.at),  # milliseconds
+    )
+
+    @staticmethod
+    def get_default_memory_pool() -> Any:
+        return SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: 0)
 
     @staticmethod
     def asarray(data: Any, dtype: Any = None) -> StandInArray:
-        return data if isinstance(data, StandInArray) else StandInArray(np.array(data, dtype))
+        if isinstance(data, StandInArray):
+            return data if dtype in (None, data.dtype) else StandInArray(data.host.astype(dtype))
+        return StandInArray(np.array(data, dtype))
 
     def __getattr__(self, name: str) -> Any:
         of_numpy = getattr(np, name)

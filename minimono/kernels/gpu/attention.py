@@ -14,7 +14,7 @@ order is fixed and nothing is added atomically, at the price of making P twice.
 
 Shapes: `B` batch, `T` time (position), `H` heads, `D` channels of a head. A block of 8 x 8 threads
 has TILE queries (or keys) of one head; thread (x, y) has rows y, y + 8, ... and columns x, x + 8
-and so on.
+and so on. All blocks lie along the grid's first axis, which has room for any number of heads.
 """
 
 from minimono.backend import Array, array_module
@@ -70,7 +70,8 @@ extern "C" __global__ void attention(
     long long T, long long H) {
     __shared__ real q[TILE][D + 1], kv[TILE][D + 1], p[TILE][TILE + 1];
     __shared__ real highest[TILE], shrink[TILE];
-    long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
+    long long tiles = (T + TILE - 1) / TILE, first = blockIdx.x % tiles * TILE;
+    long long b = blockIdx.x / tiles / H, h = blockIdx.x / tiles % H;
     int x = threadIdx.x, y = threadIdx.y, row = y * 8 + x;
     real weighted[EACH][SPAN] = {}, s[EACH][EACH];
     double sum[EACH] = {};
@@ -154,7 +155,8 @@ extern "C" __global__ void attention_query_gradient(
     const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real q[TILE][D + 1], go[TILE][D + 1], k[TILE][D + 1], v[TILE][D + 1];
     __shared__ real ds[TILE][TILE + 1];
-    long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
+    long long tiles = (T + TILE - 1) / TILE, first = blockIdx.x % tiles * TILE;
+    long long b = blockIdx.x / tiles / H, h = blockIdx.x / tiles % H;
     int x = threadIdx.x, y = threadIdx.y;
     real gq[EACH][SPAN] = {}, s[EACH][EACH], gp[EACH][EACH];
     load(q, qkv, 0, first, b, h, T, H);
@@ -198,7 +200,8 @@ extern "C" __global__ void attention_key_gradient(
     const double *log_sum, const real *delta, real *gqkv, long long T, long long H) {
     __shared__ real k[TILE][D + 1], v[TILE][D + 1], q[TILE][D + 1], go[TILE][D + 1];
     __shared__ real p[TILE][TILE + 1], ds[TILE][TILE + 1];
-    long long first = (long long)blockIdx.x * TILE, b = blockIdx.y / H, h = blockIdx.y % H;
+    long long tiles = (T + TILE - 1) / TILE, first = blockIdx.x % tiles * TILE;
+    long long b = blockIdx.x / tiles / H, h = blockIdx.x / tiles % H;
     int x = threadIdx.x, y = threadIdx.y;
     real gk[EACH][SPAN] = {}, gv[EACH][SPAN] = {}, s[EACH][EACH], gp[EACH][EACH];
     load(k, qkv, 1, first, b, h, T, H);
@@ -264,7 +267,7 @@ def packed_attention_forward(
     xp, tile = array_module(qkv), tile_for(D, qkv.dtype.itemsize)
     out, log_sum = xp.empty((B, T, H, D), qkv.dtype), xp.empty((B, H, T))
     attention_kernel(
-        qkv.dtype, (-(-T // tile), B * H), (8, 8), one_block(qkv), _block_or_none(mask),
+        qkv.dtype, (-(-T // tile) * B * H,), (8, 8), one_block(qkv), _block_or_none(mask),
         is_causal, D**-0.5, out, log_sum, T, H, D=D, TILE=tile,
     )
     return out, log_sum
@@ -284,7 +287,7 @@ def packed_attention_backward(
     )
     for kernel in (attention_query_gradient_kernel, attention_key_gradient_kernel):
         kernel(
-            qkv.dtype, (-(-T // tile), B * H), (8, 8), g, qkv, mask, is_causal, D**-0.5, log_sum,
+            qkv.dtype, (-(-T // tile) * B * H,), (8, 8), g, qkv, mask, is_causal, D**-0.5, log_sum,
             delta, gqkv, T, H, D=D, TILE=tile,
         )
     return (gqkv,)

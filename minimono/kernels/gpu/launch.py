@@ -62,6 +62,8 @@ SCALARS: dict[str, Any] = {
     "long long": np.int64, "int": np.int32, "bool": np.bool_, "double": np.float64,
 }
 
+NULL = np.uint64(0)  # a null pointer
+
 _HEAD = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\) \{')
 
 
@@ -77,19 +79,28 @@ class Kernel:
     source: str
 
     @cached_property
-    def _head(self) -> tuple[str, tuple[str, ...]]:
+    def _head(self) -> tuple[str, str]:
         (found,) = _HEAD.findall(self.source)
-        name, written = found
-        return name, tuple(" ".join(p.split()) for p in written.split(","))
+        return found  # type: ignore[no-any-return]
 
     @property
     def name(self) -> str:
         return self._head[0]
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The parameters as they are declared: "const real *x", "long long size"."""
-        return self._head[1]
+        return tuple(" ".join(p.split()) for p in self._head[1].split(","))
+
+    @cached_property
+    def _expected(self) -> tuple[tuple[str, bool, Any], ...]:
+        """Of each parameter: as declared, whether it is an array, and its type, None for real."""
+        found: list[tuple[str, bool, Any]] = []
+        for declared in self.parameters:
+            kind, is_array = declared.removeprefix("const ").rpartition(" ")[0], "*" in declared
+            scalar = SCALARS.get(kind)
+            found.append((declared, is_array, np.dtype(scalar) if is_array and scalar else scalar))
+        return tuple(found)
 
     def code(self, dtype: Any, **constants: int) -> str:
         """Return the whole source that is compiled."""
@@ -105,22 +116,24 @@ class Kernel:
                 f"{self.name}: arguments are {len(arguments)}, expected {len(self.parameters)}: "
                 + ", ".join(self.parameters)
             )
+        real = np.dtype(dtype)
         passed = tuple(
-            self._checked(declared, argument, np.dtype(dtype))
-            for declared, argument in zip(self.parameters, arguments, strict=True)
+            self._checked(*expected, argument, real)
+            for expected, argument in zip(self._expected, arguments, strict=True)
         )
         if 0 in blocks:
             return
-        compiled(self.code(dtype, **constants), self.name)(blocks, threads, passed)
+        compiled(_code(self, real, tuple(constants.items())), self.name)(blocks, threads, passed)
 
-    def _checked(self, declared: str, argument: Any, real: np.dtype[Any]) -> Any:
+    def _checked(
+        self, declared: str, is_array: bool, kind: Any, argument: Any, real: np.dtype[Any]
+    ) -> Any:
         """Return the argument as the parameter's type."""
-        kind = declared.removeprefix("const ").rpartition(" ")[0]
-        if "*" not in declared:
-            return SCALARS[kind](argument)
+        if not is_array:
+            return kind(argument)
         if argument is None:
-            return np.uint64(0)  # a null pointer
-        expected: np.dtype[Any] = real if kind == "real" else np.dtype(SCALARS[kind])
+            return NULL
+        expected = real if kind is None else kind
         if argument.dtype != expected or not argument.flags.c_contiguous:
             layout = "" if argument.flags.c_contiguous else " with gaps"
             raise TypeError(
@@ -128,6 +141,12 @@ class Kernel:
                 f"expected {expected} in one block of memory"
             )
         return argument
+
+
+@cache
+def _code(kernel: Kernel, real: np.dtype[Any], constants: tuple[tuple[str, int], ...]) -> str:
+    """`Kernel.code`, put together once: a network launches thousands a second."""
+    return kernel.code(real, **dict(constants))
 
 
 @cache

@@ -88,7 +88,7 @@ extern "C" __global__ void layer_norm_parameters(
 }
 """)
 
-ROWS_OF_PART = 256  # rows that one block of `layer_norm_parameters` adds up (our choice)
+ROWS_OF_PART, MOST_PARTS = 256, 1024  # rows that one block adds up at least, parts (our choice)
 
 
 def layer_norm_forward(
@@ -114,11 +114,12 @@ def layer_norm_backward(
         each_row(layer_norm_gradient_kernel, g, rows, weight, mean, scale, gx)
         gx = gx.reshape(x.shape)
     if needed[1] or needed[2]:
-        parts = -(-n // ROWS_OF_PART)
+        rows_of_part = max(ROWS_OF_PART, -(-n // MOST_PARTS))
+        parts = -(-n // rows_of_part)
         sums = array_module(x).empty((parts, 2, channels))
         layer_norm_parameters_kernel(
             x.dtype, (-(-channels // 32), parts), (32, 8), g, rows, mean, scale, sums, n, channels,
-            ROWS_OF_PART,
+            rows_of_part,
         )
         gweight, gbias = total(sums, axis=0).astype(x.dtype)  # (parts, 2, C) -> (2, C)
     return gx, gweight, gbias
