@@ -115,7 +115,7 @@ def monosemanticity_score(z: Array, embeddings: Array) -> Array:
     single input, so always for B < 3.
 
     One pass over the inputs, and memory for a block of them, do for all pairs (`kernels/both/
-    pairs.py`, which tells how). The score is off by at most 1e-14, whatever the inputs.
+    pairs.py`, which tells how). The score is off by at most 1e-13, whatever the inputs.
 
     >>> z = np.array([[0.0, 2.0], [1.0, 2.0], [1.0, 0.0]])
     >>> monosemanticity_score(z, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0]]))
