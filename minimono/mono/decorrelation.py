@@ -43,8 +43,8 @@ def feature_decorrelation(z: Array) -> float:
 
     z: activations, shape (N, *neurons), N >= 2; a row of zeros has no angle (ValueError).
 
-    FD is off by at most 1e-14 √FD, so it keeps digits where all rows are nearly parallel. One pass
-    over the inputs does for all pairs (`kernels/both/pairs.py`).
+    FD is off by at most 1e-14 √FD + 1e-28, so it keeps digits where all rows are nearly parallel.
+    One pass over the inputs does for all pairs (`kernels/both/pairs.py`).
 
     >>> feature_decorrelation(np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]]))  # one pair of three
     0.666...
