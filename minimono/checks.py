@@ -25,6 +25,7 @@ import numpy as np
 from minimono.backend import Array, array_module, as_array, is_real
 
 REAL = "real numbers (float16, float32, float64, integers or bools)"
+AT_A_TIME = 1 << 24  # numbers that are looked at together (our choice)
 Rng: TypeAlias = np.random.Generator | int  # a generator, or the seed of a new one
 Choice = TypeVar("Choice", bound=str)
 Item = TypeVar("Item")
@@ -313,18 +314,26 @@ def layout(x: Any, name: str, expected: str, good: bool) -> None:
         raise ValueError(f"{name} has shape {tuple(x.shape)}, expected {expected}")
 
 
-def values(x: Array, name: str) -> Array:
-    """`x` as finite float64 numbers, of any shape but empty."""
-    x = batch(x, name).astype(np.float64, copy=False)
-    finite(x, name)
+def values(x: Array, name: str, *, dtype: Any = np.float64) -> Array:
+    """`x` as finite numbers of any shape but empty: float64, or for dtype None as they are.
+
+    The latter takes little memory beside x, however large that is.
+    """
+    x = batch(x, name)
+    if dtype is not None or not x.dtype.isnative:
+        x = x.astype(dtype or x.dtype.newbyteorder("="), copy=False)
+    part = max(1, AT_A_TIME * len(x) // x.size)
+    for first in range(0, len(x), part):
+        if not array_module(x).isfinite(x[first : first + part]).all():
+            finite(x, name)
     return x
 
 
-def matrix(x: Array, name: str, axes: str) -> Array:
-    """`x` as finite float64 numbers, with as many axes as `axes` has, say "(B, D)", none empty."""
+def matrix(x: Array, name: str, axes: str, *, dtype: Any = np.float64) -> Array:
+    """`x` as `values`, with as many axes as `axes` has, say "(B, D)", none empty."""
     x = real(x, name)
     layout(x, name, f"{axes}, not empty", x.ndim == len(axes.split(",")) and x.size > 0)
-    return values(x, name)
+    return values(x, name, dtype=dtype)
 
 
 def labels(

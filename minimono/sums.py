@@ -8,7 +8,10 @@ one after the other; CuPy folds none. Who adds up many numbers therefore asks he
     total     x.sum          mean     x.mean         running     x.cumsum
     product   a @ b          Sum      of arrays that come one by one
 
-A sum over an axis short enough, or of whole numbers, is the library's own.
+A sum over an axis short enough, or of whole numbers, is the library's own. Lengths are sums of
+squares, which can be too large or too small for float64 where the numbers are not:
+
+    scaled    x, its largest below 1                  unit      vectors at length 1
 """
 
 from __future__ import annotations
@@ -119,6 +122,35 @@ class Sum:
         for part in reversed(self.waiting):
             start = start + part
         return start
+
+
+def scaled(x: Array, axis: int | None = None) -> Array:
+    """Return float64 `x` over the power of two that brings its largest magnitude below 1.
+
+    It loses no digits, and squares neither overflow nor vanish. With `axis`, the largest along it.
+
+    >>> scaled(np.array([3.0, -1.0]))
+    array([ 0.75, -0.25])
+    """
+    xp = array_module(x)
+    _, exponent = xp.frexp(xp.maximum(x.max(axis, keepdims=True), -x.min(axis, keepdims=True)))
+    half = exponent // 2  # no float64 is as large as the inverse of the smallest
+    one = xp.ones(exponent.shape)
+    with np.errstate(under="ignore"):
+        return x * xp.ldexp(one, -half) * xp.ldexp(one, half - exponent)
+
+
+def unit(v: Array) -> Array:
+    """Return vectors along the last axis at length 1, in float64; nan for one that is 0.
+
+    >>> unit(np.array([[3e200, 4e200], [0.0, 1e-200]]))
+    array([[0.6, 0.8],
+           [0. , 1. ]])
+    """
+    # float64 has room for the squares of all else.
+    v = scaled(v, axis=-1) if v.dtype == np.float64 else v.astype(np.float64)
+    with np.errstate(under="ignore", invalid="ignore"):
+        return v / array_module(v).sqrt((v * v).sum(axis=-1, keepdims=True))
 
 
 def axes_of(x: Array, axis: Axes) -> set[int]:

@@ -28,6 +28,7 @@ from minimono.mono.clusters import route
 from minimono.nn import taps
 from minimono.nn.module import Module, evaluating
 
+TOGETHER = 1 << 19  # numbers that are multiplied together, in float64 (our choice)
 Layer = Callable[[Tensor], Tensor]  # from the lower layer's activations to the upper layer's
 
 
@@ -49,6 +50,9 @@ def circuit_attribution(
     Returns (B, C), float64. Raises ValueError for nan and infinity, on the way too, and if
     `layer(x)` does not depend on x.
 
+    Time and memory grow with B. More samples than memory holds can come batch by batch, since each
+    has its own rho.
+
     >>> import minimono as mm
     >>> w = mm.tensor([[1.0, -1.0, 0.0]])
     >>> x = np.array([[3.0, 1.0, 9.0], [1.0, 3.0, 9.0]])         # the second leaves the neuron off
@@ -69,7 +73,11 @@ def circuit_attribution(
     with no_grad():  # the gradient needs no tape of its own
         gradient = grad(half_square)(Tensor(x)).data
     checks.finite(gradient, "circuit_attribution: gradient")
-    relevance = sums.total(x.astype(np.float64) * gradient, positions)  # (B, C, ...) -> (B, C)
+    rows = max(1, TOGETHER * len(x) // x.size)
+    relevance = array_module(x).concatenate([  # (B, C, ...) -> (B, C)
+        sums.total(x[i : i + rows].astype(np.float64) * gradient[i : i + rows], positions)
+        for i in range(0, len(x), rows)
+    ])
     return relevance / (abs(relevance).sum(axis=1, keepdims=True) + 1e-10)
 
 

@@ -12,11 +12,13 @@ These are the second half of PURE, whose first half is `circuits.py`. `B` sample
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from minimono import checks
+from minimono import checks, sums
 from minimono.backend import Array, array_module, to_host
 
 
@@ -126,7 +128,7 @@ def cluster_distances(embeddings: Array, labels: Array) -> Distances:
 
     Distances are Euclidean, and each pair of samples counts the same. Virtual neurons with a
     meaning each have intra below inter; for labels at random both are the mean over all pairs.
-    Published.
+    Published. Time grows with B², since no sum over samples holds their distances; memory with B.
 
     embeddings: (B, D), of an encoder that is independent of the network.   labels: (B,).
 
@@ -136,11 +138,17 @@ def cluster_distances(embeddings: Array, labels: Array) -> Distances:
     points = _points(embeddings, "cluster_distances: embeddings", "(B, D)")
     labels = checks.labels(labels, "cluster_distances: labels", count=len(points), kinds="iub")
     xp = array_module(points, labels)
-    distances = _pair_distances(points, "cluster_distances: embeddings")
-    i, j = xp.triu_indices(len(points), 1)
-    same = labels[i] == labels[j]
+    within, across = sums.Sum(), sums.Sum()
+    for i, distances in _to_later(points, "cluster_distances: embeddings"):
+        same = labels[i + 1 :] == labels[i]
+        within.add((distances * same).sum())
+        across.add((distances * ~same).sum())
+    sizes = xp.unique(labels, return_counts=True)[1].tolist()
+    pairs = sum(n * (n - 1) // 2 for n in sizes)
+    others = len(labels) * (len(labels) - 1) // 2 - pairs
     return Distances(*(
-        float(part.mean()) if part.size else np.nan for part in (distances[same], distances[~same])
+        float(part.total(xp.zeros(()))) / n if n else np.nan
+        for part, n in [(within, pairs), (across, others)]
     ))
 
 
@@ -149,7 +157,7 @@ def alignment(rho: Array, embeddings: Array) -> float:
 
     Over all pairs of samples the Euclidean distance of their rho (B, C) is set against that of
     their embeddings (B, D), for three samples or more. nan if all distances of either are equal.
-    Published.
+    Published. Time grows with B², memory with B: means and products are merged row by row.
 
     >>> alignment(np.array([[0.0], [1.0], [4.0]]), np.array([[0.0, 0.0], [0.0, 2.0], [0.0, 8.0]]))
     1.0
@@ -157,14 +165,25 @@ def alignment(rho: Array, embeddings: Array) -> float:
     a = _points(rho, "alignment: rho", "(B, C)")
     b = _points(embeddings, "alignment: embeddings", "(B, D)")
     checks.shaped(b, "alignment: embeddings", (len(a), b.shape[1]), "a row for each row of rho")
-    a = _pair_distances(a, "alignment: rho", least=3)
-    b = _pair_distances(b, "alignment: embeddings")
-    if a.max() == a.min() or b.max() == b.min():
-        return np.nan
-    a, b = a / a.max(), b / b.max()
-    a, b = a - a.mean(), b - b.mean()
     xp = array_module(a, b)
-    return float((a * b).sum() / xp.sqrt((a * a).sum() * (b * b).sum()))
+    size_a, size_b = _rough_size(a), _rough_size(b)
+    extremes, means, counts, within = [], [], [], sums.Sum()
+    for (_, p), (_, q) in zip(
+        _to_later(a, "alignment: rho", least=3), _to_later(b, "alignment: embeddings"), strict=True
+    ):
+        d = xp.stack([p * size_a, q * size_b])  # (2, later)
+        extremes.append(xp.stack([d.min(axis=1), d.max(axis=1)]))
+        means.append(d.mean(axis=1))
+        counts.append(d.shape[1])
+        d -= means[-1][:, None]
+        within.add(sums.product(d, d.T))
+    least, most = xp.stack(extremes)[:, 0].min(axis=0), xp.stack(extremes)[:, 1].max(axis=0)
+    if (least == most).any():
+        return np.nan
+    count, mean = xp.asarray(counts, np.float64)[:, None], xp.stack(means)  # (B - 1, 1), (B - 1, 2)
+    between = mean - (count * mean).sum(axis=0) / sum(counts)
+    products = within.total(between.T @ (count * between))  # (2, 2): of a and a, a and b, b and b
+    return float(products[0, 1] / xp.sqrt(products[0, 0] * products[1, 1]))
 
 
 def cluster_purity(labels: Array, truth: Array) -> float:
@@ -202,9 +221,15 @@ def _squared_distances(points: Array, centroids: Array) -> Array:
     return array_module(points).stack(columns, axis=1)
 
 
-def _pair_distances(points: Array, name: str, least: int = 2) -> Array:
-    """The distance of each pair of rows, in the order of `triu_indices`: (B,D) -> (B(B-1)/2,)."""
+def _to_later(points: Array, name: str, least: int = 2) -> Iterator[tuple[int, Array]]:
+    """Yield each row's number and its distances to all later rows: memory for B of them will do."""
     checks.layout(points, name, f"{least} samples at least", len(points) >= least)
-    rows = [_squared_distances(points[i + 1 :], points[i : i + 1])[:, 0]
-            for i in range(len(points) - 1)]
-    return array_module(points).sqrt(array_module(points).concatenate(rows))
+    for i in range(len(points) - 1):
+        squares = _squared_distances(points[i + 1 :], points[i : i + 1])[:, 0]
+        yield i, array_module(points).sqrt(squares)
+
+
+def _rough_size(points: Array) -> float:
+    """Return the power of two that brings all distances below 2, if it is multiplied with them."""
+    farthest = float(_squared_distances(points, points[:1]).max())  # a half at least of the largest
+    return 2.0 ** -math.frexp(math.sqrt(farthest))[1]

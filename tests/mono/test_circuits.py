@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import tracemalloc
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from minimono.mono import (
     alignment,
     circuit_attribution,
     circuit_attribution_between,
+    circuits,
     cluster_distances,
     cluster_purity,
     mean_over_positions,
@@ -161,6 +164,22 @@ def test_leaves_no_gradients_and_works_without_a_tape() -> None:
     assert x.grad is None
     with mm.no_grad():
         np.testing.assert_array_equal(circuit_attribution(x, layer, 0), rho)
+
+
+def test_many_samples_are_multiplied_part_by_part(monkeypatch) -> None:
+    """At the peak: x and its gradient, the layer's tape; nothing of all samples in float64."""
+    x = np.random.default_rng(6).standard_normal((20_000, 5, 4)).astype(np.float32)
+    w = mm.tensor(np.ones((1, 5), np.float32))
+    want = circuit_attribution(x, lambda x: w @ x, 0)
+    monkeypatch.setattr(circuits, "TOGETHER", 7000)  # of 350 samples; the last part is shorter
+    tracemalloc.start()
+    got = circuit_attribution(x, lambda x: w @ x, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(got, want)
+    assert peak < 3 * x.nbytes
+    batches = [circuit_attribution(part, lambda x: w @ x, 0) for part in np.split(x, 5)]
+    np.testing.assert_allclose(np.concatenate(batches), want, rtol=0, atol=1e-6)
 
 
 def test_between_taps_is_the_layer_in_between() -> None:
@@ -547,6 +566,33 @@ def test_distances_and_alignment_pair_by_pair(seed: int) -> None:
     assert intra == pytest.approx(np.mean(within))
     assert inter == pytest.approx(np.mean(between))
     assert alignment(rho, e) == pytest.approx(np.corrcoef(rho_all, e_all)[0, 1], abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0**-470, 1.0, 2.0**470])
+def test_alignment_to_the_last_digits_at_any_scale(scale: float) -> None:
+    rng = np.random.default_rng(8)
+    rho, e = rng.integers(-9, 9, (12, 2)).astype(float), rng.integers(-9, 9, (12, 3)).astype(float)
+    with mpmath.workdps(50):
+        a, b = (
+            [mpmath.norm(mpmath.matrix((x - y).tolist())) for x, y in itertools.combinations(p, 2)]
+            for p in (rho, e)
+        )
+        a, b = ([x - mpmath.fsum(d) / len(d) for x in d] for d in (a, b))
+        want = mpmath.fdot(a, b) / mpmath.sqrt(mpmath.fdot(a, a) * mpmath.fdot(b, b))
+    assert alignment(rho * scale, e) == pytest.approx(float(want), abs=1e-15)
+    assert alignment(rho, e / scale) == alignment(rho, e)
+    assert alignment(rho, rho * scale) == pytest.approx(1, abs=1e-15)
+
+
+def test_memory_of_distances_is_not_that_of_all_pairs() -> None:
+    """The distances of all pairs would be 5.8 MB."""
+    e, labels = np.random.default_rng(9).random((1200, 1)), np.arange(1200) % 2
+    for function in (lambda: cluster_distances(e, labels), lambda: alignment(e[:, ::-1] ** 2, e)):
+        tracemalloc.start()
+        function()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1 << 20
 
 
 def test_evaluation_where_it_is_undefined() -> None:
