@@ -4,6 +4,7 @@ see `shared/emulated.py`.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if on_gpu and not is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device, or CuPy is not installed"))
+
+
+def pytest_configure() -> None:
+    """What was started with a Ctrl-C that does nothing, as in the background, would pass it on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
