@@ -21,6 +21,7 @@ import minimono
 from benchmarks.gpu import suite
 from benchmarks.gpu.children import Event, watched
 from benchmarks.gpu.lines import TF32
+from minimono import atomic
 
 JSON, LOG = "gpu.json", "gpu.log"
 MINUTES = 7.7  # after which nothing more is begun, and what runs is stopped
@@ -109,9 +110,7 @@ def _say(log: IO[str], what: str) -> float:
 
 def _write(record: dict[str, Any], file: Path) -> None:
     """At once or not at all: a run that is killed leaves the last record whole."""
-    beside = file.with_suffix(".new")
-    beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    beside.replace(file)
+    atomic.write_text(file, json.dumps(record, indent=1))
 
 
 def _machine() -> dict[str, str]:

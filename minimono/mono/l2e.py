@@ -290,11 +290,11 @@ class L2E(Watching):
         select: Rule | Callable[[Array], Array] | None = None,
         forget_after: int = 10, start_after: int = 10, compensation: float = 0.01,
     ):
+        given = {"fraction": fraction, "rate": rate}
+        settings = {name: value for name, value in given.items() if value is not None}
         if select is None:
-            select = MovingThreshold(
-                0.02 if fraction is None else fraction, rate=0.05 if rate is None else rate
-            )
-        elif fraction is not None or rate is not None:
+            select = MovingThreshold(**settings)
+        elif settings:
             raise ValueError(
                 f"L2E: fraction is {fraction!r}, rate is {rate!r} and select is {select!r}, "
                 "expected select alone, or the other two"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from minimono import files
+from minimono import atomic, files
 from minimono.describe import short
 from minimono.oracle import catches
 from minimono.oracle import suite as suites
@@ -86,7 +85,8 @@ def dump(folder: Path | str) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for target in missing:
-            _write_whole(target, contents[target])
+            with atomic.replacing(target) as file:
+                file.write(contents[target])
     except OSError as error:
         raise OSError(f"oracle dump: {folder} cannot be written: {error}") from error
     return sorted(contents)
@@ -101,19 +101,6 @@ def _is_there(target: Path, contents: bytes) -> bool:
     if target.stat().st_size != len(contents) or target.read_bytes() != contents:
         raise FileExistsError(f"oracle dump: {target} is there and differs; choose another")
     return True
-
-
-def _write_whole(target: Path, contents: bytes) -> None:
-    """Write a file under another name and rename it, so that it is whole or not there."""
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def document(suite: suites.Suite, cases: Iterable[Case]) -> str:
