@@ -271,7 +271,6 @@ OWN = {
     ("kernels/cpu/compiling.py", "open"): "writes it",
     ("kernels/cpu/compiling.py", "loads"): "machine code, from the user's own cache",
     ("oracle/accuracy.py", "read_text"): "/proc/cpuinfo, by its name",
-    ("oracle/vectors.py", "open"): "writes them",
     ("oracle/vectors.py", "read_bytes"): "the vectors that come with minimono, to write them",
     ("oracle/vectors.py", "read_text"): "their schema",
     ("oracle/program.py", "loads"): "a line of a program's, of bounded length",
