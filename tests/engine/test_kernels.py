@@ -58,10 +58,19 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         table[f"linear {shape}"] = (F.linear, [normal(*shape), normal(3, 4), normal(3)])
         table[f"linear, no bias {shape}"] = (F.linear, [normal(*shape), normal(3, 4)])
         table[f"relu {shape}"] = (F.relu, [normal(*shape)])
+        table[f"sigmoid {shape}"] = (F.sigmoid, [5.0 * normal(*shape)])
+        table[f"silu {shape}"] = (F.silu, [5.0 * normal(*shape)])
         table[f"leaky_relu {shape}"] = (lambda x: F.leaky_relu(x, 0.2), [normal(*shape)])
         table[f"dropout {shape}"] = (dropped, [normal(*shape)])
     for ids in (2, [3, 0, 3, 3], [[1, 1, 0], [2, 3, 1]], np.zeros((0,), int)):
         table[f"embedding {ids}"] = (lambda w, i=ids: F.embedding(np.array(i), w), [normal(4, 3)])
+    i, j = np.array([[3, -1, 0], [3, 3, 1]]), np.array([0, 2, -1])
+    for what, index in {
+        "rows": i, "two axes": (i, j), "one and a slice": (i, slice(1, 3)), "mask": i[:, :2] > 2,
+        "too few to mask": (np.array([True, False, True, True]), 1), "none": j[:0],
+    }.items():
+        shape = (2, 2, 3) if what == "mask" else (4, 3, 2)
+        table[f"x[{what}]"] = (lambda x, at=index: x[at], [normal(*shape)])
     for length, causal in itertools.product((1, 5, 64, 65, 150), (True, False)):
         table[f"self_attention {length} causal={causal}"] = (
             lambda qkv, c=causal: F.self_attention(qkv, is_causal=c),

@@ -82,6 +82,17 @@ def test_gelu(device, dtype, approximate: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sigmoid", "silu"])
+def test_sigmoid_and_silu(device, dtype, name: str) -> None:
+    forward, backward = (getattr(activations, f"{name}_{way}") for way in ("forward", "backward"))
+    x = np.linspace(-30.0, 30.0, 773).astype(dtype)
+    held_to_reading(device, forward, backward, getattr(F, name), [x], rtol=tolerance(dtype))
+    far = device.array(np.array([-1e30, 1e30, np.nan], dtype))
+    expected = {"sigmoid": [0.0, 1.0, np.nan], "silu": [-0.0, 1e30, np.nan]}[name]
+    np.testing.assert_array_equal(device.host(forward(far)[0]), np.array(expected, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_relu(device, dtype) -> None:
     x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
     there = device.array(x).T

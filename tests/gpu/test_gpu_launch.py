@@ -108,6 +108,8 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     for forward, backward, arguments in (
         (activations.relu_forward, activations.relu_backward, (x,)),
         (activations.leaky_relu_forward, activations.leaky_relu_backward, (x, 0.2)),
+        (activations.sigmoid_forward, activations.sigmoid_backward, (x,)),
+        (activations.silu_forward, activations.silu_backward, (x,)),
         (activations.gelu_forward, activations.gelu_backward, (x, "none")),
         (activations.gelu_forward, activations.gelu_backward, (x, "tanh")),
         (softmax.softmax_forward, softmax.softmax_backward, (x, 0)),
