@@ -126,6 +126,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 @real()
+@with_kernel("softmax")
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log sum exp(x) along an axis."""
     if not x.size:

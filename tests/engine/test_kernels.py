@@ -49,6 +49,8 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
             if shape[axis] > 0:
                 table[f"softmax {shape} axis={axis}"] = (
                     lambda x, a=axis: F.softmax(x, axis=a), [normal(*shape)])
+                table[f"log_softmax {shape} axis={axis}"] = (
+                    lambda x, a=axis: F.log_softmax(x, axis=a), [9.0 * normal(*shape)])
         table[f"layer_norm {shape}"] = (F.layer_norm, [normal(*shape), normal(c), normal(c) + 1.0])
         table[f"layer_norm eps {shape}"] = (
             lambda x, w, b: F.layer_norm(x, w, b, 0.5),
@@ -83,6 +85,7 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         )
     table["gelu ()"] = (F.gelu, [normal()])
     table["softmax ()"] = (F.softmax, [normal()])
+    table["log_softmax ()"] = (F.log_softmax, [normal()])
     table["cross_entropy"] = (lambda x: F.cross_entropy(x, TARGETS), [normal(5, 4)])
     table["cross_entropy of one class"] = (lambda x: F.cross_entropy(x, [0, 0]), [normal(2, 1)])
     return table
@@ -167,7 +170,7 @@ def test_agrees_on_any_layout(layout: str) -> None:
     x = LAYOUTS[layout](normal(6, 4))
     c = x.shape[1]
     targets = np.array([3, 0, 0, 2, 1, 0])[: len(x)]
-    for f in (F.gelu, F.softmax, lambda x: F.softmax(x, axis=0)):
+    for f in (F.gelu, F.silu, F.softmax, lambda x: F.softmax(x, axis=0), F.log_softmax):
         agree(f, [x], "float64")
     agree(lambda x: F.cross_entropy(x, targets), [x], "float64")
     agree(F.layer_norm, [x, np.linspace(1, 2, 2 * c)[::2], np.linspace(0, 1, c)[::-1]], "float64")

@@ -116,10 +116,12 @@ def test_leaky_relu(device, dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "axis"), [((3, 1), -1), ((2, 3, 37), 1), ((5, 700), -1)])
-def test_softmax(device, dtype, shape, axis: int) -> None:
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax(device, dtype, shape, axis: int, name: str) -> None:
+    forward, backward = (getattr(softmax, f"{name}_{way}") for way in ("forward", "backward"))
     held_to_reading(
-        device, softmax.softmax_forward, softmax.softmax_backward, F.softmax, [rows(shape, dtype)],
-        axis=axis, rtol=tolerance(dtype),
+        device, forward, backward, getattr(F, name), [rows(shape, dtype)], axis=axis,
+        rtol=tolerance(dtype),
     )
 
 

@@ -113,6 +113,7 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
         (activations.gelu_forward, activations.gelu_backward, (x, "none")),
         (activations.gelu_forward, activations.gelu_backward, (x, "tanh")),
         (softmax.softmax_forward, softmax.softmax_backward, (x, 0)),
+        (softmax.log_softmax_forward, softmax.log_softmax_backward, (x, 0)),
         (norms.layer_norm_forward, norms.layer_norm_backward, (x, weight, weight)),
         (embedding.rows_by_number_forward, embedding.rows_by_number_backward, (x, ids)),
         (dropout.dropped_forward, dropout.dropped_backward, (x, keep, 2.0)),

@@ -90,6 +90,16 @@ def running_sums_of_rows_kernel(x: Array, out: Array) -> None:
                 lost = 0.0
 
 
+@compiled
+def running_sums_of_float32_kernel(x: Array, out: Array) -> None:
+    """The same for float32, of which float64 has room for all digits of a sum."""
+    for i in range(x.shape[0]):
+        whole = 0.0
+        for j in range(x.shape[1]):
+            whole += x[i, j]
+            out[i, j] = whole
+
+
 def cumsum(x: Array, axis: int = -1) -> Array:
     axes = exact.axes_of(x, axis)
     if not axes:
@@ -98,8 +108,9 @@ def cumsum(x: Array, axis: int = -1) -> Array:
     x = np.ascontiguousarray(x)
     out = np.empty_like(x)
     if at == x.ndim - 1:
-        rows = (-1, x.shape[at])
-        running_sums_of_rows_kernel(x.reshape(rows), out.reshape(rows))
+        rows, single = (-1, x.shape[at]), x.dtype == np.float32
+        kernel = running_sums_of_float32_kernel if single else running_sums_of_rows_kernel
+        kernel(x.reshape(rows), out.reshape(rows))
     else:
         cut = (-1, x.shape[at], math.prod(x.shape[at + 1 :]))
         running_sums_kernel(x.reshape(cut), out.reshape(cut))
