@@ -52,6 +52,9 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
                 table[f"log_softmax {shape} axis={axis}"] = (
                     lambda x, a=axis: F.log_softmax(x, axis=a), [9.0 * normal(*shape)])
         table[f"layer_norm {shape}"] = (F.layer_norm, [normal(*shape), normal(c), normal(c) + 1.0])
+        table[f"rms_norm {shape}"] = (F.rms_norm, [normal(*shape), normal(c) + 1.0])
+        table[f"rms_norm eps {shape}"] = (
+            lambda x, w: F.rms_norm(x, w, 0.5), [normal(*shape) + 3.0, normal(c)])
         table[f"layer_norm eps {shape}"] = (
             lambda x, w, b: F.layer_norm(x, w, b, 0.5),
             [normal(*shape) + 3.0, normal(c), normal(c) + 1.0],

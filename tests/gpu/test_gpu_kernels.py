@@ -18,6 +18,7 @@ from minimono.kernels.gpu import (
     losses,
     norms,
     optim,
+    pooling,
     softmax,
 )
 from minimono.kernels.gpu import convolution as windows
@@ -144,6 +145,10 @@ def test_layer_norm(device, dtype, shape) -> None:
         device, norms.layer_norm_forward, norms.layer_norm_backward, F.layer_norm, arrays,
         rtol=2 * tolerance(dtype),
     )
+    held_to_reading(
+        device, norms.rms_norm_forward, norms.rms_norm_backward, F.rms_norm, arrays[:2],
+        rtol=2 * tolerance(dtype),
+    )
 
 
 def test_layer_norm_names_a_wrong_shape() -> None:
@@ -256,6 +261,24 @@ def test_convolution(device, dtype, shape, size, stride, padding) -> None:
         convolution._laid_down, [small, arrays[1], rows(size[1:2], dtype, 3)], stride, padding,
         rtol=rtol,
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "stride", "padding"), [
+    ((1, 1), (1, 1), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((4, 2), (1, 3), (2, 0)),
+])
+def test_max_pooling(device, dtype, size, stride, padding) -> None:
+    x = np.random.default_rng(0).integers(-2, 3, size=(2, 3, 6, 7)).astype(dtype)  # with ties
+    reading = convolution._largest_in_windows
+    held_to_reading(
+        device, pooling.largest_in_windows_forward, pooling.largest_in_windows_backward, reading,
+        [x], size, stride, padding, rtol=tolerance(dtype),
+    )
+    special = np.select([x == 1, x < 1], [np.nan, -np.inf], x).astype(dtype)
+    out, _ = pooling.largest_in_windows_forward(device.array(special), size, stride, padding)
+    with reference():
+        expected = reading(Tensor(special), size, stride, padding).data
+    np.testing.assert_array_equal(device.host(out), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
