@@ -71,7 +71,7 @@ sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x
 cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x))
 erfc = elementwise("erfc", "1 - erf(x), the complementary error function",
                    lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x),
-                   value=lambda x: backend.erfc(x))
+                   value=with_array_kernel("activations", on=("cpu",), floats=True)(backend.erfc))
 absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
                        value=lambda x: x * _sign(x) if x.dtype.kind == "c" else abs(x), dtypes=SIZE)
@@ -93,6 +93,7 @@ not_equal = elementwise("not_equal", "x != y", dtypes=EXACT)
 
 @real()
 @primitive
+@with_array_kernel("activations", on=("cpu",), floats=True)
 def sech_squared(x: Array) -> Array:
     """Return 1 - tanh(x)^2, element by element, to all digits for large x too: tanh's slope."""
     # (2 / (exp(x) + exp(-x)))^2, numerator and denominator times exp(-|x|): nothing overflows.

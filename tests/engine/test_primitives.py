@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays, mutually_broadcastable_shapes
 
 import minimono as mm
-from minimono.backend import device_of, to_host
+from minimono.backend import Array, device_of, to_host
 from minimono.engine import convolution
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
@@ -221,7 +221,7 @@ def test_each_row_of_the_table_is_whole(name: str) -> None:
         assert made.rules == ()
         return
     parameters = signature(made.forward).parameters
-    numbers = [p for p in parameters.values() if p.annotation in ("Array", Parameter.empty)]
+    numbers = [p for p in parameters.values() if p.annotation in ("Array", Array, Parameter.empty)]
     rules = [made.rule_of_all] if made.rule_of_all else made.rules
     assert len(rules) == len(numbers)
     for rule in rules:

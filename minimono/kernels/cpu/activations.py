@@ -1,4 +1,4 @@
-"""ReLU, leaky ReLU, sigmoid, SiLU and GELU on the CPU, forward and back."""
+"""ReLU, leaky ReLU, sigmoid, SiLU and GELU on the CPU, forward and back; slopes and erfc."""
 
 import math
 
@@ -131,6 +131,36 @@ def silu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) ->
     gx = np.empty(x.shape, x.dtype)
     each(silu_gradient_kernel, g, x, gx)
     return (gx,)
+
+
+# ---- the slope of tanh, and erfc ---------------------------------------------------------------
+
+
+@compiled
+def sech_squared_kernel(x: Array, out: Array) -> None:
+    one, two = x.dtype.type(1.0), x.dtype.type(2.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))  # at most 1: nothing overflows
+        sech = two * e / (one + e * e)
+        out[i] = sech * sech
+
+
+def sech_squared(x: Array) -> Array:
+    out = np.empty(x.shape, x.dtype)
+    each(sech_squared_kernel, x, out)
+    return out
+
+
+@compiled
+def erfc_kernel(x: Array, out: Array) -> None:
+    for i in range(x.size):
+        out[i] = math.erfc(np.float64(x[i]))  # float32 is rounded once
+
+
+def erfc(x: Array) -> Array:
+    out = np.empty(x.shape, x.dtype)
+    each(erfc_kernel, x, out)
+    return out
 
 
 # ---- GELU --------------------------------------------------------------------------------------
