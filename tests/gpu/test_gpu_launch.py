@@ -64,6 +64,7 @@ def call_of(function) -> list[tuple[str, object, object]]:
 
 METRICS = {
     "moments": ["merge"], "scale": ["batch_moments", "scale", "survey", "merge"],
+    "pairs": ["weighted_cosine", "mean_distance"],
     "selection": [],  # different ways on the two devices, which `scale` calls
 }
 

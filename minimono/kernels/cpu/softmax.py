@@ -103,7 +103,7 @@ def _rows_along(axis: int, x: Array) -> Array:
 
 def _as_before(rows: Array, x: Array, axis: int) -> Array:
     """(N, C) -> (..., C, ...), the shape of x."""
-    if axis in (-1, x.ndim - 1):
+    if axis in (-1, x.ndim - 1) or not x.ndim:
         return rows.reshape(x.shape)
     last = np.moveaxis(x, axis, -1).shape
     return np.moveaxis(rows.reshape(last), -1, axis)
