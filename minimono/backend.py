@@ -126,8 +126,8 @@ _erfc_of_one: Callable[..., Any] = np.frompyfunc(math.erfc, 1, 1)
 def erfc(x: Array) -> Array:
     """Return the complementary error function of each element, exact but for the last digit.
 
-    NumPy has none, so this calls the C library's through Python, which is slow; GELU's kernel is
-    the fast way.
+    NumPy has none, so this calls the C library's through Python, which is slow; the kernels of
+    `erfc` and of GELU are the fast way.
     """
     if device_of(x) == "cuda":
         return importlib.import_module("cupyx.scipy.special").erfc(x)

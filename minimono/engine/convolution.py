@@ -168,8 +168,12 @@ def max_pool2d(
     >>> max_pool2d(mm.tensor([[[[1.0, 3.0, 2.0, 2.0]]]]), (1, 2))
     tensor([[[[3., 2.]]]])
     """
-    size, step, padding = _pooling("max_pool2d", x, kernel_size, stride, padding)
-    patches = windows(_padded(x, padding) + _outside(x, padding), size, step)  # (B, C, K, y, x)
+    return _largest_in_windows(x, *_pooling("max_pool2d", x, kernel_size, stride, padding))
+
+
+@with_kernel("pooling")
+def _largest_in_windows(x: Tensor, size: Pair, stride: Pair, padding: Pair) -> Tensor:
+    patches = windows(_padded(x, padding) + _outside(x, padding), size, stride)  # (B, C, K, y, x)
     xp = array_module(patches.array)
     places = xp.arange(patches.shape[2]).reshape(-1, 1, 1)  # (K,) -> (K, 1, 1)
     first_largest = places == xp.expand_dims(patches.array.argmax(axis=2), 2)  # (B, C, K, y, x)

@@ -35,7 +35,6 @@ from minimono.engine.primitives import (
     matmul,
     maximum,
     minimum,
-    sigmoid,
     sqrt,
     tanh,
     where,
@@ -73,6 +72,16 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 @real()
+@with_kernel("activations")
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), element by element."""
+    # exp(-|x|) never overflows. For x < 0: exp(x) / (1 + exp(x)), which keeps all digits.
+    small = exp(where(x < 0.0, x, -x))
+    return where(x < 0.0, small, 1.0) / (1.0 + small)
+
+
+@real()
+@with_kernel("activations")
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), element by element."""
     return x * sigmoid(x)
@@ -117,6 +126,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 @real()
+@with_kernel("softmax")
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x - log sum exp(x) along an axis."""
     if not x.size:
@@ -172,6 +182,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
 
 
 @real()
+@with_kernel("norms")
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019)."""
     checks.norm(x, "rms_norm", eps, weight=weight)

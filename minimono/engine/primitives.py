@@ -43,6 +43,7 @@ from minimono.engine.ownership import own_constant
 from minimono.engine.primitive import Primitive, elementwise, primitive
 from minimono.engine.scatter import scattered
 from minimono.engine.tensor import Axis, Operand, Tensor
+from minimono.kernels.seam import with_kernel as with_array_kernel
 
 # ---- numbers: element by element ---------------------------------------------------------------
 # g: cotangent of the result; out: the result; x, y: the arguments. A rule returns g d(out)/dx.
@@ -70,10 +71,10 @@ sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x
 cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x))
 erfc = elementwise("erfc", "1 - erf(x), the complementary error function",
                    lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x),
-                   value=lambda x: backend.erfc(x))
+                   value=with_array_kernel("activations", on=("cpu",), floats=True)(backend.erfc))
 absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
-                       value=lambda x: x * _sign(x), dtypes=SIZE)
+                       value=lambda x: x * _sign(x) if x.dtype.kind == "c" else abs(x), dtypes=SIZE)
 maximum = elementwise("maximum", "the larger (at a tie each gets half of the gradient)",
                       lambda g, out, x, y: g * _part_of_larger(x, y),
                       lambda g, out, x, y: g * _part_of_larger(y, x), dtypes=EXACT)
@@ -92,23 +93,11 @@ not_equal = elementwise("not_equal", "x != y", dtypes=EXACT)
 
 @real()
 @primitive
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), element by element."""
-    # exp(-|x|) never overflows. For x < 0: exp(x) / (1 + exp(x)), which keeps all digits.
-    xp = array_module(x)  # NumPy or CuPy, whichever x belongs to
-    small = xp.exp(xp.where(x.real < 0, x, -x))
-    return xp.where(x.real < 0, small, 1.0) / (1.0 + small)
-
-
-sigmoid.vjp(lambda g, out, x: g * out * sigmoid(-x))  # 1 - out would lose its digits
-
-
-@real()
-@primitive
+@with_array_kernel("activations", on=("cpu",), floats=True)
 def sech_squared(x: Array) -> Array:
     """Return 1 - tanh(x)^2, element by element, to all digits for large x too: tanh's slope."""
     # (2 / (exp(x) + exp(-x)))^2, numerator and denominator times exp(-|x|): nothing overflows.
-    xp = array_module(x)
+    xp = array_module(x)  # NumPy or CuPy, whichever x belongs to
     small = xp.exp(xp.where(x.real < 0, x, -x))
     sech = 2.0 * small / (1.0 + small * small)
     return sech * sech
@@ -246,7 +235,15 @@ def pad(x: Array, widths: tuple[tuple[int, int], ...]) -> Array:
     """Put zeros around `x`: `widths[i] = (before, after)` along axis i."""
     if len(widths) != x.ndim:
         raise ValueError(f"expected a pair (before, after) for each of {x.ndim} axes")
-    return array_module(x).pad(x, widths)
+    shape = [before + n + after for (before, after), n in zip(widths, x.shape, strict=True)]
+    out = array_module(x).zeros(shape, x.dtype)
+    out[_inside(widths, x.shape)] = x
+    return out
+
+
+def _inside(widths: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the index of all but the zeros around."""
+    return tuple(slice(before, before + n) for (before, _), n in zip(widths, shape, strict=True))
 
 
 @primitive
@@ -280,8 +277,7 @@ transpose.vjp(lambda g, out, x, *axes:
               transpose(g, *np.argsort([a % x.ndim for a in axes]).tolist()))
 swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
-pad.vjp(lambda g, out, x, widths: g[  # all but the zeros around
-    tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))])
+pad.vjp(lambda g, out, x, widths: g[_inside(widths, x.shape)])
 concatenate.vjp_of_all(_concatenate_rule)
 
 # ---- along axes --------------------------------------------------------------------------------
@@ -348,6 +344,7 @@ min.vjp(_extreme_rule)
 
 @arithmetic()
 @primitive
+@with_array_kernel("sums", on=("cpu",), floats=True)
 def cumsum(x: Array, axis: int = -1) -> Array:
     """Return for each element the sum of all up to it, along an axis."""
     return sums.running(x, axis)

@@ -28,7 +28,7 @@ def scattered(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     return target
 
 
-@with_kernel("embedding", on=("cuda",), floats=True)
+@with_kernel("embedding", floats=True)
 def scatter_add(target: Array, index: Any, values: Array) -> None:
     """`target[index] += values`, in place; what goes to one place is added in pairs, in order."""
     xp = array_module(target, values)

@@ -16,9 +16,9 @@ from typing import TypeAlias
 from minimono import checks
 from minimono.backend import Array, array_module, to_device
 from minimono.engine.dtypes import arithmetic, real
-from minimono.engine.functional import log_softmax
+from minimono.engine.functional import log_softmax, sigmoid
 from minimono.engine.primitive import primitive
-from minimono.engine.primitives import scatter_add, sigmoid
+from minimono.engine.primitives import scatter_add
 from minimono.engine.tensor import Tensor, as_tensor
 from minimono.mono.decorrelation import Convention, Over, float_tensor, orthonormality_penalty
 

@@ -211,6 +211,31 @@ def test_kernels_agree_with_the_reading_version(
     held_to_reading(up, [small, weight, rng.standard_normal(size[1])], dtype, everything)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("shape", "size", "stride", "padding"), [
+    ((1, 1, 1, 1), 1, 1, 0), ((2, 3, 6, 7), 2, None, 0), ((2, 3, 7, 6), 3, 2, 1),
+    ((2, 2, 5, 8), (4, 3), (1, 2), (2, 1)), ((1, 2, 9, 5), 2, 4, 0), ((0, 2, 4, 4), 2, 2, 0),
+])
+def test_the_kernel_of_max_pooling_agrees_with_the_reading_version(
+    shape: Any, size: Any, stride: Any, padding: Any, dtype: str, rng: np.random.Generator
+) -> None:
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, size, stride=stride, padding=padding)
+
+    x = rng.integers(-2, 3, size=shape).astype(float)  # with ties
+    held_to_reading(pool, [x], dtype, (True,))
+    held_to_reading(pool, [x.swapaxes(2, 3)[..., ::-1].swapaxes(2, 3)], dtype, (True,))
+    special = Tensor(np.select([x == 1, x < 1], [math.nan, -math.inf], x), requires_grad=True)
+    found = []
+    for which in (mm.reference(), nullcontext()):
+        with which:
+            out, special.grad = pool(special), None
+            out.backward(np.arange(1.0, out.size + 1.0).reshape(out.shape))
+            found.append((out.data, special.grad))
+    for truth, ours in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, truth)
+
+
 @pytest.mark.parametrize("needed", [(True, False), (False, True)])
 def test_kernels_of_any_layout_and_of_what_is_needed(
     needed: tuple[bool, bool], rng: np.random.Generator

@@ -49,7 +49,12 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
             if shape[axis] > 0:
                 table[f"softmax {shape} axis={axis}"] = (
                     lambda x, a=axis: F.softmax(x, axis=a), [normal(*shape)])
+                table[f"log_softmax {shape} axis={axis}"] = (
+                    lambda x, a=axis: F.log_softmax(x, axis=a), [9.0 * normal(*shape)])
         table[f"layer_norm {shape}"] = (F.layer_norm, [normal(*shape), normal(c), normal(c) + 1.0])
+        table[f"rms_norm {shape}"] = (F.rms_norm, [normal(*shape), normal(c) + 1.0])
+        table[f"rms_norm eps {shape}"] = (
+            lambda x, w: F.rms_norm(x, w, 0.5), [normal(*shape) + 3.0, normal(c)])
         table[f"layer_norm eps {shape}"] = (
             lambda x, w, b: F.layer_norm(x, w, b, 0.5),
             [normal(*shape) + 3.0, normal(c), normal(c) + 1.0],
@@ -58,10 +63,19 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         table[f"linear {shape}"] = (F.linear, [normal(*shape), normal(3, 4), normal(3)])
         table[f"linear, no bias {shape}"] = (F.linear, [normal(*shape), normal(3, 4)])
         table[f"relu {shape}"] = (F.relu, [normal(*shape)])
+        table[f"sigmoid {shape}"] = (F.sigmoid, [5.0 * normal(*shape)])
+        table[f"silu {shape}"] = (F.silu, [5.0 * normal(*shape)])
         table[f"leaky_relu {shape}"] = (lambda x: F.leaky_relu(x, 0.2), [normal(*shape)])
         table[f"dropout {shape}"] = (dropped, [normal(*shape)])
     for ids in (2, [3, 0, 3, 3], [[1, 1, 0], [2, 3, 1]], np.zeros((0,), int)):
         table[f"embedding {ids}"] = (lambda w, i=ids: F.embedding(np.array(i), w), [normal(4, 3)])
+    i, j = np.array([[3, -1, 0], [3, 3, 1]]), np.array([0, 2, -1])
+    for what, index in {
+        "rows": i, "two axes": (i, j), "one and a slice": (i, slice(1, 3)), "mask": i[:, :2] > 2,
+        "too few to mask": (np.array([True, False, True, True]), 1), "none": j[:0],
+    }.items():
+        shape = (2, 2, 3) if what == "mask" else (4, 3, 2)
+        table[f"x[{what}]"] = (lambda x, at=index: x[at], [normal(*shape)])
     for length, causal in itertools.product((1, 5, 64, 65, 150), (True, False)):
         table[f"self_attention {length} causal={causal}"] = (
             lambda qkv, c=causal: F.self_attention(qkv, is_causal=c),
@@ -74,6 +88,7 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         )
     table["gelu ()"] = (F.gelu, [normal()])
     table["softmax ()"] = (F.softmax, [normal()])
+    table["log_softmax ()"] = (F.log_softmax, [normal()])
     table["cross_entropy"] = (lambda x: F.cross_entropy(x, TARGETS), [normal(5, 4)])
     table["cross_entropy of one class"] = (lambda x: F.cross_entropy(x, [0, 0]), [normal(2, 1)])
     return table
@@ -158,7 +173,7 @@ def test_agrees_on_any_layout(layout: str) -> None:
     x = LAYOUTS[layout](normal(6, 4))
     c = x.shape[1]
     targets = np.array([3, 0, 0, 2, 1, 0])[: len(x)]
-    for f in (F.gelu, F.softmax, lambda x: F.softmax(x, axis=0)):
+    for f in (F.gelu, F.silu, F.softmax, lambda x: F.softmax(x, axis=0), F.log_softmax):
         agree(f, [x], "float64")
     agree(lambda x: F.cross_entropy(x, targets), [x], "float64")
     agree(F.layer_norm, [x, np.linspace(1, 2, 2 * c)[::2], np.linspace(0, 1, c)[::-1]], "float64")

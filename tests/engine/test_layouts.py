@@ -33,7 +33,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] 
         P.add, P.subtract, P.multiply, P.divide, P.maximum, P.minimum)},
     "power": (lambda x, y: abs(x) ** y, ((3, 4, 6), (4, 6))),
     **{f.name: (f, ((3, 4, 6),)) for f in (
-        P.negative, P.absolute, P.exp, P.sin, P.cos, P.tanh, P.sigmoid, P.erfc)},
+        P.negative, P.absolute, P.exp, P.sin, P.cos, P.tanh, F.sigmoid, P.erfc)},
     "log": (lambda x: P.log(abs(x)), ((3, 4, 6),)),
     "log1p": (lambda x: P.log1p(abs(x)), ((3, 4, 6),)),
     "sqrt": (lambda x: P.sqrt(abs(x)), ((3, 4, 6),)),

@@ -413,7 +413,7 @@ TWINS: dict[str, Twin] = {
     # functions of one number
     **{name: Twin(elementwise(getattr(P, name)), kind="elementwise")
        for name in "exp log log1p sqrt sin cos tanh erfc".split()},
-    "sigmoid": Twin(elementwise(P.sigmoid), sigmoid_in_all_digits, kind="elementwise"),
+    "sigmoid": Twin(elementwise(F.sigmoid), sigmoid_in_all_digits, kind="elementwise"),
     # choices
     "where": Twin(where, kind="exact", indices=(1,)),
     "masked_fill": Twin(lambda x, mask, value: P.where(mask, value, x), kind="exact", indices=(1,)),
@@ -1054,7 +1054,7 @@ def steps(torch: Any) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
         (lambda x, y: x - 0.5 * y, lambda x, y: x - 0.5 * y),
         (lambda x, y: x * y, lambda x, y: x * y),
         (lambda x, y: x / (1.5 + y * y), lambda x, y: x / (1.5 + y * y)),
-        (lambda x, y: abs(x) ** (1.0 + P.sigmoid(y)), lambda x, y: x.abs() ** (1.0 + y.sigmoid())),
+        (lambda x, y: abs(x) ** (1.0 + F.sigmoid(y)), lambda x, y: x.abs() ** (1.0 + y.sigmoid())),
         (lambda x, y: x @ y.T @ y, lambda x, y: x @ y.T @ y),
         (lambda x, y: P.tanh(x), lambda x, y: x.tanh()),
         (lambda x, y: P.sin(x) + P.cos(y), lambda x, y: x.sin() + y.cos()),

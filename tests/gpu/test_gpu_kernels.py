@@ -18,6 +18,7 @@ from minimono.kernels.gpu import (
     losses,
     norms,
     optim,
+    pooling,
     softmax,
 )
 from minimono.kernels.gpu import convolution as windows
@@ -82,6 +83,17 @@ def test_gelu(device, dtype, approximate: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sigmoid", "silu"])
+def test_sigmoid_and_silu(device, dtype, name: str) -> None:
+    forward, backward = (getattr(activations, f"{name}_{way}") for way in ("forward", "backward"))
+    x = np.linspace(-30.0, 30.0, 773).astype(dtype)
+    held_to_reading(device, forward, backward, getattr(F, name), [x], rtol=tolerance(dtype))
+    far = device.array(np.array([-1e30, 1e30, np.nan], dtype))
+    expected = {"sigmoid": [0.0, 1.0, np.nan], "silu": [-0.0, 1e30, np.nan]}[name]
+    np.testing.assert_array_equal(device.host(forward(far)[0]), np.array(expected, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_relu(device, dtype) -> None:
     x = np.array([[-1.0, 0.0, 2.0], [np.nan, -0.0, np.inf]], dtype)
     there = device.array(x).T
@@ -105,10 +117,12 @@ def test_leaky_relu(device, dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "axis"), [((3, 1), -1), ((2, 3, 37), 1), ((5, 700), -1)])
-def test_softmax(device, dtype, shape, axis: int) -> None:
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax(device, dtype, shape, axis: int, name: str) -> None:
+    forward, backward = (getattr(softmax, f"{name}_{way}") for way in ("forward", "backward"))
     held_to_reading(
-        device, softmax.softmax_forward, softmax.softmax_backward, F.softmax, [rows(shape, dtype)],
-        axis=axis, rtol=tolerance(dtype),
+        device, forward, backward, getattr(F, name), [rows(shape, dtype)], axis=axis,
+        rtol=tolerance(dtype),
     )
 
 
@@ -129,6 +143,10 @@ def test_layer_norm(device, dtype, shape) -> None:
     arrays = [rows(shape, dtype), rows(shape[-1:], dtype, 1), rows(shape[-1:], dtype, 2)]
     held_to_reading(
         device, norms.layer_norm_forward, norms.layer_norm_backward, F.layer_norm, arrays,
+        rtol=2 * tolerance(dtype),
+    )
+    held_to_reading(
+        device, norms.rms_norm_forward, norms.rms_norm_backward, F.rms_norm, arrays[:2],
         rtol=2 * tolerance(dtype),
     )
 
@@ -243,6 +261,24 @@ def test_convolution(device, dtype, shape, size, stride, padding) -> None:
         convolution._laid_down, [small, arrays[1], rows(size[1:2], dtype, 3)], stride, padding,
         rtol=rtol,
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "stride", "padding"), [
+    ((1, 1), (1, 1), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((4, 2), (1, 3), (2, 0)),
+])
+def test_max_pooling(device, dtype, size, stride, padding) -> None:
+    x = np.random.default_rng(0).integers(-2, 3, size=(2, 3, 6, 7)).astype(dtype)  # with ties
+    reading = convolution._largest_in_windows
+    held_to_reading(
+        device, pooling.largest_in_windows_forward, pooling.largest_in_windows_backward, reading,
+        [x], size, stride, padding, rtol=tolerance(dtype),
+    )
+    special = np.select([x == 1, x < 1], [np.nan, -np.inf], x).astype(dtype)
+    out, _ = pooling.largest_in_windows_forward(device.array(special), size, stride, padding)
+    with reference():
+        expected = reading(Tensor(special), size, stride, padding).data
+    np.testing.assert_array_equal(device.host(out), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -20,6 +20,7 @@ from minimono.kernels.gpu import (
     losses,
     norms,
     optim,
+    pooling,
     scale,
     softmax,
 )
@@ -111,10 +112,14 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     for forward, backward, arguments in (
         (activations.relu_forward, activations.relu_backward, (x,)),
         (activations.leaky_relu_forward, activations.leaky_relu_backward, (x, 0.2)),
+        (activations.sigmoid_forward, activations.sigmoid_backward, (x,)),
+        (activations.silu_forward, activations.silu_backward, (x,)),
         (activations.gelu_forward, activations.gelu_backward, (x, "none")),
         (activations.gelu_forward, activations.gelu_backward, (x, "tanh")),
         (softmax.softmax_forward, softmax.softmax_backward, (x, 0)),
+        (softmax.log_softmax_forward, softmax.log_softmax_backward, (x, 0)),
         (norms.layer_norm_forward, norms.layer_norm_backward, (x, weight, weight)),
+        (norms.rms_norm_forward, norms.rms_norm_backward, (x, weight)),
         (embedding.rows_by_number_forward, embedding.rows_by_number_backward, (x, ids)),
         (dropout.dropped_forward, dropout.dropped_backward, (x, keep, 2.0)),
     ):
@@ -138,6 +143,8 @@ def test_every_launch_fits_its_kernel(launched: list[str], dtype) -> None:
     ):
         out, kept = forward(image, kernels, None, (1, 2), (1, 0))
         backward(needed, out, out, kept, image, kernels, None, (1, 2), (1, 0))
+    out, kept = pooling.largest_in_windows_forward(image, (2, 3), (1, 2), (1, 0))
+    pooling.largest_in_windows_backward(needed, out, out, kept, image, (2, 3), (1, 2), (1, 0))
     for from_input in (image, None):
         out, kept = gru.memory_and_update_forward(from_input, image, 0.2)
         gru.memory_and_update_backward(needed, out, out, kept, from_input, image, 0.2)

@@ -1,4 +1,4 @@
-"""ReLU, leaky ReLU and GELU on the CPU, forward and back."""
+"""ReLU, leaky ReLU, sigmoid, SiLU and GELU on the CPU, forward and back; slopes and erfc."""
 
 import math
 
@@ -65,6 +65,102 @@ def leaky_relu_backward(
     gx = np.empty(x.shape, x.dtype)
     each(leaky_relu_gradient_kernel, g, x, gx, numbers=[x.dtype.type(negative_slope)])
     return (gx,)
+
+
+# ---- sigmoid and SiLU --------------------------------------------------------------------------
+# With e = exp(-|x|), at most 1, nothing overflows:  sigmoid(x) = 1 / (1 + e), or e / (1 + e) for
+# x < 0, and its slope is e / (1 + e)^2.
+
+
+@compiled
+def sigmoid_kernel(x: Array, out: Array) -> None:
+    zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))
+        out[i] = (e if x[i] < zero else one) / (one + e)
+
+
+@compiled
+def sigmoid_gradient_kernel(g: Array, x: Array, gx: Array) -> None:
+    one = x.dtype.type(1.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))
+        larger = one / (one + e)
+        gx[i] = g[i] * (e * larger * larger)
+
+
+def sigmoid_forward(x: Array) -> tuple[Array, Kept]:
+    out = np.empty(x.shape, x.dtype)
+    each(sigmoid_kernel, x, out)
+    return out, None
+
+
+def sigmoid_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array
+) -> tuple[Array, ...]:
+    gx = np.empty(x.shape, x.dtype)
+    each(sigmoid_gradient_kernel, g, x, gx)
+    return (gx,)
+
+
+@compiled
+def silu_kernel(x: Array, out: Array) -> None:
+    zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))
+        out[i] = x[i] * ((e if x[i] < zero else one) / (one + e))
+
+
+@compiled
+def silu_gradient_kernel(g: Array, x: Array, gx: Array) -> None:
+    zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))
+        larger = one / (one + e)
+        gate = e * larger if x[i] < zero else larger
+        gx[i] = g[i] * (gate + x[i] * (e * larger * larger))
+
+
+def silu_forward(x: Array) -> tuple[Array, Kept]:
+    out = np.empty(x.shape, x.dtype)
+    each(silu_kernel, x, out)
+    return out, None
+
+
+def silu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) -> tuple[Array, ...]:
+    gx = np.empty(x.shape, x.dtype)
+    each(silu_gradient_kernel, g, x, gx)
+    return (gx,)
+
+
+# ---- the slope of tanh, and erfc ---------------------------------------------------------------
+
+
+@compiled
+def sech_squared_kernel(x: Array, out: Array) -> None:
+    one, two = x.dtype.type(1.0), x.dtype.type(2.0)
+    for i in range(x.size):
+        e = exp_nonpositive(-abs(x[i]))  # at most 1: nothing overflows
+        sech = two * e / (one + e * e)
+        out[i] = sech * sech
+
+
+def sech_squared(x: Array) -> Array:
+    out = np.empty(x.shape, x.dtype)
+    each(sech_squared_kernel, x, out)
+    return out
+
+
+@compiled
+def erfc_kernel(x: Array, out: Array) -> None:
+    for i in range(x.size):
+        out[i] = math.erfc(np.float64(x[i]))  # float32 is rounded once
+
+
+def erfc(x: Array) -> Array:
+    out = np.empty(x.shape, x.dtype)
+    each(erfc_kernel, x, out)
+    return out
 
 
 # ---- GELU --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The rows of an embedding on the CPU, and the scatter-add of their gradients."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,30 +12,83 @@ from minimono.kernels.cpu.launch import flat, rows_of
 
 
 @compiled
-def embedding_gradient_kernel(g: Array, ids: Array, gweight: Array, rest: Array) -> None:
-    # What each addition rounds off is added up apart (Knuth 1969, 4.2.2): as exact as in pairs.
+def scatter_add_kernel(values: Array, ids: Array, order: Array, target: Array) -> None:
+    """target[ids[i]] += values[i], with the i of one row after the other, as `order` has them."""
+    channels = values.shape[1]
+    sums, lost = np.empty(channels), np.empty(channels)
+    i = 0
+    while i < len(order):
+        place = ids[order[i]]
+        row = target[place]
+        if i + 1 == len(order) or ids[order[i + 1]] != place:  # alone: nothing else to keep
+            value = values[order[i]]
+            for j in range(channels):
+                row[j] += value[j]
+            i += 1
+            continue
+        for j in range(channels):
+            sums[j], lost[j] = row[j], 0.0
+        while i < len(order) and ids[order[i]] == place:
+            value = values[order[i]]
+            for j in range(channels):
+                # What each addition rounds off is added up apart (Knuth 1969, 4.2.2): as exact as
+                # in pairs, also for float64.
+                old, new = sums[j], sums[j] + value[j]
+                added = new - old
+                lost[j] += (old - (new - added)) + (value[j] - added)
+                sums[j] = new
+            i += 1
+        for j in range(channels):  # of an infinite sum the rest is nan
+            row[j] = sums[j] + lost[j] if math.isfinite(sums[j]) else sums[j]
+
+
+@compiled
+def order_kernel(ids: Array, ends: Array, order: Array) -> None:
+    """Put into `order` the places of the ids 0, then those of the ids 1, ...; `ends` are zeros."""
     for i in range(len(ids)):
-        row, lost = gweight[ids[i]], rest[ids[i]]
-        for j in range(g.shape[1]):
-            old, new = row[j], row[j] + g[i, j]
-            added = new - old
-            lost[j] += (old - (new - added)) + (g[i, j] - added)
-            row[j] = new
+        ends[ids[i] + 1] += 1
+    for row in range(1, len(ends)):
+        ends[row] += ends[row - 1]
     for i in range(len(ids)):
-        row, lost = gweight[ids[i]], rest[ids[i]]
-        for j in range(g.shape[1]):
-            if math.isfinite(row[j]):  # of an infinite sum the rest is nan
-                row[j] += lost[j]
-            lost[j] = 0.0
+        order[ends[ids[i]]] = i
+        ends[ids[i]] += 1
+
+
+def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
+    """Add values (N, C) to target[ids], in place; ids (N,) may repeat, target is (R, C)."""
+    if len(target) > 32 * len(ids):  # to count them all would take longer
+        order = ids.argsort(kind="stable")
+    else:
+        order = np.empty(len(ids), np.intp)
+        order_kernel(ids, np.zeros(len(target) + 1, np.intp), order)
+    scatter_add_kernel(values, ids, order, target)
+
+
+def scatter_add(target: Array, index: Any, values: Array) -> None:
+    """Add values to target[index], in place, for any index; places may repeat."""
+    parts = index if isinstance(index, tuple) else (index,)
+    numbers = all(isinstance(p, np.ndarray) and p.dtype.kind in "iu" for p in parts)
+    if numbers and len(parts) <= target.ndim:
+        # They name places along the first axes, which become one, of rows that hold all others.
+        left, places = target.shape[len(parts) :], np.zeros((), np.intp)
+        for n, part in zip(target.shape, parts, strict=False):
+            places = places * n + np.arange(n)[part]  # counted from 0, also what is from the end
+    else:
+        left, places = (), np.arange(target.size).reshape(target.shape)[index]
+    values = np.broadcast_to(values, places.shape + left)
+    rows = np.ascontiguousarray(target).reshape(-1, math.prod(left))
+    scatter_add_rows(rows, flat(places), np.ascontiguousarray(values).reshape(-1, rows.shape[1]))
+    if not target.flags.c_contiguous:  # `rows` is a copy
+        target[...] = rows.reshape(target.shape)
 
 
 def rows_by_number_forward(weight: Array, ids: Array) -> tuple[Array, Kept]:
-    return weight[ids], None
+    return weight.take(ids, axis=0, mode="clip"), None  # all are in range; to ask takes longer
 
 
 def rows_by_number_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, weight: Array, ids: Array
 ) -> tuple[Array, ...]:
-    gweight, rest = np.zeros(weight.shape, weight.dtype), np.zeros(weight.shape, weight.dtype)
-    embedding_gradient_kernel(rows_of(g), flat(ids), gweight, rest)
+    gweight = np.zeros(weight.shape, weight.dtype)
+    scatter_add_rows(gweight, flat(ids), rows_of(g))
     return (gweight,)

@@ -1,15 +1,17 @@
 """Sums along a row, which Numba turns into vector instructions, and sums over rows, in float64."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from minimono import sums as exact
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.cpu.instructions import larger_but_for_nan
 from minimono.kernels.parallel import in_parts
-from minimono.sums import total as sum_along
+from minimono.sums import FOLD
 
 # ---- sums over rows ---------------------------------------------------------------------------
 
@@ -45,7 +47,74 @@ def sum_of_rows(x: Array) -> Array:
         sums_of_blocks_kernel(x[part.start * ROWS : part.stop * ROWS], sums[part])
 
     in_parts(run, len(sums), x.size)
-    return sum_along(sums, axis=0).astype(x.dtype)
+    return exact.total(sums, axis=0).astype(x.dtype)
+
+
+# ---- the sums of the first 1, 2, 3, ... --------------------------------------------------------
+# What each addition rounds off is added up apart (Knuth 1969, 4.2.2): as exact as in blocks, also
+# for float64.
+
+
+@compiled
+def running_sums_kernel(x: Array, out: Array) -> None:
+    """x, out (N, n, C): along the middle axis."""
+    channels = x.shape[2]
+    sums, lost = np.empty(channels), np.empty(channels)
+    for b in range(x.shape[0]):
+        sums[:] = 0.0
+        lost[:] = 0.0
+        for i in range(x.shape[1]):
+            for j in range(channels):
+                old, new = sums[j], sums[j] + x[b, i, j]
+                added = new - old
+                lost[j] += (old - (new - added)) + (x[b, i, j] - added)
+                sums[j] = new
+                out[b, i, j] = new + lost[j] if math.isfinite(new) else new
+
+
+@compiled
+def running_sums_of_rows_kernel(x: Array, out: Array) -> None:
+    """x, out (N, n): along rows, in blocks of which only the sums are added so."""
+    length = x.shape[1]
+    for i in range(x.shape[0]):
+        whole = lost = 0.0
+        for first in range(0, length, FOLD):
+            within = 0.0
+            for j in range(first, min(first + FOLD, length)):
+                within += x[i, j]
+                out[i, j] = whole + (lost + within)
+            old, whole = whole, whole + within
+            added = whole - old
+            lost += (old - (whole - added)) + (within - added)
+            if not math.isfinite(whole):  # of an infinite sum the rest is nan
+                lost = 0.0
+
+
+@compiled
+def running_sums_of_float32_kernel(x: Array, out: Array) -> None:
+    """The same for float32, of which float64 has room for all digits of a sum."""
+    for i in range(x.shape[0]):
+        whole = 0.0
+        for j in range(x.shape[1]):
+            whole += x[i, j]
+            out[i, j] = whole
+
+
+def cumsum(x: Array, axis: int = -1) -> Array:
+    axes = exact.axes_of(x, axis)
+    if not axes:
+        return x.copy()
+    (at,) = axes
+    x = np.ascontiguousarray(x)
+    out = np.empty_like(x)
+    if at == x.ndim - 1:
+        rows, single = (-1, x.shape[at]), x.dtype == np.float32
+        kernel = running_sums_of_float32_kernel if single else running_sums_of_rows_kernel
+        kernel(x.reshape(rows), out.reshape(rows))
+    else:
+        cut = (-1, x.shape[at], math.prod(x.shape[at + 1 :]))
+        running_sums_kernel(x.reshape(cut), out.reshape(cut))
+    return out
 
 
 # ---- sums along a row --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ReLU, leaky ReLU and GELU in CUDA, forward and back."""
+"""ReLU, leaky ReLU, sigmoid, SiLU and GELU in CUDA, forward and back."""
 
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
@@ -57,6 +57,73 @@ def leaky_relu_backward(
 ) -> tuple[Array, ...]:
     gx = empty_like(x)
     each(leaky_relu_gradient_kernel, g, x, gx, numbers=[negative_slope])
+    return (gx,)
+
+
+# ---- sigmoid and SiLU: x sigmoid(x) ------------------------------------------------------------
+
+sigmoid_kernel = Kernel(r"""
+extern "C" __global__ void sigmoid(const real *x, real *out, long long size) {
+    EACH_ELEMENT(i, size) {
+        real e = exp(-fabs(x[i]));  // at most 1: nothing overflows
+        out[i] = (x[i] < 0 ? e : (real)1) / (1 + e);
+    }
+}
+""")
+
+sigmoid_gradient_kernel = Kernel(r"""
+extern "C" __global__ void sigmoid_gradient(
+    const real *g, const real *x, real *gx, long long size) {
+    EACH_ELEMENT(i, size) {
+        real e = exp(-fabs(x[i])), larger = 1 / (1 + e);
+        gx[i] = g[i] * (e * larger * larger);
+    }
+}
+""")
+
+silu_kernel = Kernel(r"""
+extern "C" __global__ void silu(const real *x, real *out, long long size) {
+    EACH_ELEMENT(i, size) {
+        real e = exp(-fabs(x[i]));
+        out[i] = x[i] * ((x[i] < 0 ? e : (real)1) / (1 + e));
+    }
+}
+""")
+
+silu_gradient_kernel = Kernel(r"""
+extern "C" __global__ void silu_gradient(const real *g, const real *x, real *gx, long long size) {
+    EACH_ELEMENT(i, size) {
+        real e = exp(-fabs(x[i])), larger = 1 / (1 + e);
+        real gate = x[i] < 0 ? e * larger : larger;
+        gx[i] = g[i] * (gate + x[i] * (e * larger * larger));
+    }
+}
+""")
+
+
+def sigmoid_forward(x: Array) -> tuple[Array, Kept]:
+    out = empty_like(x)
+    each(sigmoid_kernel, x, out)
+    return out, None
+
+
+def sigmoid_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array
+) -> tuple[Array, ...]:
+    gx = empty_like(x)
+    each(sigmoid_gradient_kernel, g, x, gx)
+    return (gx,)
+
+
+def silu_forward(x: Array) -> tuple[Array, Kept]:
+    out = empty_like(x)
+    each(silu_kernel, x, out)
+    return out, None
+
+
+def silu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) -> tuple[Array, ...]:
+    gx = empty_like(x)
+    each(silu_gradient_kernel, g, x, gx)
     return (gx,)
 
 

@@ -1,5 +1,6 @@
 """Softmax in CUDA: exp(x - top) / sum. Backward: gx = out (g - sum of g out).
 
+Its logarithm: x - top - log sum. Backward: gx = g - exp(x - top) / sum times the sum of g.
 x, out, g, gx (N, C); a block for each row.
 """
 
@@ -32,21 +33,77 @@ extern "C" __global__ void softmax_gradient(
 """)
 
 
+log_softmax_kernel = Kernel(r"""
+extern "C" __global__ void log_softmax(
+    const real *x, real *out, real *tops, double *shares, long long channels) {
+    x += blockIdx.x * channels, out += blockIdx.x * channels;
+    real highest = -INFINITE;
+    for (long long j = threadIdx.x; j < channels; j += blockDim.x) highest = fmax(highest, x[j]);
+    real top = block_max(highest);
+    double sum = 0.0;
+    for (long long j = threadIdx.x; j < channels; j += blockDim.x) sum += exp(x[j] - top);
+    double whole = block_sum(sum);
+    real log_whole = log(whole);
+    for (long long j = threadIdx.x; j < channels; j += blockDim.x)
+        out[j] = (x[j] - top) - log_whole;
+    if (threadIdx.x == 0) tops[blockIdx.x] = top, shares[blockIdx.x] = 1.0 / whole;
+}
+""")
+
+log_softmax_gradient_kernel = Kernel(r"""
+extern "C" __global__ void log_softmax_gradient(
+    const real *g, const real *x, const real *tops, const double *shares, real *gx,
+    long long channels) {
+    g += blockIdx.x * channels, x += blockIdx.x * channels, gx += blockIdx.x * channels;
+    double sum = 0.0;
+    for (long long j = threadIdx.x; j < channels; j += blockDim.x) sum += g[j];
+    real top = tops[blockIdx.x], scale = block_sum(sum) * shares[blockIdx.x];
+    for (long long j = threadIdx.x; j < channels; j += blockDim.x)
+        gx[j] = g[j] - scale * exp(x[j] - top);
+}
+""")
+
+
 def softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Kept]:
-    xp = array_module(x)
-    last = xp.moveaxis(xp.atleast_1d(x), axis, -1)
-    rows = rows_of(last)
+    rows = _rows_along(axis, x)
     out = empty_like(rows)
     each_row(softmax_kernel, rows, out)
-    return xp.moveaxis(out.reshape(last.shape), -1, axis).reshape(x.shape), None
+    return _as_before(out, x, axis), None
 
 
 def softmax_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, axis: int = -1
 ) -> tuple[Array, ...]:
-    xp = array_module(x)
-    last = xp.moveaxis(xp.atleast_1d(out), axis, -1)
-    rows = rows_of(last)
+    rows = _rows_along(axis, out)
     gx = empty_like(rows)
-    each_row(softmax_gradient_kernel, rows_of(xp.moveaxis(xp.atleast_1d(g), axis, -1)), rows, gx)
-    return (xp.moveaxis(gx.reshape(last.shape), -1, axis).reshape(x.shape),)
+    each_row(softmax_gradient_kernel, _rows_along(axis, g), rows, gx)
+    return (_as_before(gx, x, axis),)
+
+
+def log_softmax_forward(x: Array, axis: int = -1) -> tuple[Array, Kept]:
+    xp, rows = array_module(x), _rows_along(axis, x)
+    out, tops, shares = empty_like(rows), xp.empty(len(rows), x.dtype), xp.empty(len(rows))
+    each_row(log_softmax_kernel, rows, out, tops, shares)
+    return _as_before(out, x, axis), (tops, shares)
+
+
+def log_softmax_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, axis: int = -1
+) -> tuple[Array, ...]:
+    rows = _rows_along(axis, x)
+    gx = empty_like(rows)
+    each_row(log_softmax_gradient_kernel, _rows_along(axis, g), rows, *kept, gx)
+    return (_as_before(gx, x, axis),)
+
+
+def _rows_along(axis: int, x: Array) -> Array:
+    """(..., C, ...) -> (N, C), in one block of memory; a number is a row of one."""
+    xp = array_module(x)
+    return rows_of(xp.moveaxis(xp.atleast_1d(x), axis, -1))
+
+
+def _as_before(rows: Array, x: Array, axis: int) -> Array:
+    """(N, C) -> (..., C, ...), the shape of x."""
+    xp = array_module(x)
+    last = xp.moveaxis(xp.atleast_1d(x), axis, -1).shape
+    return xp.moveaxis(rows.reshape(last), -1, axis).reshape(x.shape)
