@@ -67,13 +67,16 @@ class Rule:
         the dtype leaves the result as it is.
         """
         arrays: list[Any] = []  # nearly always nothing has to change: then this loop is all
-        for a in arguments:
+        for i, a in enumerate(arguments):
             kind = type(a)
+            if kind is np.ndarray and i < numbers and a.dtype in self.usual:
+                kind, a = Tensor, Tensor(a.copy())  # a constant, say a batch
+                arguments = (*arguments[:i], a, *arguments[i + 1 :])
             if kind is Tensor:
                 a = a.array
                 if a.dtype not in self.usual:
                     break
-            elif kind not in PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
+            elif kind not in PYTHON and (i < numbers or isinstance(a, np.generic)):
                 break
             arrays.append(a)
         else:

@@ -74,6 +74,7 @@ def cases() -> Iterator[Case]:
     yield Case("rms_norm", "real", F.rms_norm, [ROWS, (3,)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3), (4,)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3)])
+    yield Case("linear_relu", "real", F.linear_relu, [ROWS, (4, 3), (4,)])
     for causal in (True, False):
         yield Case("scaled_dot_product_attention", "real",
                    lambda q, k, v, c=causal: F.scaled_dot_product_attention(
