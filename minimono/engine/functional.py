@@ -45,7 +45,8 @@ from minimono.engine.tensor import Tensor, as_tensor, tensor  # noqa: F401  (for
 __all__ = [
     "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
     "layer_norm", "leaky_relu", "linear", "linear_relu", "log_softmax", "max_pool2d", "relu",
-    "rms_norm", "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax", "tanh",
+    "rms_norm", "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax",
+    "tanh",
 ]
 __dir__ = lazy.only(__name__, __all__)
 

@@ -96,7 +96,7 @@ class Activation(Module):
         return result
 
     def after(self, linear: Module, x: Tensor) -> Tensor:
-        """Return self(linear(x)), as one operation where there is one."""
+        """Return self(linear(x)), as one operation where there is one: for ReLU and our Linear."""
         if self.name == "relu" and type(linear) is Linear:
             return F.linear_relu(x, linear.weight, linear.bias)
         return self(linear(x))
