@@ -1,8 +1,8 @@
 """What the tape itself costs, in nanoseconds a call: python -m benchmarks.budget
 
-The arrays are so small that nearly all of the time is Python's. Beside each figure is its budget,
-for a core of its own at about 3 GHz; the least of many repetitions is taken, since foreign load
-only adds.
+The arrays are so small that nearly all of the time is Python's. The least of many repetitions is
+taken, since foreign load only adds. Beside each figure is its budget: what an AMD EPYC core
+(family 25, 2.4 GHz) took on 2026-11-29, and a tenth more.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from minimono.nn.optim import Adam
 MANY = 100  # parameters of the optimiser; operations on the tape that is walked
 
 BUDGET = {  # nanoseconds
-    "a decision of the seam, three arrays": 600,
-    "a primitive's call, on the tape": 2000,
-    "a kernel's call, on the tape": 3500,
-    "a pull of a kernel": 2500,
-    "a step of the walk, its pull included": 3500,
-    "a parameter of the optimiser": 4500,
+    "a decision of the seam, three arrays": 1000,
+    "a primitive's call, on the tape": 2900,
+    "a kernel's call, on the tape": 5300,
+    "a pull of a kernel": 5000,
+    "a step of the walk, its pull included": 7300,
+    "a parameter of the optimiser": 7100,
 }
 
 
