@@ -3,5 +3,6 @@
 `tasks.py` says what is trained. A file each for `ours`, our kernels `by_hand`, and the peers
 (`torch_peer`, `jax_peer`, `mygrad_peer`, `autograd_peer`, `numpy_peer`): the same networks, loss
 and optimiser as their users write them. `rounds.py` lets them take turns, `measures.py` has what is
-measured beside, `run.py` puts it together, `page.py` writes it up.
+measured beside, `run.py` puts it together, `page.py` writes it up. Apart from all that, `python -m
+benchmarks.budget` prints what the tape itself costs, in nanoseconds a call.
 """

@@ -43,6 +43,7 @@ _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 _DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 _DTYPES = [np.dtype(code) for code in "?bhilqBHILQefd"]
 PYTHON = frozenset((float, int, bool, str, tuple, type(None)))  # are no arrays
+_ARRAYS = frozenset((Tensor, np.ndarray))
 
 
 class Rule:
@@ -84,6 +85,9 @@ class Rule:
     def _changed(
         self, arguments: tuple[Any, ...], numbers: int
     ) -> tuple[tuple[Any, ...], np.dtype[Any] | None]:
+        if numbers >= len(arguments) and self._is_of_one_usual_dtype(arguments):  # say a batch
+            as_constants = (Tensor(a.copy()) if type(a) is np.ndarray else a for a in arguments)
+            return tuple(as_constants), None
         a_step = any(isinstance(a, Tensor) and a.dtype.kind == "c" for a in arguments)
         arguments = tuple(
             python_number(a) if i >= numbers else _operand(i, a, a_step)
@@ -102,6 +106,12 @@ class Rule:
         )
         rounded_to = _HALF if meeting == _HALF and working == _SINGLE else None
         return (*changed, *arguments[numbers:]), rounded_to
+
+    def _is_of_one_usual_dtype(self, arguments: tuple[Any, ...]) -> bool:
+        """Return whether plain arrays, beside tensors and numbers, only have to become tensors."""
+        dtypes = {a.dtype for a in arguments if type(a) in _ARRAYS}
+        others = {type(a) for a in arguments} - _ARRAYS - PYTHON
+        return len(dtypes) == 1 and dtypes <= self.usual and not others
 
     def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
         """Return the dtype to compute in, for arrays that meet in `meeting`."""

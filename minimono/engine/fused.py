@@ -8,7 +8,7 @@ goes through the formula.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from functools import update_wrapper
 from inspect import signature
 from typing import Any, Generic, ParamSpec
@@ -69,21 +69,20 @@ class Fused(Generic[Parameters]):
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> list[tuple[Tensor, Tensor]]:
         assert output.origin is not None
         _, arguments, options, kept, _ = output.origin
         if is_recording():
-            yield from self._pull_through_reading(cotangent, arguments, options, wanted)
-            return
+            return self._pull_through_reading(cotangent, arguments, options, wanted)
         arrays = [a.array if isinstance(a, Tensor) else a for a in arguments]
         needed = tuple([id(a) in wanted for a in arguments])
         # The kernel of the output's device, also in `reference()`: forward may have run outside.
         device = device_of(output.array)
         backward = kernel(device, self.part, self.name + "_backward", self.name)
         shares = backward(needed, cotangent.array, output.array, kept, *arrays, **options)
-        for i, is_needed in enumerate(needed):
-            if is_needed:
-                yield arguments[i], Tensor(shares[i])
+        return [
+            (arguments[i], Tensor(shares[i])) for i, is_needed in enumerate(needed) if is_needed
+        ]
 
     def _pull_through_reading(
         self,
@@ -91,13 +90,13 @@ class Fused(Generic[Parameters]):
         arguments: tuple[Any, ...],
         options: dict[str, Any],
         wanted: Set[int],
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> list[tuple[Tensor, Tensor]]:
         places = tuple(i for i, argument in enumerate(arguments) if id(argument) in wanted)
         with kernels.reference():
             shares = grad(lambda *a: (self.reading(*a, **options) * cotangent).sum(), places)(
                 *arguments
             )
-        yield from zip((arguments[i] for i in places), shares, strict=True)
+        return [(arguments[i], share) for i, share in zip(places, shares, strict=True)]
 
 
 def with_kernel(

@@ -3,7 +3,7 @@
 It brings a forward function on arrays, gradient rules on tensors, and a rule for dtypes:
 
     y = exp(x)                 calls `forward` on the array of x; the origin of y is (exp, (x,), {})
-    exp.pull(g, y, {id(x)})    yields (x, rule(g, y, x)) on the way back (`tape.py`), where g is the
+    exp.pull(g, y, {id(x)})    returns [(x, rule(g, y, x))] on the way back (`tape.py`); g is the
                                cotangent of y, and rule(g, y, x) the share of x
 
 `primitives.py` is the table of all, and says what a rule is.
@@ -11,7 +11,7 @@ It brings a forward function on arrays, gradient rules on tensors, and a rule fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Set
 from inspect import signature
 from types import MethodType
 from typing import Any
@@ -72,16 +72,17 @@ class Primitive:
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (argument, its share of the cotangent) for the arguments whose `id` is wanted."""
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return (argument, its share of the cotangent) for the arguments whose `id` is wanted."""
         assert output.origin is not None
         arguments, options = output.origin.arguments, output.origin.options
         if self.rule_of_all is not None:
-            shares = self.rule_of_all(cotangent, output, *arguments, **options)
-            for argument, share in zip(arguments, shares, strict=True):
-                if share is not None and id(argument) in wanted:
-                    yield argument, share
-            return
+            of_all = self.rule_of_all(cotangent, output, *arguments, **options)
+            return [
+                (argument, share) for argument, share in zip(arguments, of_all, strict=True)
+                if share is not None and id(argument) in wanted
+            ]
+        shares = []
         for i, argument in enumerate(arguments):
             if id(argument) not in wanted:
                 continue
@@ -92,7 +93,8 @@ class Primitive:
                 )
             rule = self.rules[i]
             if rule is not None:
-                yield argument, rule(cotangent, output, *arguments, **options)
+                shares.append((argument, rule(cotangent, output, *arguments, **options)))
+        return shares
 
     def __repr__(self) -> str:
         return f"{self.name}{signature(self.forward)}"

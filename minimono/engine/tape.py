@@ -91,25 +91,28 @@ def pull_back(
     stops = {id(end) for end in ends}
     cotangents = {id(output): cotangent} if id(output) in wanted else {}
     for node in tape:
-        # All that used the node are younger, so the walk has been there: all its shares are in.
-        arriving = cotangents.get(id(node))
-        if arriving is not None and arriving.array.dtype != node.array.dtype:
-            cotangents[id(node)] = arriving = arriving.astype(node.array.dtype)  # rounded once
-        if id(node) in stops or node.origin is None:
+        if node.origin is None or id(node) in stops:
             continue
+        # All that used the node are younger, so the walk has been there: all its shares are in.
+        arriving = cotangents.pop(id(node), None)  # only those of the ends are left at the end
         # A node that gets no cotangent may still be read, by the rule of another. If it is a view,
         # it has changed with what it is a view of.
         if arriving is not None or is_view(node):
             check_unchanged(node)
         if arriving is None:
             continue
-        del cotangents[id(node)]  # done: only those of the ends are left when the walk is over
         operation = node.origin.operation
-        for argument, share in operation.pull(arriving, node, wanted):
+        for argument, share in operation.pull(_rounded(arriving, node), node, wanted):
             share = unbroadcast(share, argument, operation.name)
             known = cotangents.get(id(argument))
             cotangents[id(argument)] = share if known is None else known + share
-    return cotangents
+    return {id(end): _rounded(cotangents[id(end)], end) for end in ends if id(end) in cotangents}
+
+
+def _rounded(cotangent: Tensor, node: Tensor) -> Tensor:
+    """Return the sum of all shares of a node in its dtype, rounded once."""
+    dtype = node.array.dtype
+    return cotangent if cotangent.array.dtype == dtype else cotangent.astype(dtype)
 
 
 def unbroadcast(share: Tensor, argument: Tensor, name: str) -> Tensor:
@@ -122,17 +125,17 @@ def unbroadcast(share: Tensor, argument: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name}: a rule returned {type(share).__name__}, expected a Tensor")
     if share.array.dtype.char == "e":
         share = share.astype(np.float32)
-    if share.array.shape != argument.array.shape:
-        extra = share.ndim - argument.ndim  # axes that broadcasting put in front
-        sizes = (1,) * extra + argument.shape
-        repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
-        total = share.sum(axis=repeated, keepdims=True) if extra >= 0 else share
-        if total.shape != sizes:
-            raise ValueError(
-                f"{name}: a rule returned shape {share.shape} for an argument of {argument.shape}"
-            )
-        share = total.reshape(argument.shape)
-    return share
+    if share.array.shape == argument.array.shape:
+        return share
+    extra = share.ndim - argument.ndim  # axes that broadcasting put in front
+    sizes = (1,) * extra + argument.shape
+    repeated = tuple(i for i, n in enumerate(sizes) if n == 1)
+    total = share.sum(axis=repeated, keepdims=True) if extra >= 0 else share
+    if total.shape != sizes:
+        raise ValueError(
+            f"{name}: a rule returned shape {share.shape} for an argument of {argument.shape}"
+        )
+    return total.reshape(argument.shape)
 
 
 def _start(output: Tensor, cotangent: Array | None) -> Tensor:

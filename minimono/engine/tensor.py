@@ -36,8 +36,8 @@ class Differentiable(Protocol):
 
     def pull(
         self, cotangent: Tensor, output: Tensor, wanted: Set[int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (argument, its share), for the arguments whose `id` is in `wanted`.
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return (argument, its share), for the arguments whose `id` is in `wanted`.
 
         `cotangent` is that of `output`, which this operation has made.
         """

@@ -73,8 +73,8 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
     `plus`: of shape (columns,).
     """
     n, m = a.shape[0], b.shape[1]
-    parts = 1 if device_of(a) == "cuda" else parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
-    if parts == 1:
+    parts = parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
+    if parts == 1 or device_of(a) == "cuda":
         out = sums.product(a, b)
         if plus is not None:
             out += plus

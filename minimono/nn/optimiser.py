@@ -69,8 +69,8 @@ class Optimiser:
         updates, running = self.updates.copy(), self.running.copy()
         changes: list[tuple[object, str, Any]]
         changes = [(self, "updates", updates), (self, "running", running)]
-        for i, p in enumerate(self.parameters):
-            old, g, before = p.array, p.grad, running[i]
+        for i, (p, before) in enumerate(zip(self.parameters, self.running, strict=True)):
+            old, g = p.array, p.grad
             if g is None:
                 continue
             if type(g) is not type(old) or g.shape != old.shape or g.dtype != old.dtype:
@@ -83,12 +83,13 @@ class Optimiser:
             half = old.dtype.char == "e"
             if half:
                 old, g = old.astype(np.float32), g.astype(np.float32)
-            new, *after = update(old, g, *before, **arguments[t])
+            new, *running[i] = update(old, g, *before, **arguments[t])
             if isinstance(new, np.generic):  # NumPy's result without axes
-                new, *after = map(np.asarray, (new, *after))
+                new, *running[i] = map(np.asarray, (new, *running[i]))
             # What `p.data = new` does, but for an array that nobody else holds.
-            changes += [(p, "array", new.astype(np.float16) if half else new), (p, "lent", None)]
-            running[i] = after
+            changes.append((p, "array", new.astype(np.float16) if half else new))
+            if p.lent is not None:
+                changes.append((p, "lent", None))
         set_all(changes)
 
     def zero_grad(self) -> None:

@@ -74,6 +74,7 @@ def cases() -> Iterator[Case]:
     yield Case("rms_norm", "real", F.rms_norm, [ROWS, (3,)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3), (4,)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3)])
+    yield Case("linear_relu", "real", F.linear_relu, [ROWS, (4, 3), (4,)])
     for causal in (True, False):
         yield Case("scaled_dot_product_attention", "real",
                    lambda q, k, v, c=causal: F.scaled_dot_product_attention(
@@ -511,7 +512,7 @@ def test_options_may_be_scalars_of_numpy(what: str, scalar: Any, version: str) -
     assert out.data.tobytes() == expected.data.tobytes()
     assert with_kernel(out) == with_kernel(expected)  # the kernel ran, if there is one
     has_none = version == "reading" or what.split()[0] in (
-        "rms_norm", "RMSNorm", "log_softmax", "mean", "sum", "clip", "where"
+        "mean", "sum", "clip", "where"
     )
     assert (with_kernel(out) == []) == has_none
 
@@ -676,12 +677,12 @@ def test_every_function_and_every_method_is_in_the_sweep() -> None:
 
 
 def test_every_kernel_has_a_rule() -> None:
-    """But dropout's, whose caller has applied it."""
+    """But those of dropout and pooling, whose callers have applied it."""
     fused = [
         f for m in (F, convolution, cells) for f in vars(m).values() if isinstance(f, Fused)
     ]
     without = {f.name for f in fused if f.dtype_rule is dtypes.EXACT}
-    assert without == {"_dropped"}
+    assert without == {"_dropped", "_largest_in_windows"}
 
 
 # ---- arrays and lists where tensors are expected -----------------------------------------------

@@ -73,6 +73,8 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], tuple[Any, ...]]] = {
     "rms_norm": (F.rms_norm, [normal(2, 3, 4), normal(4)], ALL),
     "linear": (F.linear, [normal(2, 3, 4), normal(5, 4), normal(5)], ALL),
     "linear, no bias": (F.linear, [normal(4), normal(5, 4)], ALL),
+    "linear_relu": (F.linear_relu, [normal(2, 3, 4), normal(5, 4), normal(5)], ALL),
+    "linear_relu, no bias": (F.linear_relu, [normal(4), normal(5, 4)], ALL),
     "embedding": (lambda w: F.embedding(TARGETS, w), [normal(4, 2)], ALL),
     "self_attention": (F.self_attention, [normal(2, 4, 3, 2, 3)], ALL),
     "attention": (F.scaled_dot_product_attention,

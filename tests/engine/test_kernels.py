@@ -62,6 +62,8 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
     for shape in [(4,), (5, 4), (2, 3, 4), (0, 4)]:
         table[f"linear {shape}"] = (F.linear, [normal(*shape), normal(3, 4), normal(3)])
         table[f"linear, no bias {shape}"] = (F.linear, [normal(*shape), normal(3, 4)])
+        table[f"linear_relu {shape}"] = (F.linear_relu, [normal(*shape), normal(3, 4), normal(3)])
+        table[f"linear_relu, no bias {shape}"] = (F.linear_relu, [normal(*shape), normal(3, 4)])
         table[f"relu {shape}"] = (F.relu, [normal(*shape)])
         table[f"sigmoid {shape}"] = (F.sigmoid, [5.0 * normal(*shape)])
         table[f"silu {shape}"] = (F.silu, [5.0 * normal(*shape)])

@@ -1026,6 +1026,7 @@ HELD_BY = {
 
 WITHOUT_TWIN = {
     "self_attention": "scaled_dot_product_attention of parts of one array, which tests hold it to",
+    "linear_relu": "relu of linear, which tests hold it to",
     "to": "moves to a device",
     "sech_squared": "the slope of tanh, which is held by its gradients",
 }

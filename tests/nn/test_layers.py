@@ -86,6 +86,36 @@ def test_activations() -> None:
         Activation("swish")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_relu_after_a_linear_layer_is_one_operation_with_the_same_bits(bias: bool) -> None:
+    linear, relu = Linear(5, 130, rng=0, bias=bias), Activation("relu")
+    rng = np.random.default_rng(1)
+    x, g = rng.standard_normal((200, 5)), rng.standard_normal((200, 130))
+    found = []
+    for form in (relu.after, lambda layer, x: relu(layer(x))):
+        variable = mm.tensor(x, dtype="float32", requires_grad=True)
+        out = form(linear, variable)
+        linear.zero_grad()
+        out.backward(g)
+        assert out.origin is not None
+        found.append((out.origin.operation.name, out.data, variable.grad, linear.weight.grad,
+                      None if linear.bias is None else linear.bias.grad))
+    (one, *ours), (other, *apart) = found
+    assert (one, other) == ("linear_relu", "relu")
+    for a, b in zip(ours, apart, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_relu_after_another_kind_of_linear_layer_calls_it() -> None:
+    class Doubled(Linear):
+        def forward(self, x: mm.Tensor) -> mm.Tensor:
+            return 2.0 * super().forward(x)
+
+    layer, x = Doubled(3, 4, rng=0), mm.tensor(np.ones((2, 3)), dtype="float32")
+    out = Activation("relu").after(layer, x)
+    np.testing.assert_array_equal(out.data, np.maximum(layer(x).data, 0.0))
+
+
 def test_dropout_drops_a_fraction_and_keeps_the_expectation() -> None:
     layer = Dropout(0.25, rng=RNG(0))
     x = mm.tensor(np.ones((400, 100)), dtype=np.float32)

@@ -1,10 +1,17 @@
 """The linear layer on the CPU: its products are BLAS's, its bias gradient a sum of rows."""
 
+import numpy as np
+
+from minimono import checks
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.both.linear import linear_forward as linear_forward
 from minimono.kernels.both.linear import linear_gradients
+from minimono.kernels.cpu.activations import relu_backward
+from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.launch import flat
 from minimono.kernels.cpu.sums import sum_of_rows
+from minimono.kernels.parallel import in_parts, product
 
 
 def linear_backward(
@@ -13,3 +20,31 @@ def linear_backward(
 ) -> tuple[Array | None, ...]:
     gbias = None if bias is None or not needed[2] else sum_of_rows(g.reshape(-1, len(weight)))
     return *linear_gradients(needed, g, x, weight), gbias
+
+
+# ---- with ReLU ---------------------------------------------------------------------------------
+
+
+@compiled
+def add_and_relu_kernel(x: Array, bias: Array) -> None:
+    zero = x.dtype.type(0.0)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            added = x[i, j] + bias[j]
+            x[i, j] = zero if added <= zero else added
+
+
+def linear_relu_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Kept]:
+    checks.linear(x, weight, bias)
+    out = product(x.reshape(-1, x.shape[-1]), weight.T)  # (..., C) -> (N, C) @ (C, D)
+    added = np.zeros(len(weight), out.dtype) if bias is None else flat(bias)
+    in_parts(lambda part: add_and_relu_kernel(out[part], added), len(out), out.size)
+    return out.reshape(*x.shape[:-1], len(weight)), None  # (N, D) -> (..., D)
+
+
+def linear_relu_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
+    bias: Array | None = None,
+) -> tuple[Array | None, ...]:
+    (g,) = relu_backward((True,), g, out, None, out)  # out <= 0 where what came before was
+    return linear_backward(needed, g, out, kept, x, weight, bias)

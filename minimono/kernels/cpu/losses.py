@@ -40,7 +40,8 @@ def mean_cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Ke
     probability, losses = np.empty_like(logits), np.empty(len(logits))
     targets = flat(targets)
     cross_entropy_kernel(logits, targets, probability, losses)
-    return np.asarray(losses.mean(), dtype=logits.dtype), probability
+    mean = losses.sum() / len(losses)  # NumPy's `mean` is slower here
+    return np.asarray(mean, dtype=logits.dtype), probability
 
 
 def mean_cross_entropy_backward(

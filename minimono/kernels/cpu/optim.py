@@ -92,8 +92,8 @@ def update(
 
     arrays: the parameter, its gradient, its running arrays.
     """
-    p, _, *running = arrays
-    new = [np.empty(p.shape, p.dtype) for _ in (p, *running)]
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    new = [np.empty(shape, dtype) for _ in arrays[1:]]  # as many, since one is the gradient
     each(kernel, *arrays, *new, numbers=numbers)
     return new
 

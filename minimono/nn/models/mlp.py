@@ -52,4 +52,4 @@ class _Hidden(Module):
         self.act = Tap()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.activation(self.linear(x)))
+        return self.act(self.activation.after(self.linear, x))
