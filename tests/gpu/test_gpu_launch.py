@@ -9,6 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from minimono.engine import convolution as convolution_of_tensors
+from minimono.engine import functional
+from minimono.engine.fused import Fused
 from minimono.kernels.gpu import (
     activations,
     attention,
@@ -25,6 +28,7 @@ from minimono.kernels.gpu import (
     softmax,
 )
 from minimono.kernels.gpu.launch import SCALARS, Kernel
+from minimono.nn import convolution as cells
 
 FOLDER = Path(str(launch.__file__)).parent
 PARTS = sorted(f.stem for f in FOLDER.glob("*.py") if f.stem not in ("__init__", "launch"))
@@ -62,6 +66,10 @@ def call_of(function) -> list[tuple[str, object, object]]:
     return found
 
 
+FUSED = [
+    f for m in (functional, convolution_of_tensors, cells) for f in vars(m).values()
+    if isinstance(f, Fused)
+]
 METRICS = {
     "moments": ["merge"], "scale": ["batch_moments", "scale", "survey", "merge"],
     "pairs": ["weighted_cosine", "mean_distance"],
@@ -73,7 +81,10 @@ METRICS = {
 def test_names_and_signatures_of_the_cpu(part: str) -> None:
     """What the engine and the metrics call there, they can call here."""
     here, there = (import_module(f"minimono.kernels.{device}.{part}") for device in ("gpu", "cpu"))
-    shared = [n for n in vars(there) if n.endswith(("_forward", "_backward"))]
+    shared = [
+        f"{f.name.lstrip('_')}_{way}" for f in FUSED if f.part == part and "cuda" in f.devices
+        for way in ("forward", "backward")
+    ]
     if part in METRICS:
         shared = METRICS[part]
     if part == "optim":
