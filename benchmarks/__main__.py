@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 record.write(file, in_order(kept))
 
         failed = run.measured(names, flags.quick, rounds, _say, keep) if names else []
-        if flags.write is None:
+        if flags.write is None and kept:
             print("\n" + page.page(in_order(kept), None))
-        else:
+        elif flags.write is not None:
             pictures.draw(in_order(kept), Path(flags.write).parent / "pictures")
             atomic.write_text(flags.write, page.page(in_order(kept), "pictures"))
     except (ValueError, OSError, RuntimeError) as error:

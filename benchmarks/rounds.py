@@ -27,8 +27,9 @@ from benchmarks.tasks import TASKS
 from minimono import machine
 
 LEAST_SECONDS = 0.05  # of one turn: as many steps as fit, at least one
-PAUSE = 0.03  # before a turn, in which the threads of the last one go to sleep
-TRIES = 3  # for a turn, before its round is thrown away
+# Seconds before a turn, in which the threads of the last one go to sleep; before it is tried again,
+# in which others may end; after the last of these its round is thrown away.
+PAUSES = (0.03, 0.1, 0.3, 1.0)
 FEWEST = 3  # rounds that say something
 
 # What holds a library to an older processor's kernels, or to fewer threads than it takes by itself.
@@ -226,8 +227,8 @@ def _round(
 
 def undisturbed(take: Callable[[], Turn], tally: Tally) -> float | None:
     """The seconds of the first turn without others; None if there was none in a few tries."""
-    for _ in range(TRIES):
-        time.sleep(PAUSE)
+    for pause in PAUSES:
+        time.sleep(pause)
         turn = take()
         if tally.keeps(turn):
             return turn[0]
