@@ -22,7 +22,8 @@ from minimono import machine
 from minimono.kernels.parallel import in_parts
 
 PRODUCT, COPY, READ = "product", "copy", "read"  # what a limit's name begins with
-ONE, ALL = ", one thread", ", all threads"
+BY_ONE, BY_ALL = ", one thread", ", all threads"
+ONE = PRODUCT + BY_ONE
 SIZE = 1536
 OPERATIONS = 2.0 * SIZE**3  # of a product
 VALUES = 2**24  # of the array that is read
@@ -57,16 +58,18 @@ def steps(task: Task) -> dict[str, Callable[[], float]]:
         return 0.0
 
     found: dict[str, Callable[[], float]] = {
-        PRODUCT + ONE: partial(product, 1),
-        COPY + ONE: copy,
-        READ + ONE: lambda: float(read(words) * 0),
+        ONE: partial(product, 1),
+        COPY + BY_ONE: copy,
+        READ + BY_ONE: lambda: float(read(words) * 0),
     }
     by_default = machine.blas_threads_by_default() or 1
     if by_default > 1:
-        found[PRODUCT + ALL] = partial(product, by_default)
+        found[PRODUCT + BY_ALL] = partial(product, by_default)
     if machine.threads() > 1:
-        found[COPY + ALL] = lambda: all_of(copy, source.size, source.size)
-        found[READ + ALL] = lambda: all_of(lambda part: read(words[part]), len(words), words.size)
+        found[COPY + BY_ALL] = lambda: all_of(copy, source.size, source.size)
+        found[READ + BY_ALL] = lambda: all_of(
+            lambda part: read(words[part]), len(words), words.size
+        )
     return found
 
 
