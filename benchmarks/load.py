@@ -85,6 +85,17 @@ def share_of_others(before: Glance | None, after: Glance | None) -> float | None
     return max(ran, unseen) / ((after.wall - before.wall) * cores())
 
 
+def wait_for_quiet(seconds: float, look: float = 0.1) -> None:
+    """Sleep until others take little of the machine, for so many seconds at most."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = glance()
+        time.sleep(look)
+        others = share_of_others(before, glance())
+        if others is None or others <= REJECT:
+            return
+
+
 def _run_times() -> dict[str, int]:
     """Nanoseconds by thread, of every process but this one."""
     found, me = {}, str(os.getpid())

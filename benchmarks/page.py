@@ -11,7 +11,7 @@ from benchmarks import limits, load
 from benchmarks.measures import slope
 from benchmarks.ours import IN_PARTS, MINIMONO, WITH_MEMEL
 from benchmarks.record import Piece, Record
-from benchmarks.rounds import FEWER_THREADS, OLDER, PAUSES, quartiles_of_ratios
+from benchmarks.rounds import FEWER_THREADS, OLDER, TRIES, quartiles_of_ratios
 from benchmarks.run import EAGER, PIECES, base, shares_of_metric, slug, tape_overhead
 from benchmarks.tasks import TASKS
 
@@ -79,7 +79,7 @@ def _how(record: Record) -> list[str]:
         "the lower and upper quartile. Before anything is timed, the losses of the first four "
         "steps are compared: all frameworks compute the same, to float32's rounding. A turn in "
         f"which other processes took more than {load.REJECT:.0%} of the machine is thrown away and "
-        f"taken again; if {len(PAUSES)} are, the round is. Processes run without what holds a "
+        f"taken again; if {TRIES} are, the round is. Processes run without what holds a "
         f"library to an older processor's kernels ({_code(OLDER)}) or to fewer threads "
         f"({_code(FEWER_THREADS)}).",
         "A share of a limit is the least time over the time of the same round; a median above 1 "

@@ -27,9 +27,9 @@ from benchmarks.tasks import TASKS
 from minimono import machine
 
 LEAST_SECONDS = 0.05  # of one turn: as many steps as fit, at least one
-# Seconds before a turn, in which the threads of the last one go to sleep; before it is tried again,
-# in which others may end; after the last of these its round is thrown away.
-PAUSES = (0.03, 0.1, 0.3, 1.0)
+PAUSE = 0.03  # before a turn, in which the threads of the last one go to sleep
+TRIES = 4  # for a turn, before its round is thrown away
+PATIENCE = 20.0  # seconds that others get to end, before each further try
 FEWEST = 3  # rounds that say something
 
 # What holds a library to an older processor's kernels, or to fewer threads than it takes by itself.
@@ -197,7 +197,7 @@ def interleaved(
     found: dict[str, list[float]] = {name: [] for name in contestants}
     kept, dropped, until = 0, 0, time.monotonic() + longest
     while kept < rounds and dropped < max(rounds, FEWEST) and time.monotonic() < until:
-        times = _round(contestants, rng, tally)
+        times = _round(contestants, rng, tally, until)
         if times is None:
             dropped += 1
         else:
@@ -213,25 +213,31 @@ def interleaved(
 
 
 def _round(
-    contestants: Mapping[str, Callable[[], Turn]], rng: random.Random, tally: Tally
+    contestants: Mapping[str, Callable[[], Turn]], rng: random.Random, tally: Tally, until: float
 ) -> dict[str, float] | None:
     """Seconds of each; None if one could not have an undisturbed turn."""
     times = {}
     for name in rng.sample(list(contestants), len(contestants)):
-        seconds = undisturbed(contestants[name], tally)
+        seconds = undisturbed(contestants[name], tally, until)
         if seconds is None:
             return None
         times[name] = seconds
     return times
 
 
-def undisturbed(take: Callable[[], Turn], tally: Tally) -> float | None:
-    """The seconds of the first turn without others; None if there was none in a few tries."""
-    for pause in PAUSES:
-        time.sleep(pause)
+def undisturbed(
+    take: Callable[[], Turn], tally: Tally, until: float = float("inf")
+) -> float | None:
+    """The seconds of the first turn without others; None if there was none in a few tries.
+
+    Before each further one it waits for others to end, for some time and not longer than `until`.
+    """
+    for _ in range(TRIES):
+        time.sleep(PAUSE)
         turn = take()
         if tally.keeps(turn):
             return turn[0]
+        load.wait_for_quiet(min(PATIENCE, until - time.monotonic()))
     return None
 
 
