@@ -81,7 +81,8 @@ def _how(record: Record) -> list[str]:
         f"which other processes took more than {load.REJECT:.0%} of the machine is thrown away and "
         f"taken again; if {TRIES} are, the round is. Processes run without what holds a "
         f"library to an older processor's kernels ({_code(OLDER)}) or to fewer threads "
-        f"({_code(FEWER_THREADS)}).",
+        f"({_code(FEWER_THREADS)}). minimono, plain NumPy, MyGrad and HIPS autograd multiply with "
+        "NumPy's BLAS, the others with their own.",
         "A share of a limit is the least time over the time of the same round; a median above 1 "
         "would say that the limit is wrong, and such a piece is refused.",
     ]

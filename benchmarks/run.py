@@ -82,8 +82,10 @@ def measured(
     failed = []
     with rounds.patched({}, without=(*rounds.OLDER, *rounds.FEWER_THREADS)):
         facts, warnings = of_machine()
-        for line in (*(f"{key}: {value}" for key, value in facts.items()), *warnings):
-            say(line)
+        for key, value in facts.items():
+            say(f"{key}: {value}")
+        for warning in warnings:
+            say(f"Warning: {warning}.")
         for name in names:
             others = load.now()
             say(f"== {name}" + ("" if others is None else f" (others take {others:.0%} now)"))
