@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import limits, load, measures, rounds
+from benchmarks import limits, load, measures, rounds, run
 from benchmarks.__main__ import main
 from benchmarks.tasks import TASKS, Perceptron, Task, Transformer, check
 
@@ -33,6 +33,44 @@ def test_every_framework_computes_the_same_losses(peer: str, task: Task) -> None
     assert len(losses) >= 3
     assert all(values[4] < values[0] for values in losses.values())  # they do learn
     check(task.name, losses)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("task", TINY, ids=lambda t: t.name)
+def test_pytorch_with_its_best_settings_computes_the_same(task: Task) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_peer
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        best = torch_peer.best_steps(task)
+        assert [*best] == [f"PyTorch eager, best settings{more}" for more in ("", ", one thread")]
+        used = []
+        for step in best.values():
+            step()
+            used.append(torch.get_num_threads())
+        assert used == [2, 1]
+        assert torch.tensor([1e-40]).mul(1.0).item() == 0.0  # a denormal number
+        steps = torch_peer.steps(task) | torch_peer.best_steps(task)
+        check(task.name, {name: [step() for _ in range(5)] for name, step in steps.items()})
+        (product,) = torch_peer.limits(task).values()
+        assert product() == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+def test_without_a_compiler_or_a_framework_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "is_installed", lambda framework: framework in ("numpy", "torch"))
+    monkeypatch.setattr(run.shutil, "which", lambda name: None)
+    of_run = run.Run(quick=False, count=1, say=lambda line: None)
+    found = run._installed(run.PEERS, of_run)
+    assert found == [("numpy_peer", "steps"), ("torch_peer", "steps"), ("torch_peer", "best_steps")]
+    assert of_run.left_out == [
+        "minimono (not installed)", "torch.compile (no C++ compiler)", "jax (not installed)",
+        "mygrad (not installed)", "autograd (not installed)",
+    ]
 
 
 def test_other_losses_are_noticed() -> None:
