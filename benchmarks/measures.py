@@ -29,6 +29,7 @@ from minimono.mono.scale import monosemantic_scale
 SHORT = 0.02  # seconds of a turn
 READ, COPY = "read", "copy"  # what the names of the metric's limits begin with
 PHI, PHI_TOO = "`monosemantic_scale`: phi", "... and phi itself"
+IN_NUMPY = "NumPy's expressions for phi, maximum, mean, variance"
 WRITING = (PHI, PHI_TOO)  # these write as much as they read, as a copy does
 
 Result = TypeVar("Result")
@@ -92,11 +93,14 @@ def metric(
         "... and the top 1 of each sample": lambda: score_batch(z, history, top_k=1),
         PHI_TOO: lambda: score_batch(z, history, keep_phi=True),
         PHI: lambda: monosemantic_scale(z, mean, variance),
-        "NumPy's expressions for phi, maximum, mean, variance": in_numpy,
+        IN_NUMPY: in_numpy,
     }
     for function in contestants.values():
         function()
-    timed = {name: partial(watched, function, SHORT) for name, function in contestants.items()}
+    timed = {
+        name: partial(watched, function, SHORT, warm=name != IN_NUMPY)  # which takes seconds
+        for name, function in contestants.items()
+    }
     tally = Tally()
     return interleaved(timed, rounds, random.Random(0), tally, longest), tally
 
@@ -203,7 +207,7 @@ def growth(rounds: int) -> tuple[dict[str, Curve], Tally]:
         functions = make()
         for function in functions.values():
             function()
-        timed = {str(n): partial(watched, f, SHORT) for n, f in functions.items()}
+        timed = {str(n): partial(watched, f, SHORT, warm=True) for n, f in functions.items()}
         times = interleaved(timed, rounds, random.Random(0), tally)
         found[name] = list(functions), [min(t) for t in times.values()]
     return found, tally

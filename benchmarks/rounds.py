@@ -113,6 +113,7 @@ def _serve(connection: Connection, file: str, function: str) -> None:
     if file != "ours" and by_default and not any(os.environ.get(n) for n in machine.OF_BLAS):
         machine.set_blas_threads(by_default)  # as without us
     steps: dict[str, Callable[[], float]] = {}
+    long: set[str] = set()  # steps that fill a turn by themselves
     while True:
         request = connection.recv()
         try:
@@ -120,22 +121,30 @@ def _serve(connection: Connection, file: str, function: str) -> None:
                 return
             if request[0] == "build":
                 steps = {}  # those of the last task give their memory back first
+                losses: dict[str, list[float]] = {}
                 steps = make(TASKS[request[1]])
-                connection.send({name: [step() for _ in range(4)] for name, step in steps.items()})
+                for name, step in steps.items():
+                    losses[name] = [step() for _ in range(3)]
+                    began = time.perf_counter()
+                    losses[name].append(step())
+                    if time.perf_counter() - began > LEAST_SECONDS:
+                        long.add(name)
+                connection.send(losses)
             else:
-                connection.send(_turn(steps[request[1]]))
+                name = request[1]
+                connection.send(watched(steps[name], LEAST_SECONDS, warm=name not in long))
         except Exception as error:  # to the one who asked
             connection.send(RuntimeError(f"{file}: {error!r}"))
 
 
-def _turn(step: Callable[[], float]) -> Turn:
-    step()  # not counted: it brings the caches back
-    return watched(step, LEAST_SECONDS)
+def watched(function: Callable[[], Any], least: float, warm: bool = False) -> Turn:
+    """Seconds of a call, over as many as fit into `least`; what others took meanwhile.
 
-
-def watched(function: Callable[[], Any], least: float) -> Turn:
-    """Seconds of a call, over as many as fit into `least`; what others took meanwhile."""
+    `warm`: after a call that is not counted, which brings the caches back.
+    """
     before = load.glance()
+    if warm:
+        function()
     found = seconds(function, least)
     return found, load.share_of_others(before, load.glance())
 
