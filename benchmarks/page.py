@@ -42,10 +42,7 @@ def ratios(times_of: Mapping[str, Mapping[str, Sequence[float]]], base: str) -> 
 
     rows = [[name, *(cell(task, name) for task in tasks)] for name in names]
     milliseconds = [f"{1e3 * float(np.median(times_of[t][base])):.3g} ms" for t in tasks]
-    return table(["", *tasks], [
-        *rows, [f"one step of {base}", *milliseconds],
-        ["rounds", *(str(len(times_of[t][base])) for t in tasks)],
-    ])
+    return table(["", *tasks], [*rows, [f"one step of {base}", *milliseconds]])
 
 
 def page(record: Record, pictures: str | None) -> str:
@@ -66,7 +63,7 @@ def _how(record: Record) -> list[str]:
         if of_piece not in machines:
             machines.append(of_piece)
         rows.append([
-            name, piece.date, str(machines.index(of_piece) + 1),
+            name, piece.date, str(machines.index(of_piece) + 1), _rounds(piece),
             f"{piece.rejected} of {piece.turns}" if piece.turns else "-",
             "not known" if piece.others is None else f"{piece.others:.0%}", _left_out(piece),
         ])
@@ -91,8 +88,8 @@ def _how(record: Record) -> list[str]:
         parts += [f"**Not measured**: {_code(missing)}."]
     if rows:
         parts += [table(
-            ["piece", "date", "machine", "turns thrown away", "others' share of all of it",
-             "left out"], rows,
+            ["piece", "date", "machine", "rounds", "turns thrown away",
+             "others' share, with what was thrown away", "left out"], rows,
         )]
     for number, (machine, warnings) in enumerate(machines, start=1):
         parts += [
@@ -100,6 +97,11 @@ def _how(record: Record) -> list[str]:
             *(f"**Warning**, machine {number}: {warning}." for warning in warnings),
         ]
     return parts
+
+
+def _rounds(piece: Piece) -> str:
+    counts = {len(times) for times in piece.found.get("times", {}).values()}
+    return str(counts.pop()) if counts else "-"
 
 
 def _left_out(piece: Piece) -> str:
@@ -198,8 +200,7 @@ def _memel(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
     return [
         "## Inhibition",
         "A training step of GPT middle with MEmeL behind two of its four blocks / without: "
-        f"{spread(quartiles_of_ratios(times[WITH_MEMEL], times[MINIMONO]))}, "
-        f"{len(times[MINIMONO])} rounds.",
+        f"{spread(quartiles_of_ratios(times[WITH_MEMEL], times[MINIMONO]))}.",
     ]
 
 

@@ -62,7 +62,7 @@ def test_the_page_says_it_all(with_torch: bool) -> None:
     for expected in (
         "| machine 1 |  |", "a processor, 2 cores", f"time of {base}'s", " GFLOP/s |", " GB/s |",
         "minimono 100 MiB", "| curve 0 | 1-4 | 1.00 |", "pictures/performance-steps.svg",
-        "| mlp-small | 2026-01-01 | 1 | 3 of 70 | 4% | jax (not installed) |",
+        "| mlp-small | 2026-01-01 | 1 | 5 | 3 of 70 | 4% | jax (not installed) |",
         "**Not measured**: `threads-mlp-784`, `threads-gpt-small`, `threads-gpt-middle`.",
         "`OPENBLAS_CORETYPE`, `OPENBLAS_L2_SIZE`",
     ):
