@@ -30,7 +30,7 @@ LEAST_SECONDS = 0.05  # of one turn: as many steps as fit, at least one
 PAUSE = 0.03  # before a turn, in which the threads of the last one go to sleep
 TRIES = 4  # for a turn, before its round is thrown away
 PATIENCE = 20.0  # seconds that others get to end, before each further try
-FEWEST = 3  # rounds that say something
+FEWEST = 5  # rounds, of which quartiles say something
 
 # What holds a library to an older processor's kernels, or to fewer threads than it takes by itself.
 # No process that is measured has any of them: all frameworks get this machine, as it is.

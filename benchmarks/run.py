@@ -29,7 +29,7 @@ EAGER, NUMPY = "PyTorch eager", "plain NumPy"
 HAS_PEAK = Path("/proc/self/clear_refs").exists()  # Linux
 MANY = (10**8, 10**9)  # values that are scored
 LARGEST = "GPT middle"
-LONGEST = 60.0  # seconds after which a piece begins no further round
+LONGEST = 90.0  # seconds after which a piece begins no further round
 OF_BLAS = rounds.OLDER
 # The file, its function, and the framework that it needs.
 PEERS = (

@@ -87,10 +87,10 @@ def test_no_round_begins_after_the_time_of_a_piece() -> None:
         time.sleep(0.02)
         return 1.0, 0.0
 
-    found = rounds.interleaved({"a": slow}, 1000, random.Random(0), rounds.Tally(), longest=0.1)
-    assert 3 <= len(found["a"]) <= 6
+    found = rounds.interleaved({"a": slow}, 1000, random.Random(0), rounds.Tally(), longest=0.5)
+    assert rounds.FEWEST <= len(found["a"]) <= 26
     with pytest.raises(rounds.Busy, match="1 rounds were undisturbed and 0"):  # too few to say
-        rounds.interleaved({"a": slow}, 1000, random.Random(0), rounds.Tally(), longest=0.01)
+        rounds.interleaved({"a": slow}, 1000, random.Random(0), rounds.Tally(), longest=0.02)
 
 
 def test_before_another_try_others_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
