@@ -153,7 +153,9 @@ def _memory(name: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def import_times(modules: Sequence[str], rounds: int, tally: Tally) -> dict[str, list[float]]:
+def import_times(
+    modules: Sequence[str], rounds: int, tally: Tally, longest: float
+) -> dict[str, list[float]]:
     """Seconds of `python -c "import ..."`, of nothing at all for "" too."""
 
     def run(module: str) -> None:
@@ -163,7 +165,7 @@ def import_times(modules: Sequence[str], rounds: int, tally: Tally) -> dict[str,
     for module in modules:
         run(module)  # the files come into the disk's cache
     contestants = {module: partial(watched, partial(run, module), 0.0) for module in modules}
-    return interleaved(contestants, rounds, random.Random(0), tally)
+    return interleaved(contestants, rounds, random.Random(0), tally, longest)
 
 
 # ---- cost as work grows ------------------------------------------------------------------------
@@ -175,9 +177,9 @@ PRODUCTS = Perceptron("", (512, 512, 512, 10), batch=256)
 Curve = tuple[list[int], list[float]]  # sizes, seconds
 
 
-def growth(rounds: int) -> tuple[dict[str, Curve], Tally]:
+def growth(rounds: int, longest: float) -> tuple[dict[str, Curve], Tally]:
     """Seconds of a training step, or of scoring, at growing sizes; the quickest of a few turns."""
-    tally = Tally()
+    tally, until = Tally(), time.monotonic() + longest
 
     def steps(tasks: Mapping[int, Task]) -> dict[int, Callable[[], Any]]:
         return {n: ours.training_step(task.model(), task) for n, task in tasks.items()}
@@ -208,7 +210,8 @@ def growth(rounds: int) -> tuple[dict[str, Curve], Tally]:
         for function in functions.values():
             function()
         timed = {str(n): partial(watched, f, SHORT, warm=True) for n, f in functions.items()}
-        times = interleaved(timed, rounds, random.Random(0), tally)
+        left = until - time.monotonic()
+        times = interleaved(timed, rounds, random.Random(0), tally, left)
         found[name] = list(functions), [min(t) for t in times.values()]
     return found, tally
 

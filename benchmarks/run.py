@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ EAGER, NUMPY = "PyTorch eager", "plain NumPy"
 HAS_PEAK = Path("/proc/self/clear_refs").exists()  # Linux
 MANY = (10**8, 10**9)  # values that are scored
 LARGEST = "GPT middle"
-LONGEST = 90.0  # seconds after which a piece begins no further round
+LONGEST = 150.0  # seconds after which a piece begins no further round: it ends within three minutes
 OF_BLAS = rounds.OLDER
 # The file, its function, and the framework that it needs.
 PEERS = (
@@ -54,10 +55,16 @@ class Run:
     say: Say
     tally: rounds.Tally = field(default_factory=rounds.Tally)
     left_out: list[str] = field(default_factory=list)
+    until: float = field(default_factory=lambda: time.monotonic() + LONGEST)
+
+    @property
+    def left(self) -> float:
+        """Seconds in which rounds may begin."""
+        return self.until - time.monotonic()
 
     def interleaved(self, contestants: dict[str, Callable[[], rounds.Turn]]) -> Times:
         return rounds.interleaved(
-            contestants, self.count, random.Random(0), self.tally, LONGEST
+            contestants, self.count, random.Random(0), self.tally, self.left
         )
 
     def alone(self, function: Callable[..., tuple[Any, rounds.Tally]], *arguments: Any) -> Any:
@@ -196,7 +203,7 @@ def _memel(run: Run) -> dict[str, Any]:
 def _metric(run: Run) -> dict[str, Any]:
     """Scoring passes beside reading and copying, and very many values."""
     shape = (16_384 if run.quick else 65_536, 1_536)
-    found = {"shape": shape, "times": run.alone(measures.metric, *shape, run.count, LONGEST)}
+    found = {"shape": shape, "times": run.alone(measures.metric, *shape, run.count, run.left)}
     shares_of_metric(found)  # raises above 1
     for values in (MANY[:1] if run.quick else MANY) if HAS_PEAK else ():
         held: list[float] = []
@@ -206,7 +213,7 @@ def _metric(run: Run) -> dict[str, Any]:
             held.append(most)
             return turn
 
-        seconds = rounds.undisturbed(scored, run.tally)
+        seconds = rounds.undisturbed(scored, run.tally, run.until)
         if seconds is None:
             raise rounds.Busy("others were busy while many values were scored")
         found.setdefault("many", {})[f"{values:.0e}"] = (seconds, max(held))
@@ -218,7 +225,7 @@ def _imports(run: Run) -> dict[str, Any]:
     if not run.quick:
         frameworks += [m for m in ("torch", "jax") if rounds.is_installed(m)]
     count = min(run.count, 9)
-    return {"times": measures.import_times(["", *frameworks], count, run.tally)}
+    return {"times": measures.import_times(["", *frameworks], count, run.tally, run.left)}
 
 
 def _peak_memory(run: Run) -> dict[str, Any]:
@@ -234,7 +241,9 @@ def _peak_memory(run: Run) -> dict[str, Any]:
 
 
 def _growth(run: Run) -> dict[str, Any]:
-    return {"curves": run.alone(measures.growth, 1 if run.quick else min(run.count, 5))}
+    return {"curves": run.alone(
+        measures.growth, 1 if run.quick else min(run.count, 5), run.left
+    )}
 
 
 PIECES: dict[str, Callable[[Run], dict[str, Any]]] = {

@@ -73,6 +73,13 @@ def test_without_a_compiler_or_a_framework_that_is_said(monkeypatch: pytest.Monk
     ]
 
 
+def test_a_piece_begins_no_round_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "LONGEST", 0.0)  # as if its first steps had taken all of it
+    of_run = run.Run(quick=False, count=9, say=lambda line: None)
+    with pytest.raises(rounds.Busy, match="0 rounds were undisturbed and 0 were not"):
+        of_run.interleaved({"a": lambda: (1.0, 0.0)})
+
+
 def test_other_losses_are_noticed() -> None:
     check("task", {"a": [1.0, 0.9], "b": [1.00001, 0.9]})
     with pytest.raises(AssertionError, match="task: losses of b and of a"):
