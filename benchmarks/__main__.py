@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(
             "Time training steps of minimono and of PyTorch, JAX, MyGrad, HIPS autograd and plain\n"
             "NumPy, where installed, and print ratios; memory, metrics, imports and growth too.\n"
-            "Each piece takes at most three minutes, and may be measured by itself; all of them take\n"
-            "half an hour."
+            "Each piece takes at most three minutes, and may be measured by itself; all of them\n"
+            "take half an hour."
         ),
         epilog="pieces: " + " ".join(run.PIECES),
     )
