@@ -57,15 +57,14 @@ class Glance:
 
 def glance() -> Glance | None:
     """Look at all clocks; None where there is no /proc that tells."""
-    clocks = _stat()
-    tasks = _run_times()
-    if clocks is None or not tasks:
+    busy = _stat()
+    if busy is None:
         return None
     import resource  # which Windows does not have
 
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = time.process_time() + children.ru_utime + children.ru_stime
-    return Glance(time.perf_counter(), own, clocks, tasks)
+    return Glance(time.perf_counter(), own, busy, _run_times())
 
 
 def share_of_others(before: Glance | None, after: Glance | None) -> float | None:
