@@ -115,7 +115,10 @@ def _serve(connection: Connection, file: str, function: str) -> None:
     steps: dict[str, Callable[[], float]] = {}
     long: set[str] = set()  # steps that fill a turn by themselves
     while True:
-        request = connection.recv()
+        try:
+            request = connection.recv()
+        except EOFError:  # nobody asks any more
+            return
         try:
             if request[0] == "stop":
                 return

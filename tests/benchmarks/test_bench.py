@@ -127,6 +127,12 @@ def test_a_peer_trains_in_its_own_process_and_passes_errors_on() -> None:
     assert not peer.process.is_alive()
 
 
+def test_a_peer_ends_quietly_when_nobody_asks_any_more() -> None:
+    here, there = rounds.get_context("spawn").Pipe()
+    here.close()
+    rounds._serve(there, "numpy_peer", "steps")  # returns
+
+
 def test_the_reading_loop_reads_every_word() -> None:
     from benchmarks.reading import read
 
