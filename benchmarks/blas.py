@@ -49,11 +49,7 @@ class Kernels:
 
 
 def widest(cpuinfo: str) -> str | None:
-    """The widest instructions of the processor that /proc/cpuinfo describes; None: not known.
-
-    >>> widest("flags : fpu sse2 avx avx2 fma")
-    'AVX2'
-    """
+    """The widest instructions of the processor that /proc/cpuinfo describes; None: not known."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     flags = set(found[1].split()) if found else set()
     have = [name for sets in (ON_X86, ON_ARM) for name, wanted in sets.items() if wanted <= flags]
@@ -61,21 +57,13 @@ def widest(cpuinfo: str) -> str | None:
 
 
 def of_openblas(architecture: str) -> str | None:
-    """The widest instructions of OpenBLAS's kernels with that name; None for one not known here.
-
-    >>> of_openblas("SkylakeX")
-    'AVX-512'
-    """
+    """The widest instructions of OpenBLAS's kernels with that name; None for one not known here."""
     names = {name: wide for wide, all_of in OPENBLAS.items() for name in all_of.split()}
     return names.get(architecture.lower())
 
 
 def in_text(said: str) -> str | None:
-    """The widest instructions that a library's own sentence names.
-
-    >>> in_text("Intel(R) Advanced Vector Extensions 2 (Intel(R) AVX2) enabled processors")
-    'AVX2'
-    """
+    """The widest instructions that a library's own sentence names."""
     for name in [*ON_X86, *ON_ARM][::-1]:
         if re.search(rf"\b{name.replace('-', '-?')}(?![0-9])", said, re.IGNORECASE):
             return name

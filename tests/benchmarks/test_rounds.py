@@ -186,7 +186,7 @@ def test_processes_of_our_group_are_ours(ours: bool, monkeypatch: pytest.MonkeyP
         # In the real group other tests may be at work.
         monkeypatch.setattr(os, "getpgrp", lambda: one.pid if ours else -1)
         try:
-            before, own = _ticks(one.pid), load._own()
+            own, before = load._own(), _ticks(one.pid)  # in this order: a tick may come between
             while (used := _ticks(one.pid) - before) < 30:
                 time.sleep(0.05)
             counted = load._own() - own
