@@ -71,8 +71,8 @@ lint: .venv/.with-test ## style (ruff) and types (mypy)
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 
-bench: .venv/.with-bench ## speed beside other frameworks (a large download); writes the page, with QUICK=1 only prints
-	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--write docs/performance.md)
+bench: .venv/.with-bench ## speed beside other frameworks (a large download); writes the page, QUICK=1 only prints (PIECES=metric)
+	@$(BIN)/python -m benchmarks $(PIECES) $(if $(QUICK),--quick,--write docs/performance.md)
 
 # Where there is a GPU there may be nothing to install from: what PYTHON has must do.
 gpu: ## tests and speed on a GPU, with what PYTHON has installed (eight minutes; OUT=folder)

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from benchmarks import ours
-from benchmarks.rounds import interleaved, seconds
+from benchmarks import load, ours
+from benchmarks.rounds import Tally, Turn, interleaved, watched
 from benchmarks.tasks import TASKS, Perceptron, Task, Transformer
 from minimono import machine
 from minimono.kernels.parallel import in_parts
@@ -27,7 +27,10 @@ from minimono.mono.moments import Moments
 from minimono.mono.scale import monosemantic_scale
 
 SHORT = 0.02  # seconds of a turn
-READ, READ_ALL, COPY = "read, one thread", "read, all threads", "copy, one thread"
+READ, COPY = "read", "copy"  # what the names of the metric's limits begin with
+PHI, PHI_TOO = "`monosemantic_scale`: phi", "... and phi itself"
+IN_NUMPY = "NumPy's expressions for phi, maximum, mean, variance"
+WRITING = (PHI, PHI_TOO)  # these write as much as they read, as a copy does
 
 Result = TypeVar("Result")
 
@@ -41,7 +44,9 @@ def alone(function: Callable[..., Result], *arguments: Any) -> Result:
 # ---- the metric pass beside the speed of memory -------------------------------------------------
 
 
-def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
+def metric(
+    rows: int, neurons: int, rounds: int, longest: float
+) -> tuple[dict[str, list[float]], Tally]:
     """Seconds of a read, a copy, and a scoring pass over the same float32 array."""
     from benchmarks.reading import read
 
@@ -74,38 +79,46 @@ def metric(rows: int, neurons: int, rounds: int) -> dict[str, list[float]]:
 
     threads, words = machine.threads(), z.view(np.int64)
     contestants: dict[str, Callable[[], Any]] = {
-        READ: lambda: read(words),
-        READ_ALL: lambda: in_parts(lambda part: read(words[part]), rows, z.size),
-        COPY: lambda: np.copyto(copy, z),
+        READ + ", one thread": lambda: read(words),
+        READ + ", all threads": lambda: in_parts(lambda part: read(words[part]), rows, z.size),
+        COPY + ", one thread": lambda: np.copyto(copy, z),
+        COPY + ", all threads": lambda: in_parts(
+            lambda part: np.copyto(copy[part], z[part]), rows, z.size
+        ),
         "`Moments.update`, one thread": with_one_thread(moments),
         "`Moments.update`": moments,
         "`score_batch`: maximum, mean, moments; one thread": with_one_thread(score),
         "`score_batch`: maximum, mean, moments": score,
         "... and a count above a threshold": lambda: score_batch(z, history, threshold=9.0),
         "... and the top 1 of each sample": lambda: score_batch(z, history, top_k=1),
-        "... and phi itself": lambda: score_batch(z, history, keep_phi=True),
-        "`monosemantic_scale`: phi": lambda: monosemantic_scale(z, mean, variance),
-        "NumPy's expressions for phi, maximum, mean, variance": in_numpy,
+        PHI_TOO: lambda: score_batch(z, history, keep_phi=True),
+        PHI: lambda: monosemantic_scale(z, mean, variance),
+        IN_NUMPY: in_numpy,
     }
     for function in contestants.values():
         function()
-    timed = {name: partial(seconds, function, SHORT) for name, function in contestants.items()}
-    return interleaved(timed, rounds, random.Random(0))
+    timed = {
+        name: partial(watched, function, SHORT, warm=name != IN_NUMPY)  # which takes seconds
+        for name, function in contestants.items()
+    }
+    tally = Tally()
+    return interleaved(timed, rounds, random.Random(0), tally, longest), tally
 
 
-def scoring_many(values: int, neurons: int) -> tuple[float, float]:
+def scoring_many(values: int, neurons: int) -> tuple[Turn, float]:
     """Seconds to score so many values, batch after batch, and the most bytes held meanwhile."""
     batch = np.random.default_rng(0).standard_normal((8192, neurons), dtype=np.float32)
     history = Moments.of(batch)
     score_batch(batch, history)
-    before, elapsed = _peak_from_now(), 0.0
+    before, elapsed, glance = _peak_from_now(), 0.0, load.glance()
     for first in range(0, values, batch.size):
         batch *= np.float32(-1.0)  # other values, as cheaply as can be
         began = time.perf_counter()
         rows = min(len(batch), (values - first) // neurons)
         history = history.merge(score_batch(batch[:rows], history).batch)
         elapsed += time.perf_counter() - began
-    return elapsed, _memory("VmHWM") - before
+    others = load.share_of_others(glance, load.glance())
+    return (elapsed, others), _memory("VmHWM") - before
 
 
 # ---- memory, imports ---------------------------------------------------------------------------
@@ -140,19 +153,19 @@ def _memory(name: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def import_times(modules: Sequence[str], rounds: int) -> dict[str, list[float]]:
+def import_times(
+    modules: Sequence[str], rounds: int, tally: Tally, longest: float
+) -> dict[str, list[float]]:
     """Seconds of `python -c "import ..."`, of nothing at all for "" too."""
 
-    def run(module: str) -> float:
+    def run(module: str) -> None:
         script = f"import {module}" if module else ""
-        began = time.perf_counter()
         subprocess.run([sys.executable, "-c", script], check=True)
-        return time.perf_counter() - began
 
     for module in modules:
         run(module)  # the files come into the disk's cache
-    contestants = {module: partial(run, module) for module in modules}
-    return interleaved(contestants, rounds, random.Random(0))
+    contestants = {module: partial(watched, partial(run, module), 0.0) for module in modules}
+    return interleaved(contestants, rounds, random.Random(0), tally, longest)
 
 
 # ---- cost as work grows ------------------------------------------------------------------------
@@ -164,8 +177,9 @@ PRODUCTS = Perceptron("", (512, 512, 512, 10), batch=256)
 Curve = tuple[list[int], list[float]]  # sizes, seconds
 
 
-def growth(rounds: int) -> dict[str, Curve]:
+def growth(rounds: int, longest: float) -> tuple[dict[str, Curve], Tally]:
     """Seconds of a training step, or of scoring, at growing sizes; the quickest of a few turns."""
+    tally, until = Tally(), time.monotonic() + longest
 
     def steps(tasks: Mapping[int, Task]) -> dict[int, Callable[[], Any]]:
         return {n: ours.training_step(task.model(), task) for n, task in tasks.items()}
@@ -193,14 +207,13 @@ def growth(rounds: int) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     for name, make in curves.items():
         functions = make()
-        times: dict[int, list[float]] = {n: [] for n in functions}
         for function in functions.values():
             function()
-        for _ in range(rounds):
-            for n, function in functions.items():
-                times[n].append(seconds(function, SHORT))
-        found[name] = list(times), [min(t) for t in times.values()]
-    return found
+        timed = {str(n): partial(watched, f, SHORT, warm=True) for n, f in functions.items()}
+        left = until - time.monotonic()
+        times = interleaved(timed, rounds, random.Random(0), tally, left)
+        found[name] = list(functions), [min(t) for t in times.values()]
+    return found, tally
 
 
 def slope(curve: Curve) -> float:

@@ -1,20 +1,21 @@
-"""The benchmark's record as tables, pictures and a page."""
+"""The benchmark's record as tables and a page; what was not measured is not there, and named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks import limits, load
-from benchmarks.measures import READ, READ_ALL, slope
+from benchmarks.measures import slope
 from benchmarks.ours import IN_PARTS, MINIMONO, WITH_MEMEL
-from benchmarks.rounds import quartiles_of_ratios
-from benchmarks.run import EAGER, Results, busy, nearness, tape_overhead
-from minimono.lazy import required
+from benchmarks.record import Piece, Record
+from benchmarks.rounds import FEWER_THREADS, OLDER, TRIES, quartiles_of_ratios
+from benchmarks.run import EAGER, PIECES, base, shares_of_metric, slug, tape_overhead
+from benchmarks.tasks import TASKS
 
-BLUE, ORANGE = "#2b8cc4", "#e08a00"  # on white and on black
+OF_TORCH = ("PyTorch", "torch.compile")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,32 +24,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def spread(quartiles: tuple[float, float, float]) -> str:
+def spread(quartiles: tuple[float, float, float] | None) -> str:
+    if quartiles is None:
+        return "-"
     low, median, high = quartiles
     return f"{median:.2f} ({low:.2f}-{high:.2f})"
-
-
-def share(quartiles: tuple[float, float, float]) -> str:
-    """A share of a limit. Nothing is faster than a limit: it was measured too low, then."""
-    above = ": above 1, so the limit was measured too low" if quartiles[1] > 1.0 else ""
-    return spread(quartiles) + above
-
-
-def of_others(results: Results) -> str:
-    """How busy the machine was with other things, and when."""
-    known = {name: share for name, share in results.others.items() if share is not None}
-    if not known:
-        return "Whether the machine was busy with other things is not known here."
-    said = "Share of the machine that other processes took: " + "; ".join(
-        f"{name} {100.0 * part:.0f} %" for name, part in known.items()
-    ) + "."
-    if not busy(results):
-        return said
-    return (
-        f"**The machine was busy with other things** ({', '.join(busy(results))}: more than "
-        f"{100.0 * load.BUSY:.0f} %). Figures are those of a busy machine, ratios too: take none "
-        f"of them for the library's. {said}"
-    )
 
 
 def ratios(times_of: Mapping[str, Mapping[str, Sequence[float]]], base: str) -> str:
@@ -58,92 +38,222 @@ def ratios(times_of: Mapping[str, Mapping[str, Sequence[float]]], base: str) -> 
 
     def cell(task: str, name: str) -> str:
         times = times_of[task]
-        return spread(quartiles_of_ratios(times[name], times[base])) if name in times else "-"
+        return spread(quartiles_of_ratios(times[name], times[base]) if name in times else None)
 
     rows = [[name, *(cell(task, name) for task in tasks)] for name in names]
     milliseconds = [f"{1e3 * float(np.median(times_of[t][base])):.3g} ms" for t in tasks]
     return table(["", *tasks], [*rows, [f"one step of {base}", *milliseconds]])
 
 
-def page(results: Results, pictures: str | None) -> str:
+def page(record: Record, pictures: str | None) -> str:
     """The page. `pictures`: their folder as the page sees it, None for none."""
-    base = results.base
+    parts = ["# Performance", *_how(record)]
+    for names, section in SECTIONS:
+        pieces = {name: record[name].found for name in names if name in record}
+        if pieces:
+            parts += section(pieces, record, pictures)
+    return "\n\n".join(parts) + "\n"
+
+
+def _how(record: Record) -> list[str]:
+    machines: list[tuple[dict[str, str], list[str]]] = []
+    rows = []
+    for name, piece in record.items():
+        of_piece = (piece.machine, piece.warnings)
+        if of_piece not in machines:
+            machines.append(of_piece)
+        rows.append([
+            name, piece.date, str(machines.index(of_piece) + 1), _rounds(piece),
+            f"{piece.rejected} of {piece.turns}" if piece.turns else "-",
+            "not known" if piece.others is None else f"{piece.others:.0%}", _left_out(piece),
+        ])
     parts = [
-        "# Performance",
-        f"Written by `make bench{' QUICK=1' if results.quick else ''}` on {results.date}.",
-        table(["", ""], [[key, value] for key, value in results.machine.items()]),
-        of_others(results),
+        "Written by `python -m benchmarks --write docs/performance.md` (`make bench`), which "
+        "measures in pieces, all or those that are named after it, and writes this page from the "
+        "record of all that were ever kept, `performance.json` beside it.",
         "Every framework runs in a process of its own and takes its turn in every round. A number "
         "is the median over the rounds of a time divided by another one of the same round, with "
         "the lower and upper quartile. Before anything is timed, the losses of the first four "
-        "steps are compared: all frameworks compute the same, to float32's rounding.",
+        "steps are compared: all frameworks compute the same, to float32's rounding. A turn in "
+        f"which other processes took more than {load.REJECT:.0%} of the machine is thrown away and "
+        f"taken again; if {TRIES} are, the round is. Processes run without what holds a "
+        f"library to an older processor's kernels ({_code(OLDER)}) or to fewer threads "
+        f"({_code(FEWER_THREADS)}). minimono, plain NumPy, MyGrad and HIPS autograd multiply with "
+        "NumPy's BLAS, the others with their own.",
+        "A share of a limit is the least time over the time of the same round; a median above 1 "
+        "would say that the limit is wrong, and such a piece is refused.",
+    ]
+    missing = [name for name in PIECES if name not in record]
+    if missing:
+        parts += [f"**Not measured**: {_code(missing)}."]
+    if rows:
+        parts += [table(
+            ["piece", "date", "machine", "rounds", "turns thrown away",
+             "others' share, with what was thrown away", "left out"], rows,
+        )]
+    for number, (machine, warnings) in enumerate(machines, start=1):
+        parts += [
+            table([f"machine {number}", ""], [[key, value] for key, value in machine.items()]),
+            *(f"**Warning**, machine {number}: {warning}." for warning in warnings),
+        ]
+    return parts
+
+
+def _rounds(piece: Piece) -> str:
+    counts = {len(times) for times in piece.found.get("times", {}).values()}
+    return str(counts.pop()) if counts else "-"
+
+
+def _left_out(piece: Piece) -> str:
+    return "; ".join(piece.left_out) or "-"
+
+
+def _code(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+# ---- sections: what was found in their pieces -> paragraphs --------------------------------------
+
+Pieces = dict[str, dict[str, Any]]
+
+
+def _training(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    by = base(record)
+    found = {task: pieces[slug(task)] for task in TASKS if slug(task) in pieces}
+    times_of = {task: piece["times"] for task, piece in found.items()}
+    parts = [
         "## Training steps",
         "float32, Adam. *MLP small*: 64-128-128-10, batch 64. *MLP 784*: 784-1024-1024-10, batch "
         "256. *GPT small*: 2 layers, 128 channels, 4 heads, context 128, batch 16. *GPT middle*: "
         "4 layers, 256 channels, 8 heads, context 256, batch 8. Vocabulary 256. Time of a step / "
-        f"time of {base}'s: lower is better.",
-        ratios(results.training, base),
+        f"time of {by}'s: lower is better. PyTorch's best settings are its fused Adam, no "
+        "denormal numbers, oneDNN as by default, and for a small network one thread, beside all.",
+        ratios(times_of, by),
     ]
+    if by == EAGER:
+        parts += ["Beside the fastest of PyTorch's rows, by its median:", _beside_best(times_of)]
     if pictures:
         parts += [f"![Time of a training step, relative]({pictures}/performance-steps.svg)"]
-    parts += [
-        "How near to the machine's limit: the least time for a step's matrix products and for "
+    names = [name for name in (MINIMONO, IN_PARTS, EAGER) if name in next(iter(times_of.values()))]
+    return [
+        *parts,
+        "How near to the machine's limit: the least time for a step's matrix products and then for "
         "moving Adam's arrays, over the time of the step. The limits take turns in the same "
-        f"rounds: a product of {limits.SIZE} x {limits.SIZE} with one thread or all, whichever is "
-        "faster, and a copy.",
-        _nearness(results),
+        f"rounds: a product of {limits.SIZE} x {limits.SIZE} by NumPy's BLAS, with one thread or "
+        "all, or by PyTorch's, whichever is fastest, and a copy as large as Adam's arrays.",
+        table(["", *found], [
+            [name, *(spread(limits.nearness(TASKS[t], p["times"], name, p["limits"]))
+                     for t, p in found.items())]
+            for name in names
+        ]),
+        "The limits, medians:",
+        _rates({task: piece["limits"] for task, piece in found.items()}),
         "The tape's overhead, our step / the same kernels called by hand in the right order: "
-        + "; ".join(f"{task} {spread(q)}" for task, q in tape_overhead(results).items()) + ".",
+        + "; ".join(f"{t} {spread(tape_overhead(times))}" for t, times in times_of.items()) + ".",
     ]
-    if results.arrangements:
-        every = f"{EAGER}, all cores"
-        first = next(iter(results.arrangements.values()))
-        by = every if every in first else next(iter(first))
-        parts += ["## Threads", THREADS, ratios(results.arrangements, by)]
-    parts += [
+
+
+def _beside_best(times_of: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """Our two ways over PyTorch's fastest."""
+    best = {
+        task: min((n for n in times if n.startswith(OF_TORCH)), key=lambda n: np.median(times[n]))
+        for task, times in times_of.items()
+    }
+    ours = [
+        [f"{name} / that", *(
+            spread(quartiles_of_ratios(times[name], times[best[task]]))
+            for task, times in times_of.items()
+        )]
+        for name in (MINIMONO, IN_PARTS) if all(name in times for times in times_of.values())
+    ]
+    return table(["", *best], [["the fastest", *best.values()], *ours])
+
+
+def _rates(limits_of: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """Products in GFLOP/s; copies (read and written bytes) and reads in GB/s."""
+    names = list(dict.fromkeys(name for times in limits_of.values() for name in times))
+
+    def cell(task: str, name: str) -> str:
+        if name not in limits_of[task]:
+            return "-"
+        seconds = float(np.median(limits_of[task][name]))
+        if name.startswith(limits.PRODUCT):
+            return f"{limits.OPERATIONS / seconds / 1e9:.0f} GFLOP/s"
+        moved = limits.bytes_moved(name, TASKS[task])
+        return f"{moved / seconds / 1e9:.1f} GB/s"
+
+    return table(["", *limits_of], [[n, *(cell(t, n) for t in limits_of)] for n in names])
+
+
+def _threads(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    times_of = {
+        task: pieces[f"threads-{slug(task)}"]["times"] for task in TASKS
+        if f"threads-{slug(task)}" in pieces
+    }
+    every = f"{EAGER}, all cores"
+    first = next(iter(times_of.values()))
+    return ["## Threads", THREADS, ratios(times_of, every if every in first else next(iter(first)))]
+
+
+def _memel(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    times = pieces["memel"]["times"]
+    return [
         "## Inhibition",
         "A training step of GPT middle with MEmeL behind two of its four blocks / without: "
-        f"{spread(quartiles_of_ratios(results.memel[WITH_MEMEL], results.memel[MINIMONO]))}.",
+        f"{spread(quartiles_of_ratios(times[WITH_MEMEL], times[MINIMONO]))}.",
     ]
-    if results.peak_memory:
-        memory = ", ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in results.peak_memory.items())
-        parts += [
-            "## Memory",
-            f"At the peak of three training steps of GPT middle, weights and Adam's arrays "
-            f"included: {memory}.",
-        ]
-    rows, neurons = results.metric_shape
+
+
+def _memory(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    memory = ", ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in pieces["memory"]["bytes"].items())
+    return [
+        "## Memory",
+        f"At the peak of three training steps of GPT middle, weights and Adam's arrays "
+        f"included: {memory}.",
+    ]
+
+
+def _metric(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    found = pieces["metric"]
+    rows, neurons = found["shape"]
     size = 4.0 * rows * neurons
-    read = np.minimum(results.metric[READ], results.metric[READ_ALL]).tolist()
-    parts += [
+    shares = shares_of_metric(found)
+    parts = [
         "## The metric",
         f"{rows:,} samples of {neurons:,} neurons in float32 ({size / 2**20:.0f} MiB), all threads "
-        "but where it says one. The limit is a loop that only reads, with one thread or all, "
-        "whichever is faster in the same round.",
+        "but where it says one. The limits are a loop that only reads and, for what writes as much "
+        "as it reads, a copy; with one thread or all, whichever is faster in the same round.",
         table(
-            ["", "GB of z in a second", "share of the limit"],
+            ["", "GB of z in a second", "share of reading", "share of a copy"],
             [
-                [
-                    name, f"{size / float(np.median(times)) / 1e9:.1f}",
-                    share(quartiles_of_ratios(read, times)),
-                ]
-                for name, times in results.metric.items()
+                [name, f"{size / float(np.median(times)) / 1e9:.1f}", *map(spread, shares[name])]
+                for name, times in found["times"].items()
             ],
         ),
     ]
-    if results.many:
+    if "many" in found:
         parts += ["Scored batch after batch, in batches of 8,192 samples: " + "; ".join(
             f"{values} values in {seconds:.2g} s, {4.0 * float(values) / seconds / 1e9:.1f} GB a "
             f"second, {held / 2**20:.0f} MiB beside the batch" for values, (seconds, held) in
-            results.many.items()
+            found["many"].items()
         ) + "."]
-    parts += [
+    return parts
+
+
+def _imports(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    times = pieces["imports"]["times"]
+    return [
         "## Import",
         "Seconds of `python -c \"import ...\"`, Python's own start taken off: "
         + "; ".join(
-            f"{name} {float(np.median(np.subtract(times, results.imports['']))):.2f}"
-            for name, times in results.imports.items() if name
+            f"{name} {float(np.median(np.subtract(of, times['']))):.2f}"
+            for name, of in times.items() if name
         ) + ".",
+    ]
+
+
+def _growth(pieces: Pieces, record: Record, pictures: str | None) -> list[str]:
+    parts = [
         "## Cost as work grows",
         "The slope of log time over log size: 1 is linear, 2 quadratic. Below 1 where fixed costs "
         "still count.",
@@ -151,15 +261,13 @@ def page(results: Results, pictures: str | None) -> str:
             ["", "sizes", "slope"],
             [
                 [name, f"{min(curve[0])}-{max(curve[0])}", f"{slope(curve):.2f}"]
-                for name, curve in results.growth.items()
+                for name, curve in pieces["growth"]["curves"].items()
             ],
         ),
     ]
     if pictures:
         parts += [f"![Time over size, both logarithmic]({pictures}/performance-growth.svg)"]
-    if results.left_out:
-        parts += ["Left out of this run: " + "; ".join(results.left_out) + "."]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 THREADS = (
@@ -176,66 +284,8 @@ THREADS = (
     "MEmeL and the like, whose state depends on the order of samples."
 )
 
-
-def _nearness(results: Results) -> str:
-    names = [name for name in (MINIMONO, EAGER) if name in next(iter(results.training.values()))]
-    rows = [
-        [name, *(share(nearness(results, task, name)) for task in results.training)]
-        for name in names
-    ]
-    times_of: dict[str, list[float]] = {}
-    for times in results.limits.values():
-        for name, found in times.items():
-            times_of.setdefault(name, []).extend(found)
-    copied = limits.MOVED / float(np.median(times_of.pop(limits.COPY))) / 1e9
-    rates = ", ".join(
-        f"{name} {limits.OPERATIONS / float(np.median(found)) / 1e9:.0f} GFLOP/s"
-        for name, found in times_of.items()
-    )
-    return table(["", *results.training], rows) + (
-        f"\n\nThe limits, medians over all rounds: {rates}; copy {copied:.1f} GB/s."
-    )
-
-
-def draw(results: Results, folder: Path) -> None:
-    """performance-steps.svg and performance-growth.svg."""
-    matplotlib = required("matplotlib", by="python -m benchmarks --write", install="matplotlib")
-    from matplotlib.figure import Figure
-
-    from minimono.experiments.pictures import GREY, style
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(style(10, on_dark=True)):
-        figure = Figure(figsize=(8.0, 4.6), layout="constrained")
-        axes = figure.subplots(1, len(results.training), sharey=True, squeeze=False)[0]
-        for ax, (task, times) in zip(axes, results.training.items(), strict=True):
-            names = [*times][::-1]
-            found = [quartiles_of_ratios(times[n], times[results.base]) for n in names]
-            low, median, high = np.array(found).T
-            colours = [BLUE if name in (MINIMONO, IN_PARTS) else GREY for name in names]
-            ax.barh(names, median, color=colours, height=0.6)
-            ax.errorbar(
-                median, names, xerr=[median - low, high - median], fmt="none", ecolor=ORANGE, lw=1
-            )
-            ax.axvline(1.0, color=GREY, lw=0.8)
-            ax.set_xlim(0.0, 2.0)
-            ax.set_xticks([0.0, 1.0])  # a 2 would stand at the next panel's 0
-            ax.set_title(task)
-        figure.supxlabel(f"time / {results.base} (bars that reach 2, the right edge, go on)",
-                         fontsize=9)
-        figure.savefig(folder / "performance-steps.svg", metadata={"Date": None})
-
-        figure = Figure(figsize=(8.0, 4.6), layout="constrained")
-        for ax, (name, (sizes, times_)) in zip(
-            figure.subplots(2, 3).ravel(), results.growth.items(), strict=True
-        ):
-            milliseconds = np.multiply(times_, 1e3)
-            ax.loglog(sizes, milliseconds, "o-", color=BLUE)
-            ax.set_xticks(sizes, [str(n) for n in sizes], fontsize=8)
-            ends = [milliseconds.min(), milliseconds.max()]
-            ax.set_yticks(ends, [f"{end:.2g}" if end < 10 else f"{end:.0f}" for end in ends],
-                          fontsize=8)
-            ax.minorticks_off()
-            ax.set_title(f"{name}: slope {slope((sizes, times_)):.2f}")
-        figure.supylabel("ms", fontsize=9)
-        figure.savefig(folder / "performance-growth.svg", metadata={"Date": None})
+STEPS = [slug(task) for task in TASKS]
+SECTIONS = (
+    (STEPS, _training), ([f"threads-{name}" for name in STEPS], _threads), (["memel"], _memel),
+    (["memory"], _memory), (["metric"], _metric), (["imports"], _imports), (["growth"], _growth),
+)

@@ -1,4 +1,4 @@
-"""The whole benchmark, as one record."""
+"""The benchmark's pieces: each is measured by itself, in a few minutes, and recorded by itself."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import importlib.metadata
 import os
 import platform
 import random
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 import minimono
-from benchmarks import limits, load, measures, rounds
+from benchmarks import blas, limits, load, measures, rounds
 from benchmarks.ours import BY_HAND, IN_PARTS, MINIMONO, WITH_MEMEL
+from benchmarks.record import Piece, Record
 from benchmarks.tasks import TASKS, check
 from minimono import machine
 
@@ -28,130 +30,148 @@ EAGER, NUMPY = "PyTorch eager", "plain NumPy"
 HAS_PEAK = Path("/proc/self/clear_refs").exists()  # Linux
 MANY = (10**8, 10**9)  # values that are scored
 LARGEST = "GPT middle"
-# What makes another processor of BLAS: processes run without it, and the machine is what it is.
-OF_BLAS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+LONGEST = 150.0  # seconds after which a piece begins no further round: it ends within three minutes
+OF_BLAS = rounds.OLDER
 # The file, its function, and the framework that it needs.
 PEERS = (
     ("ours", "steps", "minimono"),
     ("numpy_peer", "steps", "numpy"),
     ("torch_peer", "steps", "torch"),
+    ("torch_peer", "best_steps", "torch"),
     ("torch_peer", "compiled_steps", "torch"),
     ("jax_peer", "steps", "jax"),
     ("mygrad_peer", "steps", "mygrad"),
     ("autograd_peer", "steps", "autograd"),
 )
+LIMITS = (("limits", "steps", "numpy"), ("torch_peer", "limits", "torch"))
 
 
 @dataclass
-class Results:
-    """Everything that was measured."""
+class Run:
+    """How a piece is measured, and what is counted meanwhile."""
 
     quick: bool
-    date: str
-    machine: dict[str, str]
-    others: dict[str, float | None] = field(default_factory=dict)  # their share, by what we did
-    training: dict[str, Times] = field(default_factory=dict)  # by task
-    limits: dict[str, Times] = field(default_factory=dict)  # of the same rounds, by task
-    arrangements: dict[str, Times] = field(default_factory=dict)  # of threads, by task
-    memel: Times = field(default_factory=dict)
-    peak_memory: dict[str, float] = field(default_factory=dict)  # bytes
-    metric_shape: tuple[int, int] = (65_536, 1_536)
-    metric: Times = field(default_factory=dict)
-    many: dict[str, tuple[float, float]] = field(default_factory=dict)  # values: seconds, bytes
-    imports: Times = field(default_factory=dict)
-    growth: dict[str, measures.Curve] = field(default_factory=dict)
+    count: int  # rounds
+    say: Say
+    tally: rounds.Tally = field(default_factory=rounds.Tally)
     left_out: list[str] = field(default_factory=list)
+    until: float = field(default_factory=lambda: time.monotonic() + LONGEST)
 
     @property
-    def base(self) -> str:
-        """What times are divided by."""
-        return EAGER if EAGER in next(iter(self.training.values())) else NUMPY
+    def left(self) -> float:
+        """Seconds in which rounds may begin."""
+        return self.until - time.monotonic()
+
+    def interleaved(self, contestants: dict[str, Callable[[], rounds.Turn]]) -> Times:
+        return rounds.interleaved(
+            contestants, self.count, random.Random(0), self.tally, self.left
+        )
+
+    def alone(self, function: Callable[..., tuple[Any, rounds.Tally]], *arguments: Any) -> Any:
+        """What a function finds in a process of its own; its turns are counted with ours."""
+        found, tally = measures.alone(function, *arguments)
+        self.tally.turns += tally.turns
+        self.tally.rejected += tally.rejected
+        return found
 
 
-def run(quick: bool, count: int, say: Say) -> Results:
-    """Measure everything; `count` rounds. `say` hears what is being done."""
-    with rounds.patched({}, without=OF_BLAS):
-        results = Results(quick, str(datetime.date.today()), _machine())
-        if quick:
-            results.metric_shape = (16_384, 1_536)
-        results.others["before the first round"] = load.now()
-        if busy(results):
-            say("The machine is busy with other things: figures will say so, and mean little.")
-        parts = {
-            "the metric": _metric, "imports": _imports, "training steps": _train,
-            "threads": _arrange_threads, "MEmeL": _memel, "memory": _peak_memory,
-            "growth": _growth,
-        }
-        watch = load.Watch()
-        for name, part in parts.items():
-            if not (quick and name in ("threads", "memory")):
-                part(results, count, say)
-                results.others[name] = watch.lap()
-    return results
+def slug(task: str) -> str:
+    return task.lower().replace(" ", "-")
 
 
-def busy(results: Results) -> dict[str, float]:
-    """When others took so much of the machine that figures are of a busy one, and how much."""
-    return {
-        name: share for name, share in results.others.items()
-        if share is not None and share > load.BUSY
+def measured(
+    names: Sequence[str], quick: bool, count: int, say: Say, keep: Callable[[str, Piece], None]
+) -> list[str]:
+    """Measure these pieces; `keep` gets each at once. Returns why others were not kept.
+
+    `count` rounds; `say` hears what is being done.
+    """
+    failed = []
+    with rounds.patched({}, without=(*rounds.OLDER, *rounds.FEWER_THREADS)):
+        facts, warnings = of_machine()
+        for key, value in facts.items():
+            say(f"{key}: {value}")
+        for warning in warnings:
+            say(f"Warning: {warning}.")
+        for name in names:
+            others = load.now()
+            say(f"== {name}" + ("" if others is None else f" (others take {others:.0%} now)"))
+            piece = Piece(str(datetime.date.today()), facts, {}, warnings)
+            run, watch = Run(quick, count, say), load.Watch()
+            try:
+                piece.found = PIECES[name](run)
+            except (ValueError, rounds.Busy) as error:
+                failed.append(f"{name}: {error}")
+                say(f"  nothing is kept: {error}")
+                continue
+            piece.others, piece.left_out = watch.lap(), run.left_out
+            piece.turns, piece.rejected = run.tally.turns, run.tally.rejected
+            say(f"  thrown away: {run.tally} turns, in which others took more than "
+                f"{load.REJECT:.0%} of the machine")
+            keep(name, piece)
+    return failed
+
+
+# ---- the pieces --------------------------------------------------------------------------------
+
+
+def _steps(task: str, run: Run) -> dict[str, Any]:
+    """Everybody's training step, and the limits of the same rounds."""
+    with (
+        rounds.peers(_installed(PEERS, run)) as peers,
+        rounds.peers(_installed(LIMITS, Run(run.quick, 0, run.say))) as of_machine,
+    ):
+        run.say("  first steps, compilers and checks ...")
+        losses: dict[str, list[float]] = {}
+        contestants: dict[str, Callable[[], rounds.Turn]] = {}
+        for peer in peers:
+            try:
+                found = peer.first_losses(task)
+            except RuntimeError as error:
+                if peer.file == "ours":
+                    raise
+                run.say(f"  without {peer.file}: {error}")
+                run.left_out.append(f"{peer.file} (it failed)")
+                continue
+            losses |= found
+            contestants |= {v: partial(peer.turn, v) for v in found}
+        check(task, losses)
+        bounds = {v: partial(p.turn, v) for p in of_machine for v in p.first_losses(task)}
+        run.say(f"  up to {run.count} rounds of {len(contestants)} steps ...")
+        times = run.interleaved(contestants | bounds)
+    result = {
+        "times": {name: times[name] for name in contestants},
+        "limits": {name: times[name] for name in bounds},
     }
+    for name in contestants:
+        limits.nearness(TASKS[task], result["times"], name, result["limits"])  # raises above 1
+    return result
 
 
-def _metric(results: Results, count: int, say: Say) -> None:
-    say("The metric pass ...")
-    results.metric = measures.alone(measures.metric, *results.metric_shape, count)
-    if HAS_PEAK:
-        for values in (MANY[:1] if results.quick else MANY):
-            results.many[f"{values:.0e}"] = measures.alone(
-                measures.scoring_many, values, results.metric_shape[1]
-            )
+def _installed(
+    wanted: Sequence[tuple[str, str, str]], run: Run
+) -> list[tuple[str, str]]:
+    """The files and functions of those that can run here; the others are noted."""
+    found = []
+    for file, function, framework in wanted:
+        if function == "compiled_steps" and run.quick:
+            run.left_out.append("torch.compile (slow to start)")
+        elif function == "compiled_steps" and not has_compiler():
+            run.left_out.append("torch.compile (no C++ compiler)")
+        elif rounds.is_installed(framework):
+            found.append((file, function))
+        elif f"{framework} (not installed)" not in run.left_out:
+            run.left_out.append(f"{framework} (not installed)")
+    return found
 
 
-def _imports(results: Results, count: int, say: Say) -> None:
-    say("Imports ...")
-    frameworks = ["numpy", "minimono", "minimono.nn, minimono.mono"]
-    if not results.quick:
-        frameworks += [m for m in ("torch", "jax") if rounds.is_installed(m)]
-    results.imports = measures.import_times(["", *frameworks], 3 if results.quick else 9)
+def has_compiler() -> bool:
+    """Is there one that torch.compile would use?"""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
-def _train(results: Results, count: int, say: Say) -> None:
-    modules = []
-    for file, function, framework in PEERS:
-        if results.quick and function == "compiled_steps":
-            results.left_out.append("torch.compile (slow to start)")
-        elif not rounds.is_installed(framework):
-            results.left_out.append(f"{framework} (not installed)")
-        else:
-            modules.append((file, function))
-    with rounds.peers([*modules, ("limits", "steps")]) as [*peers, of_machine]:
-        for task in [*TASKS][: 3 if results.quick else None]:
-            say(f"{task}: first steps, compilers and checks ...")
-            losses: dict[str, list[float]] = {}
-            contestants: dict[str, Callable[[], float]] = {}
-            for peer in peers:
-                try:
-                    found = peer.first_losses(task)
-                except RuntimeError as error:
-                    if peer.file == "ours":
-                        raise
-                    say(f"  without {peer.file}: {error}")
-                    results.left_out.append(f"{peer.file} on {task} (it failed)")
-                    continue
-                losses |= found
-                contestants |= {v: partial(peer.seconds, v) for v in found}
-            check(task, losses)
-            bounds = {v: partial(of_machine.seconds, v) for v in of_machine.first_losses(task)}
-            say(f"{task}: {count} rounds ...")
-            times = rounds.interleaved(contestants | bounds, count, random.Random(0))
-            results.training[task] = {name: times[name] for name in contestants}
-            results.limits[task] = {name: times[name] for name in bounds}
-
-
-def _arrange_threads(results: Results, count: int, say: Say) -> None:
+def _arranged(task: str, run: Run) -> dict[str, Any]:
     """Our step with other arrangements of threads, beside PyTorch's with all cores and with one."""
-    say("Threads ...")
     cores = str(os.cpu_count() or 1)
     wanted = {  # file, environment, variant
         "kernels: all cores, BLAS: 1 (default)": ("ours", {}, MINIMONO),
@@ -164,76 +184,145 @@ def _arrange_threads(results: Results, count: int, say: Say) -> None:
         wanted[f"{EAGER}, one thread"] = ("torch_peer", {"OMP_NUM_THREADS": "1"}, EAGER)
     files = [(file, "steps") for file, _, _ in wanted.values()]
     with rounds.peers(files, [changes for _, changes, _ in wanted.values()]) as peers:
-        for task in TASKS:
-            contestants: dict[str, Callable[[], float]] = {}
-            for peer, (name, (_, _, variant)) in zip(peers, wanted.items(), strict=True):
-                peer.first_losses(task)
-                contestants[name] = partial(peer.seconds, variant)
-            results.arrangements[task] = rounds.interleaved(contestants, count, random.Random(0))
+        contestants: dict[str, Callable[[], rounds.Turn]] = {}
+        for peer, (name, (_, _, variant)) in zip(peers, wanted.items(), strict=True):
+            peer.first_losses(task)
+            contestants[name] = partial(peer.turn, variant)
+        return {"times": run.interleaved(contestants)}
 
 
-def _memel(results: Results, count: int, say: Say) -> None:
-    say("MEmeL on a GPT ...")
+def _memel(run: Run) -> dict[str, Any]:
+    """MEmeL on a GPT."""
     with rounds.peers([("ours", "memel_steps")]) as [peer]:
         peer.first_losses(LARGEST)
-        contestants = {v: partial(peer.seconds, v) for v in (MINIMONO, WITH_MEMEL)}
-        results.memel = rounds.interleaved(contestants, count, random.Random(0))
+        return {"times": run.interleaved(
+            {v: partial(peer.turn, v) for v in (MINIMONO, WITH_MEMEL)}
+        )}
 
 
-def _peak_memory(results: Results, count: int, say: Say) -> None:
+def _metric(run: Run) -> dict[str, Any]:
+    """Scoring passes beside reading and copying, and very many values."""
+    shape = (16_384 if run.quick else 65_536, 1_536)
+    found = {"shape": shape, "times": run.alone(measures.metric, *shape, run.count, run.left)}
+    shares_of_metric(found)  # raises above 1
+    for values in (MANY[:1] if run.quick else MANY) if HAS_PEAK else ():
+        held: list[float] = []
+
+        def scored(values: int = values, held: list[float] = held) -> rounds.Turn:
+            turn, most = measures.alone(measures.scoring_many, values, shape[1])
+            held.append(most)
+            return turn
+
+        seconds = rounds.undisturbed(scored, run.tally, run.until)
+        if seconds is None:
+            raise rounds.Busy("others were busy while many values were scored")
+        found.setdefault("many", {})[f"{values:.0e}"] = (seconds, max(held))
+    return found
+
+
+def _imports(run: Run) -> dict[str, Any]:
+    frameworks = ["numpy", "minimono", "minimono.nn, minimono.mono"]
+    if not run.quick:
+        frameworks += [m for m in ("torch", "jax") if rounds.is_installed(m)]
+    count = min(run.count, 9)
+    return {"times": measures.import_times(["", *frameworks], count, run.tally, run.left)}
+
+
+def _peak_memory(run: Run) -> dict[str, Any]:
     if not HAS_PEAK:
-        return
-    say("Memory ...")
-    for file, variant, framework in (("ours", MINIMONO, "numpy"), ("torch_peer", EAGER, "torch")):
-        if rounds.is_installed(framework):
-            found = measures.alone(measures.peak_memory, file, variant, LARGEST)
-            results.peak_memory[variant] = found
+        raise ValueError("the peak of a process is known on Linux only")
+    return {"bytes": {
+        variant: measures.alone(measures.peak_memory, file, variant, LARGEST)
+        for file, variant, framework in (
+            ("ours", MINIMONO, "numpy"), ("torch_peer", EAGER, "torch"),
+        )
+        if rounds.is_installed(framework)
+    }}
 
 
-def _growth(results: Results, count: int, say: Say) -> None:
-    say("Cost as work grows ...")
-    results.growth = measures.alone(measures.growth, 1 if results.quick else 5)
+def _growth(run: Run) -> dict[str, Any]:
+    return {"curves": run.alone(
+        measures.growth, 1 if run.quick else min(run.count, 5), run.left
+    )}
 
 
-def _machine() -> dict[str, str]:
-    """What the figures depend on."""
-    found = {"processor": _processor(), "threads of minimono": machine.described()["threads"]}
-    found["BLAS"] = measures.alone(machine.blas_described)
+PIECES: dict[str, Callable[[Run], dict[str, Any]]] = {
+    **{slug(task): partial(_steps, task) for task in TASKS},
+    "metric": _metric, "imports": _imports, "memel": _memel, "memory": _peak_memory,
+    "growth": _growth,
+    **{f"threads-{slug(task)}": partial(_arranged, task) for task in TASKS},
+}
+QUICK = (*map(slug, [*TASKS][:3]), "metric", "imports", "memel", "growth")
+
+
+# ---- the machine -------------------------------------------------------------------------------
+
+
+def of_machine() -> tuple[dict[str, str], list[str]]:
+    """What the figures depend on, and a warning for each BLAS that is older than the processor."""
+    cpuinfo = _cpuinfo()
+    wide = blas.widest(cpuinfo)
+    found = {
+        "processor": _processor(),
+        "its widest instructions": wide or blas.NOT_KNOWN,
+        "threads of minimono": measures.alone(machine.described)["threads"],
+    }
+    kernels = measures.alone(blas.of_numpy)
+    if rounds.is_installed("torch"):
+        kernels += blas.of_torch()
+    for k in kernels:
+        wide_of = k.instructions or "which instructions they use, it does not say"
+        found[f"{k.framework}, {k.library}"] = f"kernels for {k.of} ({wide_of})"
+    if rounds.is_installed("jax"):
+        found["JAX, XLA"] = "compiles for the processor that it finds, and does not say more"
     found["Python"] = platform.python_version()
     found["minimono"] = minimono.__version__
     for package in ("numpy", "numba", "torch", "jax", "mygrad", "autograd"):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return found
+    return found, blas.warnings(kernels, wide)
+
+
+def _cpuinfo() -> str:
+    with suppress(OSError):
+        return Path("/proc/cpuinfo").read_text()
+    return ""
 
 
 def _processor() -> str:
     name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+    for line in _cpuinfo().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
     return f"{name}, {os.cpu_count()} cores"
 
 
-def tape_overhead(results: Results) -> dict[str, tuple[float, float, float]]:
-    """Our step over the same kernels by hand: quartiles, by task."""
+# ---- what follows from times -------------------------------------------------------------------
+
+
+def base(record: Record) -> str:
+    """What times of training steps are divided by."""
+    tasks = [piece for name, piece in record.items() if name in map(slug, TASKS)]
+    return EAGER if all(EAGER in piece.found["times"] for piece in tasks) else NUMPY
+
+
+def tape_overhead(times: Times) -> tuple[float, float, float]:
+    """Our step over the same kernels by hand: quartiles."""
+    return rounds.quartiles_of_ratios(times[MINIMONO], times[BY_HAND])
+
+
+def shares_of_metric(
+    found: dict[str, Any]
+) -> dict[str, tuple[tuple[float, float, float], tuple[float, float, float] | None]]:
+    """By pass, the share of reading, and for those that write, of a copy. ValueError above 1."""
+    times = found["times"]
+    reading, copying = (limits.best(times, kind) for kind in (measures.READ, measures.COPY))
     return {
-        task: rounds.quartiles_of_ratios(times[MINIMONO], times[BY_HAND])
-        for task, times in results.training.items()
+        name: (
+            limits.share(f"metric, {name}", reading, of),
+            limits.share(f"metric, {name}", copying, of)
+            if name in measures.WRITING or name.startswith(measures.COPY) else None,
+        )
+        for name, of in times.items()
     }
-
-
-def nearness(results: Results, task: str, contestant: str) -> tuple[float, float, float]:
-    """The least time for a step's products and for Adam's bytes, over the time that it takes.
-
-    Quartiles over the rounds; the limits are those of the same round, of products the higher one.
-    """
-    operations, moved = measures.necessary(TASKS[task])
-    of_round = results.limits[task]
-    product = np.min([times for name, times in of_round.items() if name != limits.COPY], axis=0)
-    floor = operations / limits.OPERATIONS * product + moved / limits.MOVED * np.array(
-        of_round[limits.COPY]
-    )
-    return rounds.quartiles_of_ratios(floor.tolist(), results.training[task][contestant])

@@ -18,9 +18,9 @@ the thread that calls it. docs/performance.md has the measurements.
 
 **Memory.** A training step makes and drops the same arrays again and again. By default the C
 library (glibc) returns large ones to the system at once, and each page that it gets anew costs a
-page fault, which the system fills with zeros first: a quarter of the time of a small GPT's step,
-measured. So glibc is told to keep freed memory for the next arrays, unless the environment says
-how `malloc` is to behave (`MALLOC_...`, `GLIBC_TUNABLES`).
+page fault, and is filled with zeros first: a good part of a small GPT's step. So glibc is told to
+keep freed memory for the next arrays, unless the environment says how `malloc` is to behave
+(`MALLOC_...`, `GLIBC_TUNABLES`).
 """
 
 from __future__ import annotations
