@@ -509,13 +509,6 @@ def test_adam_kernel_is_the_formula(rng: np.random.Generator) -> None:
 # ---- sums along a row ----------------------------------------------------------------------------
 
 
-@numba.njit
-def sums_in_a_kernel(a: Any, b: Any) -> Any:
-    """From Python they cannot be called."""
-    found = sums.total(a), sums.total_of_products(a, b), sums.total_of_squares(a)
-    return found, sums.largest(a)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 31, 32, 33, 200])
 def test_sums_in_any_order_against_exact_arithmetic(size: int, dtype: Any) -> None:
@@ -524,14 +517,15 @@ def test_sums_in_any_order_against_exact_arithmetic(size: int, dtype: Any) -> No
     products = [Fraction(float(x)) for x in a * b]
     squares = [Fraction(float(x)) ** 2 for x in a]
     near = size * 2.0**-52  # of the sum of magnitudes
-    found, largest = sums_in_a_kernel(a, b)
-    for total, terms in zip(
-        found, ([Fraction(float(x)) for x in a], products, squares), strict=True
+    for found, terms in (
+        (sums.total(a), [Fraction(float(x)) for x in a]),
+        (sums.total_of_products(a, b), products),
+        (sums.total_of_squares(a), squares),
     ):
-        assert abs(Fraction(total) - sum(terms)) <= near * sum(map(abs, terms))
-    assert largest == a.max()
+        assert abs(Fraction(found) - sum(terms)) <= near * sum(map(abs, terms))
+    assert sums.largest(a) == a.max()
     a[size // 2] = -np.inf
-    assert sums_in_a_kernel(a, b)[1] == a.max()
+    assert sums.largest(a) == a.max()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

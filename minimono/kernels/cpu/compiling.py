@@ -45,7 +45,7 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     The function as it was written is `kernel.py_func`.
     """
-    running = _with_numba(kernel)
+    running = inlined(kernel)
     if not is_off():
         running._cache = OnDisk(kernel)  # type: ignore[attr-defined]
     return running
@@ -57,15 +57,11 @@ def is_off() -> bool:
 
 
 def inlined(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compile into each kernel that calls the function. Python cannot call it."""
-    return _with_numba(function, no_cpython_wrapper=True, **options)
+    """Compile into each kernel that calls the function.
 
-
-def _with_numba(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`).
-
-    What would be left out anyway takes a sixth of the time to compile: an entry for C, and another
-    way to write expressions of whole arrays, of which kernels have none.
+    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`). Left
+    out is what nobody uses but everybody waits for: an entry for C, and a search for expressions of
+    whole arrays, of which kernels have none.
     """
     running: Callable[..., Any] = njit(
         error_model="numpy", nogil=True, no_cfunc_wrapper=True, no_rewrites=True, **options
