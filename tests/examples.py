@@ -21,11 +21,14 @@ from importlib import import_module
 from pathlib import Path
 from unittest import SkipTest
 
-import numba  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
+import numba
 import numpy as np  # noqa: F401
 from sybil import Sybil
 from sybil.example import SybilFailure
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+numba.njit(lambda x: x)(1.0)  # at its first function Numba loads as much again
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -148,6 +149,11 @@ def student_t(degrees: int, outside: float) -> float:
     """
     whole_number(degrees, "student_t: degrees", least=1)
     number(outside, "student_t: outside", least=1e-9, below=1.0)
+    return _student_t(degrees, outside)
+
+
+@cache
+def _student_t(degrees: int, outside: float) -> float:
     low, high = 0.0, math.pi / 2
     inside = _inside(degrees)
     for _ in range(60):  # halves the angle's uncertainty each time

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +19,7 @@ from minimono.experiments import four_ways_pictures as plots
 from minimono.experiments.four_ways import LOG10_PHI_EDGES, METHODS, Json
 
 
+@lru_cache(maxsize=1)  # drawing takes long, and both looks are at one picture
 def texts(figure: Figure) -> list[tuple[str, Any]]:
     """What is written and where, in pixels: all texts that are drawn, of ticks too."""
     found: dict[int, Text] = {}

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +214,18 @@ def one_step(pair: tuple[Any, Any], x: Any = None) -> None:
                max_norm=1.0))
 
 
-def other_state(make: Callable[[], Any]) -> Any:
-    """A state of the same kind, but of other numbers."""
-    return {k: v + np.ones((), v.dtype) if v.dtype.kind == "f" else v
-            for k, v in make().state_dict().items()}
+def loading_another(make: Callable[[], Any]) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """What makes a thing, and the call that loads a state of the same kind, of other numbers.
+
+    The state is made once, before any fault: none in making it could change the thing.
+    """
+
+    @cache
+    def state() -> Any:
+        return {k: v + np.ones((), v.dtype) if v.dtype.kind == "f" else v
+                for k, v in make().state_dict().items()}
+
+    return make, lambda thing: thing.load_state_dict(state())
 
 
 CALLS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
@@ -248,13 +257,12 @@ for kind, dtype, settings in (
 ):
     make = optimiser(kind, dtype, **settings)
     CALLS[f"{kind.__name__} {dtype.__name__}: step"] = make, lambda o: o.step()
-    CALLS[f"{kind.__name__} {dtype.__name__}: load"] = (
-        make, lambda o, make=make: o.load_state_dict(other_state(make)))
+    CALLS[f"{kind.__name__} {dtype.__name__}: load"] = loading_another(make)
 for name, make in (
     ("tracker", tracker("paper", 2)), ("threshold", threshold(1)), ("MEmeL", module(MEmeL, 3)),
     ("L2E", module(L2E, 3)), ("network", network),
 ):
-    CALLS[f"{name}: load"] = make, lambda t, make=make: t.load_state_dict(other_state(make))
+    CALLS[f"{name}: load"] = loading_another(make)
 CALLS["network: to"] = network, lambda m: m.to("cpu")
 CALLS["a step of training"] = training, one_step
 

@@ -762,6 +762,7 @@ def is_named(wrong: Wrong, report: oracle.Report) -> bool:
     return all(re.search(wrong.said, diagnosis, re.IGNORECASE) for diagnosis in made)
 
 
+@pytest.mark.usefixtures("remembered")
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: f"{w.call}: {w.what}")
 def test_every_wrong_implementation_is_caught(wrong: Wrong) -> None:
     report = report_of(wrong)

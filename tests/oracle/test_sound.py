@@ -5,6 +5,7 @@ The scale of random data, computed in the ways that people compute it, against t
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,16 @@ def datasets(runs: int, offset: float | None = None) -> Iterator[tuple[Any, Any]
         yield shift + z[:n], shift + z[n:]
 
 
+@cache  # the algorithms are held to the same
+def truth(numbers: bytes, dtype: str, samples: int) -> tuple[Any, Any]:
+    """The scale of new values (4, 3), which follow so many samples, and the variance of these."""
+    seen = exact(np.frombuffer(numbers, dtype).reshape(-1, 3))
+    z, new = seen[:samples], seen[samples:]
+    centre = z.sum(axis=0) / len(z)
+    variance = ((z - centre) ** 2).sum(axis=0) / (len(z) - 1)
+    return rounded(plain_scale(new, centre, variance, compensation=0)), rounded(variance)
+
+
 def needed(
     moments: Callable[[Any], Any], dtype: Any, history: Any, values: Any
 ) -> tuple[float, float]:
@@ -77,15 +88,12 @@ def needed(
         mean, m2 = moments(z)
         got = (new - mean) ** 2 / (m2 / dtype(len(z) - 1))
     assert got.dtype == dtype
-    exact_z = exact(z)
-    centre = exact_z.sum(axis=0) / len(z)
-    variance = ((exact_z - centre) ** 2).sum(axis=0) / (len(z) - 1)
-    want = rounded(plain_scale(exact(new), centre, variance, compensation=0))
+    seen = np.concatenate([z, new])
+    want, variance = truth(seen.tobytes(), seen.dtype.str, len(z))
     if not np.isfinite(want).all():
         return 0.0, 1.0
     u = float(np.finfo(dtype).eps)
-    seen = np.concatenate([z, new]).astype(float)
-    kappa = abs(seen).max(axis=0) / np.sqrt(rounded(variance))
+    kappa = abs(seen.astype(float)).max(axis=0) / np.sqrt(variance)
     with np.errstate(invalid="ignore"):
         excess = np.maximum(abs(got.astype(float) - want) - 8 * u * want, 0.0)
     excess = np.where(np.isfinite(excess), excess, np.inf)

@@ -1,13 +1,11 @@
 """In every suite: each known mistake is caught and named, and the files say by which cases."""
 
-from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import pytest
 
 from minimono import oracle
-from minimono.oracle import catches, diagnosis, runner, vectors
+from minimono.oracle import catches, runner, vectors
 from minimono.oracle import suite as suites
 from minimono.oracle.case import Case
 from minimono.oracle.suite import Mistakes
@@ -33,22 +31,6 @@ def test_without_knobs_what_the_mistakes_are_made_of_is_right(name: str, call: s
     assert isinstance(mistakes, Mistakes)
     for case in cases_of(name, call):
         assert runner.run(mistakes.right, case).message is None
-
-
-@pytest.fixture(scope="module")
-def remembered() -> Iterator[None]:
-    """A mistake's reply to a case is worked out once, not once for each mistake under test."""
-    work_out, replies = diagnosis.reply_of, dict[tuple[int, str], Any]()
-
-    def reply_of(mistake: Any, suite: suites.Suite, case: Case) -> Any:
-        key = id(mistake), case.id
-        if key not in replies:
-            replies[key] = work_out(mistake, suite, case)
-        return replies[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diagnosis, "reply_of", reply_of)
-        yield
 
 
 @pytest.mark.usefixtures("remembered")

@@ -59,9 +59,13 @@ def is_off() -> bool:
 def inlined(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compile into each kernel that calls the function.
 
-    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`).
+    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`). Left
+    out is what nobody uses but everybody waits for: an entry for C, and a search for expressions of
+    whole arrays, of which kernels have none.
     """
-    running: Callable[..., Any] = njit(error_model="numpy", nogil=True, **options)(function)
+    running: Callable[..., Any] = njit(
+        error_model="numpy", nogil=True, no_cfunc_wrapper=True, no_rewrites=True, **options
+    )(function)
     return running
 
 
