@@ -1,16 +1,16 @@
 """Running versions of the metrics, for NumPy arrays: everything about a batch in one pass over it.
 
 The reading versions are in `mono/moments.py`, `mono/scale.py` and `mono/batch_scores.py`. The
-batch is walked tile by tile, and a tile eight rows at a time: the first look reads them from
-memory, and all else that is asked of them finds them in the cache. Long rows, because the processor
-fetches ahead only where it sees memory read in order.
+batch is walked tile by tile, and a tile eight rows at a time, a chunk of neurons after the other:
+the first look reads it from memory, and all else that is asked of it finds it in the cache. Long
+rows, because the processor fetches ahead only where it sees memory read in order.
 
 * What belongs to a neuron, its moments and extremes: `cpu/moments.py`. The highest φ of a neuron is
   at its lowest or highest activation, for φ grows with |z - mean|, and so does its rounded value.
 * Which activations are selected, without working out φ: `cpu/selection.py`.
 * φ itself, if it is to be stored: below.
 
-Several threads have a part of the neurons each.
+Several threads have a part of the blocks of rows each, or of the neurons where there is one block.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,9 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.instructions import bits_of
 from minimono.kernels.cpu.moments import (
+    BLOCK,
     FIRST,
     NEURONS,
     ROWS,
@@ -29,6 +31,7 @@ from minimono.kernels.cpu.moments import (
     column,
     extend,
     find_centre,
+    merge_blocks,
     merge_tile,
 )
 from minimono.kernels.cpu.moments import merge as merge
@@ -36,7 +39,7 @@ from minimono.kernels.cpu.selection import (
     LANES,
     NOTHING,
     Limits,
-    count_flags,
+    count_far,
     flag_row,
     highest,
     limits_of,
@@ -44,27 +47,78 @@ from minimono.kernels.cpu.selection import (
     prepare_roots,
     scale_of,
     screen_row,
-    settle_flags,
+    settle,
 )
 from minimono.kernels.parallel import in_parts
 
+CHUNK = 1024  # neurons of which everything is done before the next are read (measured)
+LEAST, MOST = 1.2e-38, 3e38  # between these a float32 has all its digits
+
 
 @compiled
-def scale_row(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
-    """Work out φ of a row."""
-    for j in range(row.shape[0]):
-        phi[j] = scale_of(row[j], mean[j], denominator[j])
+def inverses(mean: Array, denominator: Array, phi: Array) -> Array:
+    """Return 1 / denominator for `scale_row`, if φ is float32; infinite where it must not use it.
+
+    That is where φ could be so small, and not 0, that float32 has not all digits for it: |z - mean|
+    is no less than the distance from the mean to the next float32 that is not the mean.
+    """
+    inverse = np.empty(mean.shape[0] if phi.size and phi.itemsize == 4 else 0)
+    for j in range(inverse.shape[0]):
+        near = phi.dtype.type(mean[j])
+        gap, x = abs(mean[j] - near), 1.0 / denominator[j]
+        gap = gap if gap > 0.0 else abs(mean[j]) * 2.0**-25
+        # nan is known: φ is nan
+        unknown = (gap * x * gap < LEAST) | (x > 1e250) | (x < 1e-250) | (abs(mean[j]) > MOST)
+        inverse[j] = np.inf if unknown else x
+    return inverse
+
+
+@compiled
+def scale_row(
+    row: Array, mean: Array, denominator: Array, inverse: Array, left: int, right: int, phi: Array
+) -> None:
+    """Work out φ of a part of a row: float32 without a division, which takes longest.
+
+    d · (1 / denominator) · d is off by five roundings of float64 at most. So it is rounded to the
+    same float32, unless it is as near as that to the middle of two. A part with such a one, of
+    10^8 about three, is divided after all.
+    """
+    doubt = np.int64(1)
+    row, mean, denominator = row[left:right], mean[left:right], denominator[left:right]
+    phi = phi[left:right]
+    if inverse.shape[0]:
+        doubt, inverse = np.int64(0), inverse[left:right]
+        for j in range(row.shape[0]):
+            deviation = row[j] - mean[j]
+            x = deviation * inverse[j] * deviation
+            phi[j] = x
+            doubt |= -np.int64((bits_of(x) + 8) & 0x1FFFFFF0 == 0x10000000)
+    if doubt:
+        for j in range(row.shape[0]):
+            phi[j] = scale_of(row[j], mean[j], denominator[j])
+
+
+@compiled
+def settle_scale(
+    z: Array, left: int, right: int, mean: Array, denominator: Array, inverse: Array, phi: Array
+) -> None:
+    """Work out φ of the neurons, of those from left to right, of which `scale_row` must not."""
+    for j in range(left, right if inverse.shape[0] else left):
+        if inverse[j] == np.inf:
+            for i in range(z.shape[0]):
+                phi[i, j] = scale_of(z[i, j], mean[j], denominator[j])
 
 
 @compiled
 def scale_rows(z: Array, mean: Array, denominator: Array, phi: Array) -> bool:
     """Work out φ of every row of z (B, n); return whether all of z is finite."""
-    nothing = np.zeros(z.shape[1], z.dtype)
+    nothing, inverse = np.zeros(z.shape[1], z.dtype), inverses(mean, denominator, phi)
     for i in range(z.shape[0]):
         row = z[i]
-        scale_row(row, mean, denominator, phi[i])
+        scale_row(row, mean, denominator, inverse, 0, z.shape[1], phi[i])
         for j in range(row.shape[0]):
             nothing[j] += row[j] - row[j]  # nan or infinity makes it nan, for good
+    settle_scale(z, 0, z.shape[1], mean, denominator, inverse, phi)
     finite = True
     for j in range(nothing.shape[0]):
         finite &= nothing[j] == 0.0
@@ -78,16 +132,17 @@ def score_rows(
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
     phi: Array, counts: Array, flags: Array, top: Array, index: Array,
 ) -> None:
-    """Find everything about rows z (b, n) of a batch, of which `before` rows came before.
+    """Find everything about rows z (b, n) of a block, of which `before` rows came before.
 
     Of neurons `start` to `stop`: all, if the highest of samples are asked for. An array without
     entries is not asked for. The mean is centre + rest.
     """
     samples, neurons, k, count = z.shape[0], z.shape[1], top.shape[1], counts.shape[0] > 0
-    work = np.zeros((2, NEURONS))
-    bounds = np.empty((4, neurons if count else 0), z.dtype)
-    above = np.empty((SAMPLES, NEURONS if count else 0), np.bool_)
+    width = CHUNK if count or k or low.shape[0] or phi.shape[0] else NEURONS
+    work, seen = np.zeros((2, NEURONS)), np.zeros((2, NEURONS), np.int32)
+    bounds = np.empty((3, neurons if count else 0), z.dtype)
     roots = np.empty((2, neurons if k else 0), z.dtype)
+    inverse = inverses(old_mean, denominator, phi)
     lanes = np.empty((SAMPLES, min(LANES, neurons) if k else 0), z.dtype)
     values, columns = np.empty(neurons, z.dtype), np.empty(neurons, np.int64)
     fold = np.empty(2 * LANES, z.dtype)
@@ -100,51 +155,56 @@ def score_rows(
         first, last = last, min(last + (SAMPLES if before + last else FIRST), samples)
         step = (last - first) // ROWS  # rows i, i + step, ... are read together
         single = (last - first) % ROWS  # rows at the end of the tile are read alone
-        for i in range(SAMPLES):
-            for lane in range(lanes.shape[1]):
-                lanes[i, lane] = NOTHING
-        for left in range(start, stop, NEURONS):
-            right = min(left + NEURONS, stop)
-            mean, divisor = old_mean[left:right], denominator[left:right]
-            total, squares = work[0, : right - left], work[1, : right - left]
+        lanes[:] = NOTHING
+        for edge in range(start, stop, NEURONS):
+            end = min(edge + NEURONS, stop)
             if before + first == 0:
-                find_centre(z, step, left, right, centre[left:right])
+                find_centre(z, step, edge, end, centre[edge:end])
             for group in range(step + single):
                 i, rows = first + group, ROWS
                 if group >= step:
                     i, rows = last - (step + single - group), 1
-                add_deviations(z, i, step, rows, left, right, centre[left:right], total, squares)
-                if low.shape[0]:
-                    extend(z, i, step, rows, left, right, low[left:right], high[left:right])
-                for r in range(rows):
-                    row, here = z[i + r * step, left:right], i + r * step - first
-                    if phi.shape[0]:
-                        scale_row(row, mean, divisor, phi[first + here, left:right])
+                for left in range(edge, end, width):
+                    right = min(left + width, end)
+                    a, b = left - edge, right - edge
+                    add_deviations(
+                        z, i, step, rows, left, right, centre[left:right], work[0, a:b],
+                        work[1, a:b],
+                    )
+                    if low.shape[0]:
+                        extend(z, i, step, rows, left, right, low[left:right], high[left:right])
                     if count:
-                        flag_row(row, bounds, left, above[here])
-                    if k:
-                        screen_row(row, roots, left, lanes[here])
-                    if k and right == neurons:  # all of the row was seen
-                        found = highest(
-                            z[first + here], old_mean, denominator, lanes[here], limits,
-                            top[first + here], index[first + here], values, columns, fold,
+                        count_far(
+                            z, i, step, rows, left, right, bounds, seen[0, a:b], seen[1, a:b]
                         )
-                        if flags.shape[0] and not count:
-                            for c in range(found):  # of fewer than k, whose k-th is nan, all
-                                reached = not values[c] < top[first + here, k - 1]
-                                flags[first + here, columns[c]] = reached
+                    for at in range(i, i + rows * step, step) if rows > 1 else range(i, i + 1):
+                        if count and flags.shape[0]:
+                            flag_row(z[at, left:right], bounds, left, flags[at, left:right])
+                        if phi.shape[0]:
+                            scale_row(z[at], old_mean, denominator, inverse, left, right, phi[at])
+                        if k:
+                            screen_row(z[at, left:right], roots, left, lanes[at - first])
             merge_tile(
-                before + first, last - first, centre[left:right], rest[left:right],
-                m2[left:right], total, squares,
+                before + first, last - first, centre[edge:end], rest[edge:end], m2[edge:end],
+                work[0, : end - edge], work[1, : end - edge],
             )
             if count:
-                tile = z[first:last, left:right]
-                settle_flags(tile, mean, divisor, threshold, bounds, left, above)
-                count_flags(above, last - first, counts[left:right])
-            if count and flags.shape[0]:
-                for i in range(first, last):
-                    for j in range(left, right):
-                        flags[i, j] = above[i - first, j - left]
+                settle(
+                    z, first, last, edge, old_mean[edge:end], denominator[edge:end], threshold,
+                    seen[0], seen[1], counts[edge:end], flags,
+                )
+        if phi.shape[0]:
+            settle_scale(
+                z[first:last], start, stop, old_mean, denominator, inverse, phi[first:last]
+            )
+        for i in range(first, last if k else first):
+            found = highest(
+                z[i], old_mean, denominator, lanes[i - first], limits, top[i], index[i],
+                values, columns, fold,
+            )
+            if flags.shape[0] and not count:
+                for c in range(found):  # of fewer than k, whose k-th is nan, all
+                    flags[i, columns[c]] = not values[c] < top[i, k - 1]
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
@@ -192,10 +252,12 @@ def survey(
     """What one pass over a batch (B, *neurons) finds: see the formula in `mono.batch_scores`."""
     tau = np.nan if threshold is None else float(threshold)
     samples, neurons, dtype = len(z), z.size // len(z), _dtype(z)
-    centre, rest, m2 = np.empty(neurons), np.zeros(neurons), np.zeros(neurons)
-    low = np.full(neurons if extremes else 0, np.inf, dtype)
+    size = min(BLOCK, samples)
+    of_blocks = -(-samples // size), neurons
+    centre, rest, m2 = np.empty(of_blocks), np.zeros(of_blocks), np.zeros(of_blocks)
+    low = np.full((of_blocks[0], neurons if extremes else 0), np.inf, dtype)
     high = -low
-    counts = np.zeros(0 if threshold is None else neurons, np.int64)
+    counts = np.zeros((of_blocks[0], 0 if threshold is None else neurons), np.int64)
     phi = np.empty((samples if keep_phi else 0, neurons), dtype)
     flags = np.zeros((samples if flag else 0, neurons), bool)
     few = k if k <= LANES else 0  # for more, lanes tell nothing
@@ -203,28 +265,33 @@ def survey(
     limits = limits_of(dtype)
     old_mean, denominator = column(mean), column(denominator)
 
-    def of_block(rows: Array, first: int) -> None:
-        here = slice(first, first + len(rows))
+    def of_rows(b: int, rows: Array, first: int) -> None:
+        here = slice(b * size + first, b * size + first + len(rows))
 
         def run(part: slice) -> None:
             score_rows(
-                rows, first, part.start, part.stop, centre, rest, m2, low, high,
+                rows, first, part.start, part.stop, centre[b], rest[b], m2[b], low[b], high[b],
                 old_mean, denominator, tau, limits,
-                phi[here], counts, flags[here], top[here], index[here],
+                phi[here], counts[b], flags[here], top[here], index[here],
             )
 
         # No neuron's digits depend on others. The highest of a sample need all neurons at once.
         in_parts(run, neurons, 0 if few else rows.size)
 
-    for rows, first in _blocks(z):
-        of_block(rows, first)
+    def of_blocks_in(part: slice) -> None:
+        for b in range(part.start, part.stop):
+            for rows, first in _blocks(z[b * size : (b + 1) * size]):
+                of_rows(b, rows, first)
+
+    in_parts(of_blocks_in, len(centre), z.size)
+    merge_blocks(samples, size, centre, rest, m2)
     if k > few:
         top, index = _sorted_top(z, old_mean, denominator, k, flags)
-    of_neuron = {"mean": centre, "m2": m2}  # rest is less than the mean's last digit
+    of_neuron = {"mean": centre[0], "m2": m2[0]}  # rest is less than the mean's last digit
     if extremes:
-        of_neuron |= {"low": low, "high": high}
+        of_neuron |= {"low": low.min(axis=0), "high": high.max(axis=0)}
     if threshold is not None:
-        of_neuron["counts"] = counts
+        of_neuron["counts"] = counts.sum(axis=0)
     found: dict[str, Any] = {name: a.reshape(z.shape[1:]) for name, a in of_neuron.items()}
     if keep_phi:
         found["phi"] = phi.reshape(z.shape)
