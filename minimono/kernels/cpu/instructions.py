@@ -1,4 +1,4 @@
-"""The larger of two numbers, a product plus a number, and bits, as one instruction each.
+"""The larger or smaller of two numbers, and a product plus a number, as one instruction each.
 
 Of a branch LLVM makes slow masked stores. It does so here too where b was loaded from the place
 that the result goes to: kernels have such a b one call further in.
@@ -6,7 +6,6 @@ that the result goes to: kernels have such a b one call further in.
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
 from numba import types
 from numba.extending import intrinsic, overload
@@ -30,11 +29,6 @@ def larger_but_for_nan(a: float, b: float) -> float:
 def multiply_add(a: float, b: float, c: float) -> float:
     """Return a b + c, rounded once where the processor can, else twice."""
     return a * b + c
-
-
-def bits_of(x: float) -> int:
-    """Return the 64 bits of a float64 as a whole number."""
-    return int(np.float64(x).view(np.int64))
 
 
 def _chosen_by(comparison: str, *flags: str) -> Any:
@@ -71,17 +65,4 @@ def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 overload(multiply_add)(
     lambda a, b, c: lambda a, b, c: _multiply_add(a, b, c)  # type: ignore[call-arg, unused-ignore]
-)
-
-
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _bits_of(typing_context: Any, x: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return types.int64(types.float64), code
-
-
-overload(bits_of)(
-    lambda x: lambda x: _bits_of(x)  # type: ignore[call-arg, unused-ignore]
 )

@@ -1,9 +1,9 @@
 """Running versions of the metrics, for NumPy arrays: everything about a batch in one pass over it.
 
 The reading versions are in `mono/moments.py`, `mono/scale.py` and `mono/batch_scores.py`. The
-batch is walked tile by tile, and a tile eight rows at a time, a chunk of neurons after the other:
-the first look reads it from memory, and all else that is asked of it finds it in the cache. Long
-rows, because the processor fetches ahead only where it sees memory read in order.
+batch is walked tile by tile, and a tile eight rows at a time: the first look reads them from
+memory, and all else that is asked of them finds them in the cache. Long rows, because the processor
+fetches ahead only where it sees memory read in order.
 
 * What belongs to a neuron, its moments and extremes: `cpu/moments.py`. The highest φ of a neuron is
   at its lowest or highest activation, for φ grows with |z - mean|, and so does its rounded value.
@@ -20,7 +20,6 @@ import numpy as np
 
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
-from minimono.kernels.cpu.instructions import bits_of
 from minimono.kernels.cpu.moments import (
     BLOCK,
     FIRST,
@@ -51,74 +50,23 @@ from minimono.kernels.cpu.selection import (
 )
 from minimono.kernels.parallel import in_parts
 
-CHUNK = 1024  # neurons of which everything is done before the next are read (measured)
-LEAST, MOST = 1.2e-38, 3e38  # between these a float32 has all its digits
-
 
 @compiled
-def inverses(mean: Array, denominator: Array, phi: Array) -> Array:
-    """Return 1 / denominator for `scale_row`, if φ is float32; infinite where it must not use it.
-
-    That is where φ could be so small, and not 0, that float32 has not all digits for it: |z - mean|
-    is no less than the distance from the mean to the next float32 that is not the mean.
-    """
-    inverse = np.empty(mean.shape[0] if phi.size and phi.itemsize == 4 else 0)
-    for j in range(inverse.shape[0]):
-        near = phi.dtype.type(mean[j])
-        gap, x = abs(mean[j] - near), 1.0 / denominator[j]
-        gap = gap if gap > 0.0 else abs(mean[j]) * 2.0**-25
-        # nan is known: φ is nan
-        unknown = (gap * x * gap < LEAST) | (x > 1e250) | (x < 1e-250) | (abs(mean[j]) > MOST)
-        inverse[j] = np.inf if unknown else x
-    return inverse
-
-
-@compiled
-def scale_row(
-    row: Array, mean: Array, denominator: Array, inverse: Array, left: int, right: int, phi: Array
-) -> None:
-    """Work out φ of a part of a row: float32 without a division, which takes longest.
-
-    d · (1 / denominator) · d is off by five roundings of float64 at most. So it is rounded to the
-    same float32, unless it is as near as that to the middle of two. A part with such a one, of
-    10^8 about three, is divided after all.
-    """
-    doubt = np.int64(1)
-    row, mean, denominator = row[left:right], mean[left:right], denominator[left:right]
-    phi = phi[left:right]
-    if inverse.shape[0]:
-        doubt, inverse = np.int64(0), inverse[left:right]
-        for j in range(row.shape[0]):
-            deviation = row[j] - mean[j]
-            x = deviation * inverse[j] * deviation
-            phi[j] = x
-            doubt |= -np.int64((bits_of(x) + 8) & 0x1FFFFFF0 == 0x10000000)
-    if doubt:
-        for j in range(row.shape[0]):
-            phi[j] = scale_of(row[j], mean[j], denominator[j])
-
-
-@compiled
-def settle_scale(
-    z: Array, left: int, right: int, mean: Array, denominator: Array, inverse: Array, phi: Array
-) -> None:
-    """Work out φ of the neurons, of those from left to right, of which `scale_row` must not."""
-    for j in range(left, right if inverse.shape[0] else left):
-        if inverse[j] == np.inf:
-            for i in range(z.shape[0]):
-                phi[i, j] = scale_of(z[i, j], mean[j], denominator[j])
+def scale_row(row: Array, mean: Array, denominator: Array, phi: Array) -> None:
+    """Work out φ of a row."""
+    for j in range(row.shape[0]):
+        phi[j] = scale_of(row[j], mean[j], denominator[j])
 
 
 @compiled
 def scale_rows(z: Array, mean: Array, denominator: Array, phi: Array) -> bool:
     """Work out φ of every row of z (B, n); return whether all of z is finite."""
-    nothing, inverse = np.zeros(z.shape[1], z.dtype), inverses(mean, denominator, phi)
+    nothing = np.zeros(z.shape[1], z.dtype)
     for i in range(z.shape[0]):
         row = z[i]
-        scale_row(row, mean, denominator, inverse, 0, z.shape[1], phi[i])
+        scale_row(row, mean, denominator, phi[i])
         for j in range(row.shape[0]):
             nothing[j] += row[j] - row[j]  # nan or infinity makes it nan, for good
-    settle_scale(z, 0, z.shape[1], mean, denominator, inverse, phi)
     finite = True
     for j in range(nothing.shape[0]):
         finite &= nothing[j] == 0.0
@@ -138,11 +86,9 @@ def score_rows(
     entries is not asked for. The mean is centre + rest.
     """
     samples, neurons, k, count = z.shape[0], z.shape[1], top.shape[1], counts.shape[0] > 0
-    width = CHUNK if count or k or low.shape[0] or phi.shape[0] else NEURONS
     work, seen = np.zeros((2, NEURONS)), np.zeros((2, NEURONS), np.int32)
     bounds = np.empty((3, neurons if count else 0), z.dtype)
     roots = np.empty((2, neurons if k else 0), z.dtype)
-    inverse = inverses(old_mean, denominator, phi)
     lanes = np.empty((SAMPLES, min(LANES, neurons) if k else 0), z.dtype)
     values, columns = np.empty(neurons, z.dtype), np.empty(neurons, np.int64)
     fold = np.empty(2 * LANES, z.dtype)
@@ -156,55 +102,47 @@ def score_rows(
         step = (last - first) // ROWS  # rows i, i + step, ... are read together
         single = (last - first) % ROWS  # rows at the end of the tile are read alone
         lanes[:] = NOTHING
-        for edge in range(start, stop, NEURONS):
-            end = min(edge + NEURONS, stop)
+        for left in range(start, stop, NEURONS):
+            right = min(left + NEURONS, stop)
+            n = right - left
+            mean, divisor = old_mean[left:right], denominator[left:right]
+            total, squares, sure, maybe = work[0, :n], work[1, :n], seen[0, :n], seen[1, :n]
             if before + first == 0:
-                find_centre(z, step, edge, end, centre[edge:end])
+                find_centre(z, step, left, right, centre[left:right])
             for group in range(step + single):
                 i, rows = first + group, ROWS
                 if group >= step:
                     i, rows = last - (step + single - group), 1
-                for left in range(edge, end, width):
-                    right = min(left + width, end)
-                    a, b = left - edge, right - edge
-                    add_deviations(
-                        z, i, step, rows, left, right, centre[left:right], work[0, a:b],
-                        work[1, a:b],
-                    )
-                    if low.shape[0]:
-                        extend(z, i, step, rows, left, right, low[left:right], high[left:right])
-                    if count:
-                        count_far(
-                            z, i, step, rows, left, right, bounds, seen[0, a:b], seen[1, a:b]
+                add_deviations(z, i, step, rows, left, right, centre[left:right], total, squares)
+                if low.shape[0]:
+                    extend(z, i, step, rows, left, right, low[left:right], high[left:right])
+                if count:
+                    count_far(z, i, step, rows, left, right, bounds, sure, maybe)
+                for r in range(rows):
+                    at = i + r * step
+                    if phi.shape[0]:
+                        scale_row(z[at, left:right], mean, divisor, phi[at, left:right])
+                    if count and flags.shape[0]:
+                        flag_row(z[at, left:right], bounds, left, flags[at, left:right])
+                    if k:
+                        screen_row(z[at, left:right], roots, left, lanes[at - first])
+                    if k and right == neurons:  # all of the row was seen
+                        found = highest(
+                            z[at], old_mean, denominator, lanes[at - first], limits, top[at],
+                            index[at], values, columns, fold,
                         )
-                    for at in range(i, i + rows * step, step) if rows > 1 else range(i, i + 1):
-                        if count and flags.shape[0]:
-                            flag_row(z[at, left:right], bounds, left, flags[at, left:right])
-                        if phi.shape[0]:
-                            scale_row(z[at], old_mean, denominator, inverse, left, right, phi[at])
-                        if k:
-                            screen_row(z[at, left:right], roots, left, lanes[at - first])
+                        if flags.shape[0] and not count:
+                            for c in range(found):  # of fewer than k, whose k-th is nan, all
+                                flags[at, columns[c]] = not values[c] < top[at, k - 1]
             merge_tile(
-                before + first, last - first, centre[edge:end], rest[edge:end], m2[edge:end],
-                work[0, : end - edge], work[1, : end - edge],
+                before + first, last - first, centre[left:right], rest[left:right],
+                m2[left:right], total, squares,
             )
             if count:
                 settle(
-                    z, first, last, edge, old_mean[edge:end], denominator[edge:end], threshold,
-                    seen[0], seen[1], counts[edge:end], flags,
+                    z, first, last, left, mean, divisor, threshold, sure, maybe,
+                    counts[left:right], flags,
                 )
-        if phi.shape[0]:
-            settle_scale(
-                z[first:last], start, stop, old_mean, denominator, inverse, phi[first:last]
-            )
-        for i in range(first, last if k else first):
-            found = highest(
-                z[i], old_mean, denominator, lanes[i - first], limits, top[i], index[i],
-                values, columns, fold,
-            )
-            if flags.shape[0] and not count:
-                for c in range(found):  # of fewer than k, whose k-th is nan, all
-                    flags[i, columns[c]] = not values[c] < top[i, k - 1]
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:

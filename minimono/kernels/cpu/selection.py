@@ -19,6 +19,7 @@ from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.instructions import larger, smaller
 from minimono.kernels.cpu.moments import ROWS
+from minimono.kernels.cpu.sums import largest
 
 LANES = 128  # neuron j of a sample is in lane j % LANES
 MARGIN = 16.0  # roundings; at most eight happen
@@ -103,6 +104,9 @@ def kth_highest(lanes: Array, best: Array, fold: Array) -> Any:
     nothing = lanes.dtype.type(NOTHING)
     for j in range(width):
         fold[j] = lanes[j] if lanes[j] < np.inf else nothing
+    if k == 1:
+        best[0] = largest(fold[:width])
+        return best[0]
     while width >= 4 * k and width % 2 == 0:
         above, below = fold[start : start + width // 2], fold[start + width // 2 : start + width]
         start += width
