@@ -1,5 +1,8 @@
 """What the running versions do block by block, and φ at the edges of float32: as the formula."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +16,7 @@ from minimono.mono.moments import Moments
 BLOCK = cpu_moments.BLOCK
 
 
-def agree(z: np.ndarray, mean: np.ndarray, denominator: np.ndarray, **asked) -> None:
+def agree(z: np.ndarray, mean: np.ndarray, denominator: np.ndarray, **asked: Any) -> None:
     """Counts, flags, tops, extremes and φ are the formula's to the bit."""
     found = survey(z, mean, denominator, **asked)
     expected = survey.formula(z, mean, denominator, **asked)
@@ -26,7 +29,7 @@ def agree(z: np.ndarray, mean: np.ndarray, denominator: np.ndarray, **asked) -> 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("samples", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 77])
-def test_edges_of_blocks(samples: int, dtype) -> None:
+def test_edges_of_blocks(samples: int, dtype: Any) -> None:
     rng = np.random.default_rng(samples)
     z = (rng.standard_normal((samples, 41)) * 3 + 1).astype(dtype)
     mean, denominator = rng.standard_normal(41), rng.random(41) * 9
@@ -40,7 +43,7 @@ def test_neither_threads_nor_layout_change_a_digit_of_several_blocks() -> None:
     rng = np.random.default_rng(3)
     z = rng.standard_normal((2 * BLOCK + 130, 300)).astype(np.float16)
     mean, denominator = rng.standard_normal(300), rng.random(300)
-    asked = {"k": 2, "threshold": 2.0, "extremes": True}
+    asked: dict[str, Any] = {"k": 2, "threshold": 2.0, "extremes": True}
     before, found = machine.threads(), []
     try:
         for threads in (1, 2, 3):
@@ -101,11 +104,11 @@ def test_phi_too_small_or_large_for_all_digits_of_float32(compensation: float) -
 
 
 @pytest.mark.parametrize("layer", [mono.MEmeL(k=1, start_after=1), mono.L2E(0.25, start_after=1)])
-def test_a_module_checks_its_batch_once(layer, monkeypatch) -> None:
+def test_a_module_checks_its_batch_once(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def counted(name, function):
-        def call(*arguments, **options):
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
             seen.append(name)
             return function(*arguments, **options)
 

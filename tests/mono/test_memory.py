@@ -11,6 +11,7 @@ from minimono import mono
 from minimono.mono.moments import Moments
 
 INPUTS, NEURONS = 50_000, 128
+HISTORY = Moments.of(np.random.default_rng(1).standard_normal((64, NEURONS)))
 MEASURES: dict[str, Callable[[np.ndarray], Any]] = {
     "Moments.of": Moments.of,
     "score_batch": lambda z: mono.score_batch(z, HISTORY, top_k=1, threshold=4.0),
@@ -21,7 +22,6 @@ MEASURES: dict[str, Callable[[np.ndarray], Any]] = {
     "hoyer_sparsity of neurons": lambda z: mono.hoyer_sparsity(z.T),
     "variance_sparsity": mono.variance_sparsity,
 }
-HISTORY = Moments.of(np.random.default_rng(1).standard_normal((64, NEURONS)))
 
 
 @pytest.mark.parametrize("name", MEASURES)
