@@ -86,7 +86,7 @@ def score_rows(
     entries is not asked for. The mean is centre + rest.
     """
     samples, neurons, k, count = z.shape[0], z.shape[1], top.shape[1], counts.shape[0] > 0
-    work, seen = np.zeros((2, NEURONS)), np.zeros((2, NEURONS), np.int32)
+    work, seen = np.zeros((2, NEURONS)), np.zeros((2, NEURONS if count else 0), np.int32)
     bounds = np.empty((3, neurons if count else 0), z.dtype)
     roots = np.empty((2, neurons if k else 0), z.dtype)
     lanes = np.empty((SAMPLES, min(LANES, neurons) if k else 0), z.dtype)
@@ -222,7 +222,8 @@ def survey(
                 of_rows(b, rows, first)
 
     in_parts(of_blocks_in, len(centre), z.size)
-    merge_blocks(samples, size, centre, rest, m2)
+    if len(centre) > 1:
+        merge_blocks(samples, size, centre, rest, m2)
     if k > few:
         top, index = _sorted_top(z, old_mean, denominator, k, flags)
     of_neuron = {"mean": centre[0], "m2": m2[0]}  # rest is less than the mean's last digit
