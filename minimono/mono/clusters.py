@@ -21,6 +21,8 @@ import numpy as np
 from minimono import checks, sums
 from minimono.backend import Array, array_module, to_host
 
+PAIRS = 1 << 12  # distances that are looked at together, or those of a row (our choice)
+
 
 class VirtualNeurons(NamedTuple):
     """The circuits of a neuron: clusters of its reference samples."""
@@ -157,7 +159,7 @@ def alignment(rho: Array, embeddings: Array) -> float:
 
     Over all pairs of samples the Euclidean distance of their rho (B, C) is set against that of
     their embeddings (B, D), for three samples or more. nan if all distances of either are equal.
-    Published. Time grows with B², memory with B: means and products are merged row by row.
+    Published. Time grows with B², memory with B: means and products are merged part by part.
 
     >>> alignment(np.array([[0.0], [1.0], [4.0]]), np.array([[0.0, 0.0], [0.0, 2.0], [0.0, 8.0]]))
     1.0
@@ -168,10 +170,9 @@ def alignment(rho: Array, embeddings: Array) -> float:
     xp = array_module(a, b)
     size_a, size_b = _rough_size(a), _rough_size(b)
     extremes, means, counts, within = [], [], [], sums.Sum()
-    for (_, p), (_, q) in zip(
-        _to_later(a, "alignment: rho", least=3), _to_later(b, "alignment: embeddings"), strict=True
-    ):
-        d = xp.stack([p * size_a, q * size_b])  # (2, later)
+    of_a, of_b = _to_later(a, "alignment: rho", least=3), _to_later(b, "alignment: embeddings")
+    for p, q in zip(_several(of_a), _several(of_b), strict=True):
+        d = xp.stack([p * size_a, q * size_b])  # (2, pairs)
         extremes.append(xp.stack([d.min(axis=1), d.max(axis=1)]))
         means.append(d.mean(axis=1))
         counts.append(d.shape[1])
@@ -180,7 +181,7 @@ def alignment(rho: Array, embeddings: Array) -> float:
     least, most = xp.stack(extremes)[:, 0].min(axis=0), xp.stack(extremes)[:, 1].max(axis=0)
     if (least == most).any():
         return np.nan
-    count, mean = xp.asarray(counts, np.float64)[:, None], xp.stack(means)  # (B - 1, 1), (B - 1, 2)
+    count, mean = xp.asarray(counts, np.float64)[:, None], xp.stack(means)  # (parts, 1), (parts, 2)
     between = mean - (count * mean).sum(axis=0) / sum(counts)
     products = within.total(between.T @ (count * between))  # (2, 2): of a and a, a and b, b and b
     return float(products[0, 1] / xp.sqrt(products[0, 0] * products[1, 1]))
@@ -225,8 +226,21 @@ def _to_later(points: Array, name: str, least: int = 2) -> Iterator[tuple[int, A
     """Yield each row's number and its distances to all later rows: memory for B of them will do."""
     checks.layout(points, name, f"{least} samples at least", len(points) >= least)
     for i in range(len(points) - 1):
-        squares = _squared_distances(points[i + 1 :], points[i : i + 1])[:, 0]
+        squares = ((points[i + 1 :] - points[i]) ** 2).sum(axis=1)
         yield i, array_module(points).sqrt(squares)
+
+
+def _several(distances: Iterator[tuple[int, Array]]) -> Iterator[Array]:
+    """Yield the distances of as many rows at once as are worth a look: `PAIRS`, or a row's."""
+    rows, count = [], 0
+    for _, row in distances:
+        rows.append(row)
+        count += len(row)
+        if count >= PAIRS:
+            yield array_module(row).concatenate(rows)
+            rows, count = [], 0
+    if rows:
+        yield array_module(*rows).concatenate(rows)
 
 
 def _rough_size(points: Array) -> float:

@@ -170,11 +170,11 @@ class MEmeL(Watching):
             return z
         activations, tracker = self.activations(z), self.tracker
         if self.only_watches:
-            tracker.score(activations)
+            tracker.follow(activations)
             self.last = None
             return z
         # Score the activations against their neurons' moments, and flag the most monosemantic.
-        flagged = tracker.flag(activations, self.select, constant=self.scores_constant)
+        flagged = tracker.follow(activations, self.select, constant=self.scores_constant)
         scored_with = tracker.scored_with
         assert scored_with is not None  # something was scored
         self.last = Inhibition(

@@ -327,13 +327,13 @@ class L2E(Watching):
             return z
         activations, tracker = self.activations(z), self.tracker
         if self.only_watches:
-            tracker.score(activations)
+            tracker.follow(activations)
             self.last = Penalised(
                 nothing, None, activations, tracker.scored_with, tracker.compensation
             )
             return z
         # Score the activations against their neurons' moments, and flag those above τ.
-        flagged = tracker.flag(activations, self.select)
+        flagged = tracker.follow(activations, self.select)
         scored_with = tracker.scored_with
         assert scored_with is not None  # something was scored
         # Penalise them.

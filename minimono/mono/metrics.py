@@ -15,12 +15,15 @@ ValueError; a nan that comes out means that the measure is undefined there.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from minimono import checks, sums
 from minimono.backend import Array, array_module
 from minimono.kernels.seam import with_kernel
+
+TOGETHER = 1 << 19  # numbers of vectors that are looked at together, in float64 (our choice)
 
 
 def feature_dimensionality(features: Array) -> Array:
@@ -200,14 +203,17 @@ def hoyer_sparsity(x: Array) -> Array:
     >>> hoyer_sparsity(np.array([[0.0, 0.0, 0.0, -5.0], [1.0, -1.0, 1.0, 1.0], [0, 0, 0, 0]]))
     array([ 1.,  0., nan])
     """
-    x = checks.values(x, "hoyer_sparsity: x")
+    x = checks.values(x, "hoyer_sparsity: x", dtype=None)
     n = x.shape[-1]
     checks.layout(x, "hoyer_sparsity: x", "vectors of two entries at least (last axis)", n >= 2)
-    xp = array_module(x)
-    x = abs(sums.scaled(x, axis=-1))
-    with np.errstate(invalid="ignore", under="ignore"):
-        ratio = x.sum(axis=-1) / xp.sqrt((x * x).sum(axis=-1))
-    return (math.sqrt(n) - ratio) / (math.sqrt(n) - 1)
+
+    def sparsity(x: Array) -> Array:
+        x = abs(sums.scaled(x, axis=-1))
+        with np.errstate(invalid="ignore", under="ignore"):
+            ratio = x.sum(axis=-1) / array_module(x).sqrt((x * x).sum(axis=-1))
+        return (math.sqrt(n) - ratio) / (math.sqrt(n) - 1)
+
+    return _of_vectors(sparsity, x)
 
 
 def variance_sparsity(z: Array) -> Array:
@@ -224,14 +230,18 @@ def variance_sparsity(z: Array) -> Array:
     >>> variance_sparsity(np.array([[0.0, 0.0, 0.0, 4.0], [1.0, 1.0, 1.0, 1.0]]))
     array([3., 0.])
     """
-    z = checks.values(z, "variance_sparsity: z")
+    z = checks.values(z, "variance_sparsity: z", dtype=None)
     z = z.reshape(len(z), -1)  # (B, *neurons) -> (B, neurons)
     checks.layout(z, "variance_sparsity: z", "two neurons at least", z.shape[1] >= 2)
     xp = array_module(z)
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+
+    def variances(z: Array) -> Array:
         deviation = z - z.mean(axis=1, keepdims=True)
         deviation -= deviation.mean(axis=1, keepdims=True)  # what rounding left of the mean
-        variance = (deviation**2).mean(axis=1)
+        return (deviation**2).mean(axis=1)
+
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        variance = _of_vectors(variances, z)
     if not xp.isfinite(variance).all():
         raise ValueError(
             "variance_sparsity: z is too large, expected squares that float64 can hold (of less "
@@ -244,6 +254,16 @@ def _not_negative(x: Array, name: str) -> Array:
     x = checks.values(x, name)
     checks.everywhere(x, x >= 0, name, "no negative numbers: take activations after a ReLU")
     return x
+
+
+def _of_vectors(formula: Callable[[Array], Array], x: Array) -> Array:
+    """Return the formula of the vectors (b, n) of x (..., n), in float64, a block at a time."""
+    vectors = x.reshape(-1, x.shape[-1])  # (..., n) -> (N, n)
+    step = max(1, TOGETHER // x.shape[-1])
+    found = [
+        formula(vectors[i : i + step].astype(np.float64)) for i in range(0, len(vectors), step)
+    ]
+    return array_module(x).concatenate(found).reshape(x.shape[:-1])
 
 
 def _check_lengths(v: Array, name: str) -> None:

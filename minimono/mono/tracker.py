@@ -72,9 +72,9 @@ class ScaleTracker:
 
         The moments follow the batches' device. If it raises, they are as before.
         """
-        found = self._follow(checks.activations(batch), {"keep_phi": True})
-        phi: Array = found["phi"]
-        return phi
+        z = checks.activations(batch)
+        self.check(z)
+        return self.follow(z)
 
     def flag(
         self, batch: Array, rule: Rule | Callable[[Array], Array], *, constant: bool = True
@@ -95,14 +95,13 @@ class ScaleTracker:
         """
         z, rule = checks.activations(batch), as_rule(rule, "ScaleTracker.flag: rule")
         rule.check(z, "ScaleTracker.flag")
+        self.check(z)
         undo = rule.remember()
         try:
-            found = self._follow(z, rule.request() or {"keep_phi": True}, constant, rule)
+            return self.follow(z, rule, constant=constant)
         except BaseException:  # what the rule has learnt of this batch
             undo()
             raise
-        mask: Array = found["flags"]
-        return mask
 
     def flag_top_k(self, batch: Array, k: int, *, constant: bool = True) -> Array:
         """`flag` the k highest of each sample, ties included."""
@@ -110,14 +109,12 @@ class ScaleTracker:
         TopK(k).check(checks.activations(batch), "ScaleTracker.flag_top_k")
         return self.flag(batch, TopK(k), constant=constant)
 
-    def _follow(
-        self, z: Array, asked: Mapping[str, Any], constant: bool = True, rule: Rule | None = None
-    ) -> dict[str, Any]:
-        """Score a batch, let the rule flag, and take the batch into the moments.
+    def follow(self, z: Array, rule: Rule | None = None, *, constant: bool = True) -> Array:
+        """`score`, or `flag` by a rule, of activations that were checked; the rule too.
 
-        Return, by name, what is asked: see `survey`, which makes it where it can.
+        If it raises, what the rule has learnt of the batch is for the caller to undo.
         """
-        self.check(z)
+        asked = (rule.request() if rule is not None else {}) or {"keep_phi": True}
         past = None if self._state[1] is None else self._state[1].beside(z)
         if past is None:
             found, scored_with, moments = {"phi": np.full_like(z, np.nan)}, None, Moments.of(z)
@@ -125,13 +122,17 @@ class ScaleTracker:
             found, scored_with, moments = self._as_in_the_paper(z, past, asked, constant)
         else:
             found, scored_with, moments = self._as_the_authors(z, past, constant)
-        if rule is not None and "flags" in found:
-            rule.flagged(found["flags"])
-        elif rule is not None:
+        result: Array
+        if rule is None:
+            result = found["phi"]
+        elif "flags" in found:
+            result = found["flags"]
+            rule.flagged(result)
+        else:
             mask = checks.mask(rule(found["phi"]), f"{rule}: the mask", z.shape)
-            found["flags"] = mask.copy()  # a rule of the user's may write into its array again
+            result = mask.copy()  # a rule of the user's may write into its array again
         self._state = (self.batches_seen + 1, moments, scored_with)
-        return found
+        return result
 
     def _as_in_the_paper(
         self, z: Array, past: Moments, asked: Mapping[str, Any], constant: bool

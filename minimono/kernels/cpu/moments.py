@@ -23,6 +23,7 @@ from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.instructions import larger, multiply_add, smaller
 
 FIRST, SAMPLES, NEURONS = 64, 128, 2048  # rows of the first tile, of others; eight are 64 kB
+BLOCK = 1024  # rows whose tiles are merged in order; a thread has whole blocks
 ROWS = 8  # read together; `add_deviations` and `extend` are written out for eight
 
 
@@ -117,6 +118,24 @@ def merge_tile(
         rest[j] = moved - (mean - centre[j])
         centre[j] = mean
         total[j] = squares[j] = 0.0
+
+
+@compiled
+def merge_blocks(samples: int, size: int, centre: Array, rest: Array, m2: Array) -> None:
+    """Merge blocks of `size` samples (the last may be smaller) into the first, (blocks, n) each.
+
+    Their means are centre + rest, as in `merge_tile`.
+    """
+    for b in range(1, centre.shape[0]):
+        before, here = b * size, min(size, samples - b * size)
+        old_share, new_share = before * here / (before + here), here / (before + here)
+        for j in range(centre.shape[1]):
+            delta = (centre[b, j] - centre[0, j]) + (rest[b, j] - rest[0, j])
+            m2[0, j] += m2[b, j] + delta * delta * old_share
+            moved = rest[0, j] + delta * new_share
+            mean = centre[0, j] + moved
+            rest[0, j] = moved - (mean - centre[0, j])
+            centre[0, j] = mean
 
 
 @compiled

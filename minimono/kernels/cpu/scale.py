@@ -10,7 +10,7 @@ fetches ahead only where it sees memory read in order.
 * Which activations are selected, without working out φ: `cpu/selection.py`.
 * φ itself, if it is to be stored: below.
 
-Several threads have a part of the neurons each.
+Several threads have a part of the blocks of rows each, or of the neurons where there is one block.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.moments import (
+    BLOCK,
     FIRST,
     NEURONS,
     ROWS,
@@ -29,6 +30,7 @@ from minimono.kernels.cpu.moments import (
     column,
     extend,
     find_centre,
+    merge_blocks,
     merge_tile,
 )
 from minimono.kernels.cpu.moments import merge as merge
@@ -36,7 +38,7 @@ from minimono.kernels.cpu.selection import (
     LANES,
     NOTHING,
     Limits,
-    count_flags,
+    count_far,
     flag_row,
     highest,
     limits_of,
@@ -44,7 +46,7 @@ from minimono.kernels.cpu.selection import (
     prepare_roots,
     scale_of,
     screen_row,
-    settle_flags,
+    settle,
 )
 from minimono.kernels.parallel import in_parts
 
@@ -78,15 +80,14 @@ def score_rows(
     old_mean: Array, denominator: Array, threshold: float, limits: Limits,
     phi: Array, counts: Array, flags: Array, top: Array, index: Array,
 ) -> None:
-    """Find everything about rows z (b, n) of a batch, of which `before` rows came before.
+    """Find everything about rows z (b, n) of a block, of which `before` rows came before.
 
     Of neurons `start` to `stop`: all, if the highest of samples are asked for. An array without
     entries is not asked for. The mean is centre + rest.
     """
     samples, neurons, k, count = z.shape[0], z.shape[1], top.shape[1], counts.shape[0] > 0
-    work = np.zeros((2, NEURONS))
-    bounds = np.empty((4, neurons if count else 0), z.dtype)
-    above = np.empty((SAMPLES, NEURONS if count else 0), np.bool_)
+    work, seen = np.zeros((2, NEURONS)), np.zeros((2, NEURONS if count else 0), np.int32)
+    bounds = np.empty((3, neurons if count else 0), z.dtype)
     roots = np.empty((2, neurons if k else 0), z.dtype)
     lanes = np.empty((SAMPLES, min(LANES, neurons) if k else 0), z.dtype)
     values, columns = np.empty(neurons, z.dtype), np.empty(neurons, np.int64)
@@ -100,13 +101,12 @@ def score_rows(
         first, last = last, min(last + (SAMPLES if before + last else FIRST), samples)
         step = (last - first) // ROWS  # rows i, i + step, ... are read together
         single = (last - first) % ROWS  # rows at the end of the tile are read alone
-        for i in range(SAMPLES):
-            for lane in range(lanes.shape[1]):
-                lanes[i, lane] = NOTHING
+        lanes[:] = NOTHING
         for left in range(start, stop, NEURONS):
             right = min(left + NEURONS, stop)
+            n = right - left
             mean, divisor = old_mean[left:right], denominator[left:right]
-            total, squares = work[0, : right - left], work[1, : right - left]
+            total, squares, sure, maybe = work[0, :n], work[1, :n], seen[0, :n], seen[1, :n]
             if before + first == 0:
                 find_centre(z, step, left, right, centre[left:right])
             for group in range(step + single):
@@ -116,35 +116,33 @@ def score_rows(
                 add_deviations(z, i, step, rows, left, right, centre[left:right], total, squares)
                 if low.shape[0]:
                     extend(z, i, step, rows, left, right, low[left:right], high[left:right])
+                if count:
+                    count_far(z, i, step, rows, left, right, bounds, sure, maybe)
                 for r in range(rows):
-                    row, here = z[i + r * step, left:right], i + r * step - first
+                    at = i + r * step
                     if phi.shape[0]:
-                        scale_row(row, mean, divisor, phi[first + here, left:right])
-                    if count:
-                        flag_row(row, bounds, left, above[here])
+                        scale_row(z[at, left:right], mean, divisor, phi[at, left:right])
+                    if count and flags.shape[0]:
+                        flag_row(z[at, left:right], bounds, left, flags[at, left:right])
                     if k:
-                        screen_row(row, roots, left, lanes[here])
+                        screen_row(z[at, left:right], roots, left, lanes[at - first])
                     if k and right == neurons:  # all of the row was seen
                         found = highest(
-                            z[first + here], old_mean, denominator, lanes[here], limits,
-                            top[first + here], index[first + here], values, columns, fold,
+                            z[at], old_mean, denominator, lanes[at - first], limits, top[at],
+                            index[at], values, columns, fold,
                         )
                         if flags.shape[0] and not count:
                             for c in range(found):  # of fewer than k, whose k-th is nan, all
-                                reached = not values[c] < top[first + here, k - 1]
-                                flags[first + here, columns[c]] = reached
+                                flags[at, columns[c]] = not values[c] < top[at, k - 1]
             merge_tile(
                 before + first, last - first, centre[left:right], rest[left:right],
                 m2[left:right], total, squares,
             )
             if count:
-                tile = z[first:last, left:right]
-                settle_flags(tile, mean, divisor, threshold, bounds, left, above)
-                count_flags(above, last - first, counts[left:right])
-            if count and flags.shape[0]:
-                for i in range(first, last):
-                    for j in range(left, right):
-                        flags[i, j] = above[i - first, j - left]
+                settle(
+                    z, first, last, left, mean, divisor, threshold, sure, maybe,
+                    counts[left:right], flags,
+                )
 
 
 def batch_moments(z: Array) -> tuple[Array, Array]:
@@ -192,10 +190,12 @@ def survey(
     """What one pass over a batch (B, *neurons) finds: see the formula in `mono.batch_scores`."""
     tau = np.nan if threshold is None else float(threshold)
     samples, neurons, dtype = len(z), z.size // len(z), _dtype(z)
-    centre, rest, m2 = np.empty(neurons), np.zeros(neurons), np.zeros(neurons)
-    low = np.full(neurons if extremes else 0, np.inf, dtype)
+    size = min(BLOCK, samples)
+    of_blocks = -(-samples // size), neurons
+    centre, rest, m2 = np.empty(of_blocks), np.zeros(of_blocks), np.zeros(of_blocks)
+    low = np.full((of_blocks[0], neurons if extremes else 0), np.inf, dtype)
     high = -low
-    counts = np.zeros(0 if threshold is None else neurons, np.int64)
+    counts = np.zeros((of_blocks[0], 0 if threshold is None else neurons), np.int64)
     phi = np.empty((samples if keep_phi else 0, neurons), dtype)
     flags = np.zeros((samples if flag else 0, neurons), bool)
     few = k if k <= LANES else 0  # for more, lanes tell nothing
@@ -203,28 +203,34 @@ def survey(
     limits = limits_of(dtype)
     old_mean, denominator = column(mean), column(denominator)
 
-    def of_block(rows: Array, first: int) -> None:
-        here = slice(first, first + len(rows))
+    def of_rows(b: int, rows: Array, first: int) -> None:
+        here = slice(b * size + first, b * size + first + len(rows))
 
         def run(part: slice) -> None:
             score_rows(
-                rows, first, part.start, part.stop, centre, rest, m2, low, high,
+                rows, first, part.start, part.stop, centre[b], rest[b], m2[b], low[b], high[b],
                 old_mean, denominator, tau, limits,
-                phi[here], counts, flags[here], top[here], index[here],
+                phi[here], counts[b], flags[here], top[here], index[here],
             )
 
         # No neuron's digits depend on others. The highest of a sample need all neurons at once.
         in_parts(run, neurons, 0 if few else rows.size)
 
-    for rows, first in _blocks(z):
-        of_block(rows, first)
+    def of_blocks_in(part: slice) -> None:
+        for b in range(part.start, part.stop):
+            for rows, first in _blocks(z[b * size : (b + 1) * size]):
+                of_rows(b, rows, first)
+
+    in_parts(of_blocks_in, len(centre), z.size)
+    if len(centre) > 1:
+        merge_blocks(samples, size, centre, rest, m2)
     if k > few:
         top, index = _sorted_top(z, old_mean, denominator, k, flags)
-    of_neuron = {"mean": centre, "m2": m2}  # rest is less than the mean's last digit
+    of_neuron = {"mean": centre[0], "m2": m2[0]}  # rest is less than the mean's last digit
     if extremes:
-        of_neuron |= {"low": low, "high": high}
+        of_neuron |= {"low": low.min(axis=0), "high": high.max(axis=0)}
     if threshold is not None:
-        of_neuron["counts"] = counts
+        of_neuron["counts"] = counts.sum(axis=0)
     found: dict[str, Any] = {name: a.reshape(z.shape[1:]) for name, a in of_neuron.items()}
     if keep_phi:
         found["phi"] = phi.reshape(z.shape)

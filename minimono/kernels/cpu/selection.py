@@ -18,10 +18,12 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.instructions import larger, smaller
+from minimono.kernels.cpu.moments import ROWS
+from minimono.kernels.cpu.sums import largest
 
 LANES = 128  # neuron j of a sample is in lane j % LANES
 MARGIN = 16.0  # roundings; at most eight happen
-NOTHING, FAR = -1.0, 1e30  # below every sqrt φ, above all that matter
+NOTHING = -1.0  # below every sqrt φ
 
 
 class Limits(NamedTuple):
@@ -102,6 +104,9 @@ def kth_highest(lanes: Array, best: Array, fold: Array) -> Any:
     nothing = lanes.dtype.type(NOTHING)
     for j in range(width):
         fold[j] = lanes[j] if lanes[j] < np.inf else nothing
+    if k == 1:
+        best[0] = largest(fold[:width])
+        return best[0]
     while width >= 4 * k and width % 2 == 0:
         above, below = fold[start : start + width // 2], fold[start + width // 2 : start + width]
         start += width
@@ -164,57 +169,83 @@ def highest(
 def prepare_distances(
     mean: Array, denominator: Array, threshold: float, limits: Limits, bounds: Array
 ) -> None:
-    """Prepare: φ >= threshold where |z - near| >= distance, unless they are within `width`.
+    """Prepare: φ >= threshold where |z - near| >= sure, and only where |z - near| >= maybe.
 
-    bounds: near, distance, width, and the least difference of the two that was seen, (4, n).
+    bounds: near, sure and maybe, (3, n). Where nothing is known, sure is infinite, maybe -infinite.
     """
-    near, distance, width, least = bounds[0], bounds[1], bounds[2], bounds[3]
+    near, sure, maybe = bounds[0], bounds[1], bounds[2]
     known = limits.tiny < threshold < limits.huge
     root, more = np.sqrt(max(threshold, 0.0)), 1.0 + limits.margin
     for j in range(mean.shape[0]):
         at, exact = bounds.dtype.type(mean[j]), root * np.sqrt(denominator[j])
         off = abs(mean[j] - at)
         unknown = (off > limits.huge) | (exact < limits.tiny) | (exact > limits.huge)  # not nan
+        width = np.inf if unknown or not known else (off + limits.margin * exact) * more
+        nothing = denominator[j] != denominator[j] or mean[j] != mean[j]  # φ is nan
         near[j] = at
-        distance[j] = np.nan if unknown or not known else exact
-        width[j] = np.inf if unknown or not known else (off + limits.margin * exact) * more
-        least[j] = FAR
+        sure[j] = np.nan if nothing else exact + width
+        maybe[j] = np.nan if nothing else (-np.inf if width == np.inf else exact - width)
+
+
+@compiled
+def count_far(
+    z: Array, i: int, step: int, rows: int, left: int, right: int, bounds: Array,
+    sure: Array, maybe: Array,
+) -> None:
+    """Count which of rows i, i + step, ... are surely, and which maybe, far from each mean."""
+    near, least, less = bounds[0, left:right], bounds[1, left:right], bounds[2, left:right]
+    if rows == ROWS:
+        z0, z1 = z[i, left:right], z[i + step, left:right]
+        z2, z3 = z[i + 2 * step, left:right], z[i + 3 * step, left:right]
+        z4, z5 = z[i + 4 * step, left:right], z[i + 5 * step, left:right]
+        z6, z7 = z[i + 6 * step, left:right], z[i + 7 * step, left:right]
+        for j in range(right - left):
+            m, s, t = near[j], least[j], less[j]
+            a, b, c, d = abs(z0[j] - m), abs(z1[j] - m), abs(z2[j] - m), abs(z3[j] - m)
+            e, f, g, h = abs(z4[j] - m), abs(z5[j] - m), abs(z6[j] - m), abs(z7[j] - m)
+            sure[j] += (
+                np.int32(a >= s) + np.int32(b >= s) + np.int32(c >= s) + np.int32(d >= s)
+                + np.int32(e >= s) + np.int32(f >= s) + np.int32(g >= s) + np.int32(h >= s)
+            )
+            maybe[j] += (
+                np.int32(a >= t) + np.int32(b >= t) + np.int32(c >= t) + np.int32(d >= t)
+                + np.int32(e >= t) + np.int32(f >= t) + np.int32(g >= t) + np.int32(h >= t)
+            )
+    else:
+        for r in range(rows):
+            row = z[i + r * step, left:right]
+            for j in range(right - left):
+                x = abs(row[j] - near[j])
+                sure[j] += np.int32(x >= least[j])
+                maybe[j] += np.int32(x >= less[j])
 
 
 @compiled
 def flag_row(row: Array, bounds: Array, left: int, flags: Array) -> None:
-    """Set flags = |row - near| >= distance, of a part of a row from neuron `left` on."""
-    right = left + row.shape[0]
-    near, distance, least = bounds[0, left:right], bounds[1, left:right], bounds[3, left:right]
-    far = least.dtype.type(FAR)
+    """Flag what is surely far from its mean, of a part of a row from neuron `left` on."""
+    near, sure = bounds[0, left : left + row.shape[0]], bounds[1, left : left + row.shape[0]]
     for j in range(row.shape[0]):
-        x = abs(row[j] - near[j])
-        flags[j] = x >= distance[j]
-        least[j] = smaller(abs(x - distance[j]), smaller(far, least[j]))
+        flags[j] = abs(row[j] - near[j]) >= sure[j]
 
 
 @compiled
-def settle_flags(
-    z: Array, mean: Array, denominator: Array, threshold: float, bounds: Array, left: int,
-    flags: Array,
+def settle(
+    z: Array, first: int, last: int, left: int, mean: Array, denominator: Array, threshold: float,
+    sure: Array, maybe: Array, counts: Array, flags: Array,
 ) -> None:
-    """Set flags = φ >= threshold, of a tile z, for the neurons with an activation in doubt."""
-    width, least = bounds[2, left:], bounds[3, left:]
+    """Add up how many φ of rows first to last reach the threshold, of neurons from `left` on.
+
+    Where some may and may not, φ is worked out, and flagged if there are flags. The counts of the
+    rows start anew.
+    """
     for j in range(mean.shape[0]):
-        if least[j] <= width[j]:  # not nan, where φ is nan
-            for i in range(z.shape[0]):
-                phi = z.dtype.type(scale_of(z[i, j], mean[j], denominator[j]))
-                flags[i, j] = np.float64(phi) >= threshold
-        least[j] = FAR
-
-
-@compiled
-def count_flags(flags: Array, rows: int, counts: Array) -> None:
-    """Add to counts how many of the first rows have each flag; there are fewer than 256 rows."""
-    seen = np.zeros(counts.shape[0], np.uint8)
-    for i in range(rows):
-        flag = flags[i]
-        for j in range(seen.shape[0]):
-            seen[j] += flag[j]
-    for j in range(seen.shape[0]):
-        counts[j] += seen[j]
+        if sure[j] == maybe[j]:
+            counts[j] += sure[j]
+        else:
+            for i in range(first, last):
+                phi = z.dtype.type(scale_of(z[i, left + j], mean[j], denominator[j]))
+                reached = np.float64(phi) >= threshold
+                counts[j] += reached
+                if flags.shape[0]:
+                    flags[i, left + j] = reached
+        sure[j] = maybe[j] = 0
