@@ -59,12 +59,11 @@ def is_off() -> bool:
 def inlined(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compile into each kernel that calls the function.
 
-    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`). Left
-    out is what nobody uses but everybody waits for: an entry for C, and a search for expressions of
-    whole arrays, of which kernels have none.
+    Division by zero gives inf or nan, as in NumPy; other threads go on meanwhile (`nogil`). There
+    is no entry for C, which nobody would use.
     """
     running: Callable[..., Any] = njit(
-        error_model="numpy", nogil=True, no_cfunc_wrapper=True, no_rewrites=True, **options
+        error_model="numpy", nogil=True, no_cfunc_wrapper=True, **options
     )(function)
     return running
 
