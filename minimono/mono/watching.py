@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from minimono import checks
 from minimono.backend import Array, array_module, as_array
@@ -57,6 +61,28 @@ class Watching(Module):
             of_rule = self.select.state_dict().keys()
             self.select.load_state_dict({k: v for k, v in state.items() if k in of_rule})
             self.tracker.load_state_dict({k: v for k, v in state.items() if k not in of_rule})
+
+    def divide(self, parts: Sequence[slice]) -> list[Module] | None:
+        """One for each part of a batch, with what is past to score by: see `nn.data_parallel`."""
+        if not self.training:
+            return None
+        if not self.select.by_sample:
+            raise ValueError(f"flags by {self.select}, which looks at the whole batch")
+        stand_ins: list[Module] = []
+        for tracker in self.tracker.divide(len(parts)):
+            stand_in = copy(self)
+            stand_in.tracker = tracker
+            stand_ins.append(stand_in)
+        return stand_ins
+
+    def reunite(self, stand_ins: Sequence[Any]) -> None:
+        """Take in their batch, as if it had come here whole, and show it as the `last`."""
+        if self.tracker.reunite([stand_in.tracker for stand_in in stand_ins]):
+            first, *_ = parts = [stand_in.last for stand_in in stand_ins]
+            self.last = first and replace(
+                first, activations=np.concatenate([part.activations for part in parts]),
+                flagged=np.concatenate([part.flagged for part in parts]),
+            )
 
     def remember(self) -> Callable[[], None]:
         undo, last = (self.tracker.remember(), self.select.remember()), self.last
