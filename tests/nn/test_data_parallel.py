@@ -321,7 +321,7 @@ def test_what_needs_the_whole_batch_is_refused(threads: int) -> None:
     refused(memel(select=of_batch), r"MEmeL\) flags by TopK\(.*\), which looks at the whole batch")
     refused(memel(select=lambda phi: phi > 1), r"MEmeL\) flags by .*lambda.*, which looks .*")
     refused(memel(select=mm.mono.MovingThreshold(0.1)), r"MEmeL\) flags by MovingThreshold.*")
-    refused(mm.mono.L2E(), r"L2E\) averages its penalty over all that is flagged in the whole batch")
+    refused(mm.mono.L2E(), r"L2E\) averages its penalty over all that is flagged in .*")
 
 
 def test_a_memel_that_is_called_twice_is_refused_and_nothing_changes(threads: int) -> None:
