@@ -1,7 +1,6 @@
 """Running moments of the activations that pass, and the scale of each batch against them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -120,15 +119,14 @@ class ScaleTracker:
         """
         self.check(z)
         past = None if self._state[1] is None else self._state[1].beside(z)
+        scored_with = past
         if past is None:
-            found, scored_with = {"phi": np.full_like(z, np.nan)}, None
-            moments = self._with(Moments.of(z))
+            found, moments = {"phi": np.full_like(z, np.nan)}, self.taking_in(Moments.of(z), past)
         elif self.convention == "paper":  # the past scores the batch, and takes it in afterwards
             found = survey(z, past.mean, self._denominator(past, constant), **asked)
-            scored_with = past
-            moments = self._with(Moments.of_batch(z, found["mean"], found["m2"]))
+            moments = self.taking_in(Moments.of_batch(z, found["mean"], found["m2"]), past)
         else:  # the past takes the batch in, and scores it afterwards
-            moments = scored_with = self._with(Moments.of(z))
+            moments = scored_with = self.taking_in(Moments.of(z), past)
             found = {"phi": scale(z, moments.mean, self._denominator(moments, constant))}
         if rule is not None and "flags" in found:
             rule.flagged(found["flags"])
@@ -138,15 +136,14 @@ class ScaleTracker:
         self._state = (self.batches_seen + 1, moments, scored_with)
         return found
 
-    def _with(self, batch: Moments) -> Moments:
-        """Return the moments with those of a further batch; of the past, what is not forgotten."""
-        seen, past, _ = self._state
+    def taking_in(self, batch: Moments, past: Moments | None) -> Moments:
+        """Return the moments of a batch together with what is not forgotten of those before."""
+        most = self.forget_after
         if past is None:
             return batch
-        past, most = past.beside(batch.mean), self.forget_after
         if most is not None and self.convention == "authors":
-            past = past.resized(min(seen + 1, most) * batch.count)
-        elif most is not None and seen >= most:
+            past = past.resized(min(self.batches_seen + 1, most) * batch.count)
+        elif most is not None and self.batches_seen >= most:
             past = past.resized(most * batch.count)
         return past.merge(batch)
 
@@ -205,30 +202,6 @@ class ScaleTracker:
         return describe.line(
             self, forget_after=self.forget_after, batches_seen=self.batches_seen
         )
-
-    # ---- parts of a batch (`nn.backward_in_parts`) ---------------------------------------------
-
-    def divide(self, count: int) -> list["ScaleTracker"]:
-        """Return trackers of the parts of the next batch: each scores its part by what is past."""
-        if self.convention == "authors":
-            raise ValueError('has convention "authors", which scores a batch with its own moments')
-        trackers: list[ScaleTracker] = [copy(self) for _ in range(count)]
-        for tracker in trackers:
-            tracker._with = lambda batch: batch  # type: ignore[method-assign]
-        return trackers
-
-    def reunite(self, parts: Sequence["ScaleTracker"]) -> bool:
-        """Take in the batch whose parts these have scored; return whether there was one."""
-        seen = [part.batches_seen - self.batches_seen for part in parts]
-        if not any(seen):
-            return False
-        if set(seen) != {1}:
-            raise ValueError(f"was called {seen} times in the parts, expected once in each")
-        batch = parts[0].moments
-        for part in parts[1:]:
-            batch = batch.merge(part.moments)
-        self._state = (self.batches_seen + 1, self._with(batch), parts[0].scored_with)
-        return True
 
     # ---- its state -----------------------------------------------------------------------------
 

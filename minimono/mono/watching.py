@@ -12,6 +12,7 @@ import numpy as np
 from minimono import checks
 from minimono.backend import Array, array_module, as_array
 from minimono.engine.tensor import Tensor
+from minimono.mono.moments import Moments
 from minimono.mono.selection import Rule
 from minimono.mono.tracker import ScaleTracker
 from minimono.nn.at_once import all_or_nothing
@@ -69,19 +70,19 @@ class Watching(Module):
         if not self.select.by_sample:
             raise ValueError(f"flags by {self.select}, which looks at the whole batch")
         stand_ins: list[Module] = []
-        for tracker in self.tracker.divide(len(parts)):
+        for _ in parts:
             stand_in = copy(self)
-            stand_in.tracker = tracker
+            stand_in.tracker = TrackerOfPart(self.tracker)
             stand_ins.append(stand_in)
         return stand_ins
 
     def reunite(self, stand_ins: Sequence[Any]) -> None:
         """Take in their batch, as if it had come here whole, and show it as the `last`."""
-        if self.tracker.reunite([stand_in.tracker for stand_in in stand_ins]):
-            first, *_ = parts = [stand_in.last for stand_in in stand_ins]
+        if reunite(self.tracker, [stand_in.tracker for stand_in in stand_ins]):
+            first, *_ = lasts = [stand_in.last for stand_in in stand_ins]
             self.last = first and replace(
-                first, activations=np.concatenate([part.activations for part in parts]),
-                flagged=np.concatenate([part.flagged for part in parts]),
+                first, activations=np.concatenate([last.activations for last in lasts]),
+                flagged=np.concatenate([last.flagged for last in lasts]),
             )
 
     def remember(self) -> Callable[[], None]:
@@ -93,6 +94,36 @@ class Watching(Module):
             self.last = last
 
         return put_back
+
+
+class TrackerOfPart(ScaleTracker):
+    """Scores a part of a batch by what came before the batch; its moments are then the part's."""
+
+    def __init__(self, whole: ScaleTracker):
+        if whole.convention == "authors":
+            raise ValueError('has convention "authors", which scores a batch with its own moments')
+        super().__init__(forget_after=whole.forget_after, compensation=whole.compensation)
+        self._state = whole._state
+
+    def taking_in(self, batch: Moments, past: Moments | None) -> Moments:
+        return batch
+
+
+def reunite(tracker: ScaleTracker, parts: Sequence[ScaleTracker]) -> bool:
+    """Let a tracker take in the batch whose parts these have scored; return if there was one."""
+    calls = [part.batches_seen - tracker.batches_seen for part in parts]
+    if not any(calls):
+        return False
+    if set(calls) != {1}:
+        raise ValueError(f"was called {calls} times in the parts, expected once in each")
+    batch, *others = [part.moments for part in parts]
+    for other in others:
+        batch = batch.merge(other)
+    seen, past, _ = tracker._state
+    past = None if past is None else past.beside(batch.mean)
+    moments = tracker.taking_in(batch, past)
+    tracker._state = (seen + 1, moments, parts[0].scored_with)
+    return True
 
 
 def flags_and_mean(
