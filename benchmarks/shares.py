@@ -118,7 +118,7 @@ def profiled(step: Any, least: float) -> dict[str, float]:
         count += 1
 
     seconds(one, least)
-    spent = {kind: 0.0 for kind in (*dict.fromkeys(KINDS.values()), REST)}
+    spent = dict.fromkeys((*dict.fromkeys(KINDS.values()), REST), 0.0)
     for (file, _, _), (_, _, own, _, _) in pstats.Stats(profile).stats.items():
         spent[KINDS.get("/".join(Path(file).parts[-2:]), REST)] += own / count
     return {kind: time for kind, time in spent.items() if time > 0.0}

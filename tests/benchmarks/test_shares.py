@@ -21,7 +21,8 @@ def test_shares_add_up_to_the_step(
     monkeypatch.setattr(machine, "set_blas_threads", lambda count: None)
     found = shares.measured(task, rounds=1, least=0.0)
     step = found.pop("a step")
-    assert step > 0.0 and sum(found.values()) == pytest.approx(step)
+    assert step > 0.0
+    assert sum(found.values()) == pytest.approx(step)
     assert any("products, at " in name for name in found)
     assert ("attention's softmax" in found) == isinstance(task, Transformer)
 
