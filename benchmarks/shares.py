@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import os
+import datetime
 import pstats
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,8 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks import limits, ours
+from benchmarks import limits, load, ours, run
 from benchmarks.rounds import is_installed, patched, seconds
-from benchmarks.run import OF_BLAS
 from benchmarks.tasks import TASKS, Task, Transformer
 from minimono import machine, sums
 from minimono.backend import Array
@@ -46,32 +45,62 @@ KINDS = {
     "cpu/optim.py": "optimiser",
 }
 REST = "Python, tape and additions"
+STEP, RATE, PEER = "a step", "a large product's rate", "PyTorch eager's step"
+BESIDE = (RATE, PEER)  # what is no part of the step
+
+ABOUT = (
+    "Training steps of the networks of [Performance](performance.md), in place and with one "
+    "thread, so that times add up. Products \"at that rate\" is the time of the step's matrix products if "
+    "BLAS did them at the rate that it has for one large product, measured in the same rounds: the "
+    "least that is possible with this BLAS. Attention's products are small, and take their time in "
+    "bands; what they take without the softmax was measured by themselves. Shares are of our step."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a table for each network."""
+    """Print a table, and on request write its page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shares", allow_abbrev=False)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
-    names = parser.parse_args(argv).tasks or list(TASKS)
-    with patched({}, without=OF_BLAS):
+    parser.add_argument("--write", metavar="FILE", help="write the page there too")
+    flags = parser.parse_args(argv)
+    with patched({}, without=run.OF_BLAS):
         machine.set_num_threads(1)
-        print(machine.blas_described())
-        for name in names:
-            print_shares(TASKS[name])
+        watch = load.Watch()
+        found = {name: measured(TASKS[name]) for name in flags.tasks or list(TASKS)}
+        text = page(found, watch.lap())
+    print(text)
+    if flags.write is not None:
+        Path(flags.write).write_text(text, encoding="utf-8")
 
 
-def print_shares(task: Task) -> None:
-    found = measured(task)
-    step = found.pop("a step")
-    print(f"\n{task.name}: {1e3 * step:.1f} ms a step, one thread")
-    for what, time in found.items():
-        print(f"{what:44s} {1e3 * time:8.2f} ms {time / step:7.1%}")
+def page(found: dict[str, dict[str, float]], others: float | None) -> str:
+    """Return a page with a table: a row for each kind, a column for each network."""
+    names = dict.fromkeys(name for of_task in found.values() for name in of_task)
+    rows = [["", *found], ["---"] * (1 + len(found))]
+    for name in (*(n for n in names if n not in BESIDE), *(n for n in BESIDE if n in names)):
+        cells = []
+        for of_task in found.values():
+            value = of_task.get(name)
+            if value is None:
+                cells.append("")
+            elif name == RATE:
+                cells.append(f"{value / 1e9:.0f} GFLOP/s")
+            else:
+                cells.append(f"{1e3 * value:.2f} ms, {value / of_task[STEP]:.0%}")
+        rows.append([name, *cells])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    busy = "unknown" if others is None else f"{others:.0%}"
+    return (
+        f"# Where a step's time goes\n\n{ABOUT}\n\nWritten by `python -m benchmarks.shares` on "
+        f"{datetime.date.today()}: {run._processor()}, {machine.blas_described()}. "
+        f"Others took {busy} of the machine meanwhile.\n\n{table}\n"
+    )
 
 
 def measured(task: Task, rounds: int = ROUNDS, least: float = LEAST) -> dict[str, float]:
-    """Seconds, by what they are spent on, medians over rounds; "a step" is the whole."""
+    """Return seconds by what they are spent on, medians over rounds, and what is beside them."""
     step = ours.training_step(task.model(), task)
-    contestants = {"a step": step, "product": limits.steps(task)[limits.ONE]}
+    contestants = {STEP: step, "product": limits.steps(task)[limits.ONE]}
     if isinstance(task, Transformer):
         contestants["attention's products"] = attention_without_softmax(task)
     if is_installed("torch"):
@@ -80,7 +109,7 @@ def measured(task: Task, rounds: int = ROUNDS, least: float = LEAST) -> dict[str
         from benchmarks import torch_peer
 
         torch.set_num_threads(1)
-        contestants["PyTorch eager's step"] = torch_peer.training_step(task)
+        contestants[PEER] = torch_peer.training_step(task)
     turns: dict[str, list[float]] = defaultdict(list)
     with counted() as operations:
         step()
@@ -92,10 +121,10 @@ def measured(task: Task, rounds: int = ROUNDS, least: float = LEAST) -> dict[str
             turns[name].append(spent)
     times = {name: median(of_rounds) for name, of_rounds in turns.items()}
     rate = limits.OPERATIONS / times.pop("product")
-    found = {"a step": times.pop("a step")}
-    peer = times.pop("PyTorch eager's step", None)
+    found = {STEP: times.pop(STEP)}
+    beside = {RATE: rate} | ({PEER: times.pop(PEER)} if PEER in times else {})
     products = operations[0] / rate
-    found[f"products, at {rate / 1e9:.0f} GFLOP/s"] = products
+    found["products, at that rate"] = products
     found["products, beyond that"] = times.pop("products") - products
     if isinstance(task, Transformer):
         at_best = attention_operations(task) / rate
@@ -104,8 +133,8 @@ def measured(task: Task, rounds: int = ROUNDS, least: float = LEAST) -> dict[str
         found["attention's softmax"] = times.pop("attention") - times.pop("attention's products")
     del times[REST]  # the profiler slows down Python: what is left of the step is Python's
     found |= dict(sorted(times.items(), key=lambda item: -item[1]))
-    found[REST] = found["a step"] - sum(t for name, t in found.items() if name != "a step")
-    return found | ({} if peer is None else {"(PyTorch eager's step, one thread)": peer})
+    found[REST] = found[STEP] - sum(t for name, t in found.items() if name != STEP)
+    return found | beside
 
 
 def profiled(step: Any, least: float) -> dict[str, float]:
@@ -167,5 +196,4 @@ def attention_operations(task: Transformer) -> float:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("MINIMONO_NUM_THREADS", "1")
     main()

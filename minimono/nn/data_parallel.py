@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from minimono import checks, machine
 from minimono.backend import Array, array_module
 from minimono.engine.tape import accumulate, leaf_gradients
@@ -102,9 +104,9 @@ def parts_that_pay(model: Module, batch: tuple[Any, ...]) -> int:
 
 def _rows(values: Any) -> int:
     """Return how many vectors there are in a batch; a token or a label is one."""
-    numbers = int(values.size)
+    values = values if hasattr(values, "dtype") else np.asarray(values)
     are_vectors = values.ndim > 1 and values.dtype.kind not in "iub"
-    return numbers // max(values.shape[-1], 1) if are_vectors else numbers
+    return int(values.size) // max(values.shape[-1], 1) if are_vectors else int(values.size)
 
 
 def _divided(

@@ -20,10 +20,12 @@ def test_shares_add_up_to_the_step(
     monkeypatch.setattr(shares, "is_installed", lambda framework: False)
     monkeypatch.setattr(machine, "set_blas_threads", lambda count: None)
     found = shares.measured(task, rounds=1, least=0.0)
-    step = found.pop("a step")
+    assert set(shares.BESIDE) & found.keys() == {shares.RATE}
+    text = shares.page({task.name: found}, None)
+    assert f"| products, at that rate | {1e3 * found['products, at that rate']:.2f} ms, " in text
+    step = found.pop(shares.STEP)
     assert step > 0.0
-    assert sum(found.values()) == pytest.approx(step)
-    assert any("products, at " in name for name in found)
+    assert sum(time for name, time in found.items() if name != shares.RATE) == pytest.approx(step)
     assert ("attention's softmax" in found) == isinstance(task, Transformer)
 
 
