@@ -50,10 +50,11 @@ BESIDE = (RATE, PEER)  # what is no part of the step
 
 ABOUT = (
     "Training steps of the networks of [Performance](performance.md), in place and with one "
-    "thread, so that times add up. Products \"at that rate\" is the time of the step's matrix products if "
-    "BLAS did them at the rate that it has for one large product, measured in the same rounds: the "
-    "least that is possible with this BLAS. Attention's products are small, and take their time in "
-    "bands; what they take without the softmax was measured by themselves. Shares are of our step."
+    'thread, so that times add up. Products "at that rate" is the time of the step\'s matrix '
+    "products if BLAS did them at the rate that it has for one large product, measured in the same "
+    "rounds: the least that is possible with this BLAS. Attention's products are small, and take "
+    "their time in bands; what they take without the softmax was measured by themselves. Shares "
+    "are of our step."
 )
 
 
