@@ -47,8 +47,8 @@ def backward_in_parts(
     A batch that is large enough for it to pay is cut into as many parts as there are threads
     (`minimono.set_num_threads`), on a GPU never. Only the last bits depend on their number. Each
     part holds gradients of all parameters until all are done. Dropout drops other elements than in
-    `loss(...).backward()`, but the same ones in any number of parts. If it raises, nothing has
-    changed.
+    `loss(...).backward()`, but the same ones in any number of parts. If it raises, the states of
+    all modules are as before.
 
     Raises ValueError for a module whose state needs the whole batch: MEmeL with
     convention="authors" or a rule that is not `by_sample`, or called more than once; L2E; one of
