@@ -101,7 +101,8 @@ def page(found: dict[str, dict[str, float]], others: float | None) -> str:
 def measured(task: Task, rounds: int = ROUNDS, least: float = LEAST) -> dict[str, float]:
     """Return seconds by what they are spent on, medians over rounds, and what is beside them."""
     step = ours.training_step(task.model(), task)
-    contestants = {STEP: step, "product": limits.steps(task)[limits.ONE]}
+    contestants: dict[str, Callable[[], Any]] = {STEP: step}
+    contestants["product"] = limits.steps(task)[limits.ONE]
     if isinstance(task, Transformer):
         contestants["attention's products"] = attention_without_softmax(task)
     if is_installed("torch"):
@@ -149,7 +150,8 @@ def profiled(step: Any, least: float) -> dict[str, float]:
 
     seconds(one, least)
     spent = dict.fromkeys((*dict.fromkeys(KINDS.values()), REST), 0.0)
-    for (file, _, _), (_, _, own, _, _) in pstats.Stats(profile).stats.items():
+    stats: Any = pstats.Stats(profile)  # whose table is not among its published types
+    for (file, _, _), (_, _, own, _, _) in stats.stats.items():
         spent[KINDS.get("/".join(Path(file).parts[-2:]), REST)] += own / count
     return {kind: time for kind, time in spent.items() if time > 0.0}
 
