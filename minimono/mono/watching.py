@@ -100,6 +100,8 @@ class TrackerOfPart(ScaleTracker):
     """Scores a part of a batch by what came before the batch; its moments are then the part's."""
 
     def __init__(self, whole: ScaleTracker):
+        if type(whole) is not ScaleTracker:
+            raise ValueError(f"has a {type(whole).__name__}, of which parts are not known")
         if whole.convention == "authors":
             raise ValueError('has convention "authors", which scores a batch with its own moments')
         super().__init__(forget_after=whole.forget_after, compensation=whole.compensation)

@@ -1,6 +1,7 @@
 """Parts of a batch in threads: the same gradients as the whole batch, and clear refusals."""
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,27 @@ def test_dropout_in_parts_drops_its_share_and_no_two_samples_or_calls_alike(
     assert (first & second).mean() == pytest.approx(0.25**2, abs=0.02)
 
 
+def test_the_order_in_which_parts_are_done_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_everything(monkeypatch, 3)
+
+    def run(slow: int) -> list[bytes]:
+        def loss_after_a_while(model: Module, ids: Any, targets: Any) -> mm.Tensor:
+            if (ids[0] == both[0][slow]).all():
+                time.sleep(0.02)
+            return loss(model, ids, targets)
+
+        both = batch(6)
+        model = gpt(dropout=0.3)
+        taps.insert(model, "block.0.mlp.act", mm.mono.MEmeL(start_after=1))
+        for _ in range(3):
+            backward_in_parts(loss_after_a_while, model, both)
+        states = [value.tobytes() for value in model.state_dict().values()]
+        return states + [p.grad.tobytes() for p in model.parameters() if p.grad is not None]
+
+    first_is_slow, last_is_slow = run(0), run(4)
+    assert first_is_slow == last_is_slow
+
+
 def test_threads_and_states_of_modules_in_eval_are_left_alone(threads: int) -> None:
     model, memel = with_memel(k=1)
     model.block.append(mm.nn.Dropout(0.5, rng=0))  # type: ignore[attr-defined]
@@ -321,6 +343,9 @@ def test_what_needs_the_whole_batch_is_refused(threads: int) -> None:
     refused(memel(select=of_batch), r"MEmeL\) flags by TopK\(.*\), which looks at the whole batch")
     refused(memel(select=lambda phi: phi > 1), r"MEmeL\) flags by .*lambda.*, which looks .*")
     refused(memel(select=mm.mono.MovingThreshold(0.1)), r"MEmeL\) flags by MovingThreshold.*")
+    of_mine = memel()
+    of_mine.tracker = type("Mine", (mm.mono.ScaleTracker,), {})()
+    refused(of_mine, r"MEmeL\) has a Mine, of which parts are not known")
     refused(mm.mono.L2E(), r"L2E\) averages its penalty over all that is flagged in .*")
 
 
