@@ -44,6 +44,11 @@ def in_parts(work: Callable[[slice], Result], rows: int, elements: int) -> list[
     return side_by_side(work, rows, parts_for(rows, elements))
 
 
+def cuts(rows: int, parts: int) -> list[slice]:
+    """Return 0..rows in so many parts, as equal as can be."""
+    return [slice(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
+
+
 def side_by_side(work: Callable[[slice], Result], rows: int, parts: int) -> list[Result]:
     """Do the same in so many parts, each in a thread of its own, the first in the caller's."""
     if parts == 1:
@@ -53,8 +58,7 @@ def side_by_side(work: Callable[[slice], Result], rows: int, parts: int) -> list
         _is_inside.set(True)  # in this context only
         return work(part)
 
-    cuts = [rows * i // parts for i in range(parts + 1)]
-    first, *others = (slice(cuts[i], cuts[i + 1]) for i in range(parts))
+    first, *others = cuts(rows, parts)
     workers = _workers(parts - 1)
     # What holds for the caller, say `no_grad()`, holds in all parts.
     promised = [workers.submit(copy_context().run, inside, part) for part in others]

@@ -12,7 +12,7 @@ rest:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -340,6 +340,9 @@ class L2E(Watching):
         penalty = _penalty(z, Tensor(flagged), scored_with.mean, averaged=True)
         self.last = Penalised(penalty, flagged, activations, scored_with, tracker.compensation)
         return z
+
+    def divide(self, parts: Sequence[slice]) -> None:
+        raise ValueError("averages its penalty over all that is flagged in the whole batch")
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"last": None}  # a copy of the module does not copy the tape

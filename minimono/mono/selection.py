@@ -129,6 +129,10 @@ class Rule:
     to keep a state or to be as fast as ours.
     """
 
+    # Whether what it flags in a sample, and what it learns, is the same whatever samples are beside
+    # it: then threads may take parts of a batch (`nn.backward_in_parts`).
+    by_sample = False
+
     def __init_subclass__(cls) -> None:
         if "__call__" in vars(cls) and "request" not in vars(cls):
             # An inherited one would flag as the base does.
@@ -182,6 +186,10 @@ class TopK(Rule):
         of = f"the neurons of activations {tuple(z.shape)}"
         checks.whole_number(self.k, f"{name}: k", least=1, most=most, of=of)
 
+    @property
+    def by_sample(self) -> bool:  # type: ignore[override]
+        return self.per == "sample"
+
     def request(self) -> Mapping[str, Any]:
         usual = self.per == "sample" and self.ties == "all"
         return {"k": self.k, "flag": True} if usual else {}
@@ -200,6 +208,10 @@ class TopFraction(Rule):
         checks.one_of(self.per, "TopFraction: per", ("sample", "batch"))
         checks.one_of(self.ties, "TopFraction: ties", ("all", "first"))
 
+    @property
+    def by_sample(self) -> bool:  # type: ignore[override]
+        return self.per == "sample"
+
     def __call__(self, phi: Array) -> Array:
         return select_top_fraction(phi, self.fraction, per=self.per, ties=self.ties)
 
@@ -212,6 +224,8 @@ class Above(Rule):
 
     def __post_init__(self) -> None:
         checks.number(self.threshold, "Above: threshold", finite=False)
+
+    by_sample = True
 
     def __call__(self, phi: Array) -> Array:
         return select_above(phi, self.threshold)

@@ -116,12 +116,15 @@ class ScaleTracker:
         """
         asked = (rule.request() if rule is not None else {}) or {"keep_phi": True}
         past = None if self._state[1] is None else self._state[1].beside(z)
+        scored_with = past
         if past is None:
-            found, scored_with, moments = {"phi": np.full_like(z, np.nan)}, None, Moments.of(z)
-        elif self.convention == "paper":
-            found, scored_with, moments = self._as_in_the_paper(z, past, asked, constant)
-        else:
-            found, scored_with, moments = self._as_the_authors(z, past, constant)
+            found, moments = {"phi": np.full_like(z, np.nan)}, self.taking_in(Moments.of(z), past)
+        elif self.convention == "paper":  # the past scores the batch, and takes it in afterwards
+            found = survey(z, past.mean, self._denominator(past, constant), **asked)
+            moments = self.taking_in(Moments.of_batch(z, found["mean"], found["m2"]), past)
+        else:  # the past takes the batch in, and scores it afterwards
+            moments = scored_with = self.taking_in(Moments.of(z), past)
+            found = {"phi": scale(z, moments.mean, self._denominator(moments, constant))}
         result: Array
         if rule is None:
             result = found["phi"]
@@ -134,27 +137,16 @@ class ScaleTracker:
         self._state = (self.batches_seen + 1, moments, scored_with)
         return result
 
-    def _as_in_the_paper(
-        self, z: Array, past: Moments, asked: Mapping[str, Any], constant: bool
-    ) -> tuple[dict[str, Any], Moments, Moments]:
-        """The past scores the batch, and takes it in afterwards."""
-        found = survey(z, past.mean, self._denominator(past, constant), **asked)
-        batch = Moments.of_batch(z, found["mean"], found["m2"])
-        faded, most = past, self.forget_after
-        if most is not None and self.batches_seen >= most:
-            faded = past.resized(most * batch.count)
-        return found, past, faded.merge(batch)
-
-    def _as_the_authors(
-        self, z: Array, past: Moments, constant: bool
-    ) -> tuple[dict[str, Any], Moments, Moments]:
-        """The past takes the batch in, and scores it afterwards."""
-        batch, most = Moments.of(z), self.forget_after
-        assert most is not None  # refused above
-        faded = past.resized(min(self.batches_seen + 1, most) * batch.count)
-        moments = faded.merge(batch)
-        phi = scale(z, moments.mean, self._denominator(moments, constant))
-        return {"phi": phi}, moments, moments
+    def taking_in(self, batch: Moments, past: Moments | None) -> Moments:
+        """Return the moments of a batch together with what is not forgotten of those before."""
+        most = self.forget_after
+        if past is None:
+            return batch
+        if most is not None and self.convention == "authors":
+            past = past.resized(min(self.batches_seen + 1, most) * batch.count)
+        elif most is not None and self.batches_seen >= most:
+            past = past.resized(most * batch.count)
+        return past.merge(batch)
 
     def _denominator(self, moments: Moments, constant: bool) -> Array:
         denominator = compensated(moments.variance(), self.compensation)

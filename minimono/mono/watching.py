@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from minimono import checks
 from minimono.backend import Array, array_module, as_array
 from minimono.engine.tensor import Tensor
+from minimono.mono.moments import Moments
 from minimono.mono.selection import Rule
 from minimono.mono.tracker import ScaleTracker
 from minimono.nn.at_once import all_or_nothing
@@ -58,6 +63,28 @@ class Watching(Module):
             self.select.load_state_dict({k: v for k, v in state.items() if k in of_rule})
             self.tracker.load_state_dict({k: v for k, v in state.items() if k not in of_rule})
 
+    def divide(self, parts: Sequence[slice]) -> list[Module] | None:
+        """One for each part of a batch, with what is past to score by: see `nn.data_parallel`."""
+        if not self.training:
+            return None
+        if not self.select.by_sample:
+            raise ValueError(f"flags by {self.select}, which looks at the whole batch")
+        stand_ins: list[Module] = []
+        for _ in parts:
+            stand_in = copy(self)
+            stand_in.tracker = TrackerOfPart(self.tracker)
+            stand_ins.append(stand_in)
+        return stand_ins
+
+    def reunite(self, stand_ins: Sequence[Any]) -> None:
+        """Take in their batch, as if it had come here whole, and show it as the `last`."""
+        if reunite(self.tracker, [stand_in.tracker for stand_in in stand_ins]):
+            first, *_ = lasts = [stand_in.last for stand_in in stand_ins]
+            self.last = first and replace(
+                first, activations=np.concatenate([last.activations for last in lasts]),
+                flagged=np.concatenate([last.flagged for last in lasts]),
+            )
+
     def remember(self) -> Callable[[], None]:
         undo, last = (self.tracker.remember(), self.select.remember()), self.last
 
@@ -67,6 +94,38 @@ class Watching(Module):
             self.last = last
 
         return put_back
+
+
+class TrackerOfPart(ScaleTracker):
+    """Scores a part of a batch by what came before the batch; its moments are then the part's."""
+
+    def __init__(self, whole: ScaleTracker):
+        if type(whole) is not ScaleTracker:
+            raise ValueError(f"has a {type(whole).__name__}, of which parts are not known")
+        if whole.convention == "authors":
+            raise ValueError('has convention "authors", which scores a batch with its own moments')
+        super().__init__(forget_after=whole.forget_after, compensation=whole.compensation)
+        self._state = whole._state
+
+    def taking_in(self, batch: Moments, past: Moments | None) -> Moments:
+        return batch
+
+
+def reunite(tracker: ScaleTracker, parts: Sequence[ScaleTracker]) -> bool:
+    """Let a tracker take in the batch whose parts these have scored; return if there was one."""
+    calls = [part.batches_seen - tracker.batches_seen for part in parts]
+    if not any(calls):
+        return False
+    if set(calls) != {1}:
+        raise ValueError(f"was called {calls} times in the parts, expected once in each")
+    batch, *others = [part.moments for part in parts]
+    for other in others:
+        batch = batch.merge(other)
+    seen, past, _ = tracker._state
+    past = None if past is None else past.beside(batch.mean)
+    moments = tracker.taking_in(batch, past)
+    tracker._state = (seen + 1, moments, parts[0].scored_with)
+    return True
 
 
 def flags_and_mean(

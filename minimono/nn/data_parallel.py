@@ -5,19 +5,35 @@
 and so are the gradients. Threads meet once a step instead of in every product, which is the
 fastest arrangement for transformers on a CPU; networks of few large products are better off with
 each product cut in parts, as it is by default (docs/performance.md has both).
+
+A module with a state that a forward pass changes is not run by several threads. It gives a stand-in
+for each part (`Module.divide`), which is called in its place, and takes over what they have learnt
+when all are done (`Module.reunite`), in the order of the parts, whichever was done first:
+
+* Dropout's draw their numbers from streams in which each sample has a place of its own.
+* MEmeL's score their samples with the moments of the batches before, and the moments of the parts,
+  merged, are those of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from minimono import checks, machine
 from minimono.backend import Array, array_module
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
-from minimono.kernels.parallel import side_by_side
-from minimono.nn.module import Module, attached
+from minimono.kernels.parallel import cuts, side_by_side
+from minimono.nn.module import Forward, Module, attached
+from minimono.nn.taps import attaching
+
+# What a part must have to pay for its own gradients of all parameters, and for Python's work, which
+# threads cannot share: rows of the matrices that are multiplied, and rows times parameters.
+ROWS, WORK = 512, 2**27
 
 
 def backward_in_parts(
@@ -25,12 +41,19 @@ def backward_in_parts(
 ) -> float:
     """Add the gradients of `loss(model, *batch)` to the parameters' `.grad`; returns the loss.
 
-    loss: a mean over samples.   batch: arrays or tensors, axis 0 for samples.
+    loss: a mean over samples, so nothing of the whole batch.   batch: arrays or tensors, axis 0 for
+    samples.
 
-    There are as many parts as threads (`minimono.set_num_threads`), one on a GPU; the last bits
-    depend on it. Each part holds gradients of all parameters until all are done.
-    Raises ValueError for a model with state that a forward pass changes (dropout, MEmeL, L2E) or
-    whose taps are read or replaced: parts have no order.
+    A batch that is large enough for it to pay is cut into as many parts as there are threads
+    (`minimono.set_num_threads`), on a GPU never. Only the last bits depend on their number. Each
+    part holds gradients of all parameters until all are done. Dropout drops other elements than in
+    `loss(...).backward()`, but the same ones in any number of parts. If it raises, the states of
+    all modules are as before.
+
+    Raises ValueError for a module whose state needs the whole batch: MEmeL with
+    convention="authors" or a rule that is not `by_sample`, or called more than once; L2E; one of
+    yours that has `extra_state` and no `divide`. And while taps are read or replaced: parts have no
+    order.
 
     >>> import numpy as np
     >>> import minimono as mm
@@ -42,9 +65,12 @@ def backward_in_parts(
     """
     _check(model, batch)
     samples = len(batch[0])
+    parts = cuts(samples, parts_that_pay(model, batch))
 
     def work(part: slice) -> tuple[float, list[tuple[Tensor, Array]]]:
-        output = loss(model, *(values[part] for values in batch))
+        i = parts.index(part)
+        with attaching([(module, "call", _calling(those[i])) for _, module, those in divided]):
+            output = loss(model, *(values[part] for values in batch))
         checks.instance(output, "backward_in_parts: what loss returned", Tensor)
         share = (part.stop - part.start) / samples
         gradients = leaf_gradients(
@@ -52,17 +78,75 @@ def backward_in_parts(
         )
         return share * output.item(), gradients
 
-    on_gpu = any(p.device == "cuda" for p in model.parameters())
-    found = side_by_side(work, samples, 1 if on_gpu else min(machine.threads(), samples))
+    undo = [module.remember() for _, module in model.named_modules()]
+    try:
+        divided = _divided(model, parts)
+        found = side_by_side(work, samples, len(parts))
+        for name, module, stand_ins in divided:
+            with _named(name, module):
+                module.reunite(stand_ins)
+        accumulate(_summed([gradients for _, gradients in found]))
+    except BaseException:  # a Ctrl-C, too
+        for put_back in undo:
+            put_back()
+        raise
+    return sum(value for value, _ in found)
+
+
+def parts_that_pay(model: Module, batch: tuple[Any, ...]) -> int:
+    """Return how many parts a batch is to be cut into, by the sizes of batch and model alone."""
+    if any(p.device == "cuda" for p in model.parameters()):
+        return 1
+    rows = max(_rows(values) for values in batch)
+    work = rows * model.number_of_parameters()
+    return max(1, min(machine.threads(), len(batch[0]) // 2, rows // ROWS, work // WORK))
+
+
+def _rows(values: Any) -> int:
+    """Return how many vectors there are in a batch; a token or a label is one."""
+    values = values if hasattr(values, "dtype") else np.asarray(values)
+    are_vectors = values.ndim > 1 and values.dtype.kind not in "iub"
+    return int(values.size) // max(values.shape[-1], 1) if are_vectors else int(values.size)
+
+
+def _divided(
+    model: Module, parts: Sequence[slice]
+) -> list[tuple[str, Module, Sequence[Module]]]:
+    """Return the modules that are not run by several threads, each with its stand-ins."""
+    found = []
+    for name, module in model.named_modules():
+        with _named(name, module):
+            stand_ins = module.divide(parts)
+        if stand_ins is not None:
+            found.append((name, module, stand_ins))
+    return found
+
+
+@contextmanager
+def _named(name: str, module: Module) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"backward_in_parts: {name or 'model'} ({type(module).__name__}) {error}; "
+            "use loss.backward()"
+        ) from error
+
+
+def _calling(stand_in: Module) -> Callable[[Forward], Forward]:
+    return lambda _: stand_in.forward
+
+
+def _summed(parts: list[list[tuple[Tensor, Array]]]) -> list[tuple[Tensor, Array]]:
+    """Return the gradients of all parts, added up in their order: the same bits each time."""
     sums: dict[int, tuple[Tensor, Array]] = {}
-    for _, gradients in found:  # in the order of the parts: the same bits each time
+    for gradients in parts:
         for leaf, gradient in gradients:
             if id(leaf) in sums:
                 sums[id(leaf)][1][...] += gradient
             else:
                 sums[id(leaf)] = leaf, gradient
-    accumulate([*sums.values()])
-    return sum(value for value, _ in found)
+    return [*sums.values()]
 
 
 def _check(model: Module, batch: tuple[Any, ...]) -> None:
@@ -73,13 +157,8 @@ def _check(model: Module, batch: tuple[Any, ...]) -> None:
             "expected one number, above 0"
         )
     for name, module in model.named_modules():
-        if module.extra_state():
-            raise ValueError(
-                f"backward_in_parts: {name or 'model'} ({type(module).__name__}) has a state that "
-                "a forward pass changes, and parts have no order: use loss.backward()"
-            )
         if [*attached(module, "read"), *attached(module, "replace")]:
             raise ValueError(
                 f"backward_in_parts: tap {name} is being read or replaced, and parts have no "
-                "order: use loss.backward()"
+                "order; use loss.backward()"
             )

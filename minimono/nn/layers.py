@@ -8,7 +8,7 @@ network's layers one generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
 from minimono.nn.at_once import all_or_nothing
 from minimono.nn.module import Module, Tap
-from minimono.nn.randomness import pack_rng, unpack_rng
+from minimono.nn.randomness import Stream, pack_rng, unpack_rng
 
 ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
 
@@ -126,6 +126,12 @@ class Dropout(Module):
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, rng=self.rng)
 
+    def divide(self, parts: Sequence[slice]) -> list[Module] | None:
+        if not self.training or self.p == 0.0:
+            return None
+        seed = self.rng.integers(2**63, size=2).tolist()
+        return [PartOfDropout(self.p, Stream(seed, part)) for part in parts]
+
     def extra_state(self) -> dict[str, Array]:
         return {"rng": pack_rng(self.rng)} if self.p > 0.0 else {}
 
@@ -137,6 +143,16 @@ class Dropout(Module):
         generator = self.rng.bit_generator
         state = generator.state  # a new dict each time
         return lambda: setattr(generator, "state", state)
+
+
+class PartOfDropout(Module):
+    """`Dropout` in a part of a batch: what it drops does not depend on where the batch is cut."""
+
+    def __init__(self, p: float, stream: Stream):
+        self.p, self.stream = p, stream
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, rng=self.stream.generator(x.size))
 
 
 class MultiHeadAttention(Module):

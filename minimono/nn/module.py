@@ -7,7 +7,7 @@ so `parameters()`, and sums over them, are the same in every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
@@ -121,6 +121,19 @@ class Module(HasParts):
         """
         state = {name: value.copy() for name, value in self.extra_state().items()}
         return lambda: self.load_extra_state(state)
+
+    def divide(self, parts: Sequence[slice]) -> Sequence[Module] | None:
+        """Return stand-ins for the parts of a batch (`backward_in_parts`), or None: itself will do.
+
+        Raises ValueError, with what is in the way. A module that has stand-ins takes over what they
+        have learnt in `reunite(stand_ins)`.
+        """
+        if self.extra_state():
+            raise ValueError("has a state that a forward pass changes, and cannot divide it")
+        return None
+
+    def reunite(self, stand_ins: Sequence[Any]) -> None:
+        """Take over what the stand-ins have learnt, in the order of the parts."""
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters and extra state, by dotted name."""

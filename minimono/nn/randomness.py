@@ -41,6 +41,32 @@ def unpack_rng(packed: Array, *, into: np.random.Generator) -> None:
         raise ValueError(f"generator state cannot be read: {error}") from error
 
 
+class Stream:
+    """The float32 numbers that a module draws for some samples of a batch, call by call.
+
+    In each call the batch has numbers of its own, made from `seed` and the number of the call, and
+    a sample the same ones of them in whatever part it is.
+
+    >>> whole, half = Stream([7], slice(0, 4)), Stream([7], slice(2, 4))
+    >>> numbers = whole.generator(12).random((4, 3), dtype=np.float32)
+    >>> (half.generator(6).random((2, 3), dtype=np.float32) == numbers[2:]).all()
+    np.True_
+    """
+
+    def __init__(self, seed: list[int], samples: slice):
+        self.seed, self.samples, self.calls = seed, samples, 0
+
+    def generator(self, size: int) -> np.random.Generator:
+        """Return a generator for the next call, which draws `size` numbers for these samples."""
+        bits = np.random.PCG64([*self.seed, self.calls])
+        self.calls += 1
+        before = size * self.samples.start // (self.samples.stop - self.samples.start)
+        generator = np.random.Generator(bits.advance(before // 2))  # two numbers of 64 bits
+        if before % 2:
+            generator.random(dtype=np.float32)
+        return generator
+
+
 def _check_places(state: dict[str, Any]) -> None:
     inner = state.get("state")
     for found in (state, inner if isinstance(inner, dict) else {}):

@@ -107,7 +107,7 @@ def read(model: Module, pattern: str = "*") -> Iterator[Seen]:
 
     matching = _matching(model, pattern)
     readers = [(tap, "read", reader_of(name)) for name, tap in matching.items()]
-    with _attaching([(model, "call", around), *readers]):
+    with attaching([(model, "call", around), *readers]):
         yield seen
 
 
@@ -128,7 +128,7 @@ def record(model: Module, pattern: str = "*") -> Iterator[dict[str, list[Tensor]
     """
     matching = _matching(model, pattern)
     kept: dict[str, list[Tensor]] = {name: [] for name in matching}
-    with _attaching([(tap, "read", kept[name].append) for name, tap in matching.items()]):
+    with attaching([(tap, "read", kept[name].append) for name, tap in matching.items()]):
         yield kept
 
 
@@ -152,7 +152,7 @@ def replace(model: Module, pattern: str, function: Callable[[Tensor], Tensor]) -
         return lambda x: checks.instance(function(x), what, Tensor)
 
     matching = _matching(model, pattern)
-    with _attaching([(tap, "replace", replacement_at(name)) for name, tap in matching.items()]):
+    with attaching([(tap, "replace", replacement_at(name)) for name, tap in matching.items()]):
         yield
 
 
@@ -187,7 +187,7 @@ def remove(model: Module, name: str) -> Module:
 
 
 @contextmanager
-def _attaching(functions: list[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
+def attaching(functions: list[tuple[Module, str, Callable[..., Any]]]) -> Iterator[None]:
     """In this block, each of these modules finds its function: `Tap.forward` asks `attached`."""
     block = {(id(module), what_for): function for module, what_for, function in functions}
     try:

@@ -56,8 +56,8 @@ def train(
     for the gradients, and lets the optimiser update. A part that was put in `eval()` before
     training started, while the model itself was not, stays in it.
     `schedule(n)` gives the learning rate after n updates; without it the optimiser keeps its own.
-    `max_norm` clips the gradients' norm. `in_parts`: by `backward_in_parts`, for a loss that is a
-    mean over samples and a model without dropout, MEmeL and the like; the fastest for transformers.
+    `max_norm` clips the gradients' norm. `in_parts` says that the loss is a mean over samples, so
+    that `backward_in_parts` may cut a batch where that pays; the fastest for transformers.
 
     To resume, restore a checkpoint that was saved between two records, with `start` its step: the
     batches are not prefetched, so the state that their generator has then makes the next batch.
