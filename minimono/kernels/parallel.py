@@ -73,7 +73,8 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
     `plus`: of shape (columns,).
     """
     n, m = a.shape[0], b.shape[1]
-    parts = parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
+    work = a.size * m // PRODUCTS_OF_ONE
+    parts = 1 if work < 2 * LEAST else parts_for(max(n, m), work)
     if parts == 1 or device_of(a) == "cuda":
         out = sums.product(a, b)
         if plus is not None:
@@ -81,13 +82,13 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
         return out
     out = np.empty((n, m), a.dtype)
 
-    def work(part: slice) -> None:
+    def multiply(part: slice) -> None:
         i, j = (part, slice(None)) if n >= m else (slice(None), part)
         sums.product(a[i], b[:, j], out=out[i, j])
         if plus is not None:
             out[i, j] += plus[j]
 
-    side_by_side(work, max(n, m), parts)
+    side_by_side(multiply, max(n, m), parts)
     return out
 
 
