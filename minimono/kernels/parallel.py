@@ -73,8 +73,7 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
     `plus`: of shape (columns,).
     """
     n, m = a.shape[0], b.shape[1]
-    work = a.size * m // PRODUCTS_OF_ONE
-    parts = 1 if work < 2 * LEAST else parts_for(max(n, m), work)
+    parts = parts_for(max(n, m), a.size * m // PRODUCTS_OF_ONE)
     if parts == 1 or device_of(a) == "cuda":
         out = sums.product(a, b)
         if plus is not None:
