@@ -114,7 +114,8 @@ def test_a_float64_batch_goes_through_the_kernel_of_a_float32_layer_in_float64()
     for batch in (x, mm.tensor(x)):
         layer.zero_grad()
         out = relu.after(layer, batch)
-        assert out.origin is not None and out.origin.operation.name == "linear_relu"
+        assert out.origin is not None
+        assert out.origin.operation.name == "linear_relu"
         out.backward(g)
         assert layer.bias is not None
         W, b = layer.weight.data.astype(np.float64), layer.bias.data.astype(np.float64)
@@ -122,7 +123,8 @@ def test_a_float64_batch_goes_through_the_kernel_of_a_float32_layer_in_float64()
         through = np.where(before > 0.0, g, 0.0)
         np.testing.assert_allclose(out.data, np.maximum(before, 0.0), rtol=0.0, atol=1e-14)
         for p, expected in ((layer.weight, through.T @ x), (layer.bias, through.sum(axis=0))):
-            assert p.grad is not None and p.grad.dtype == np.float32
+            assert p.grad is not None
+            assert p.grad.dtype == np.float32
             np.testing.assert_allclose(p.grad, expected, rtol=6e-8, atol=1e-12)
 
 
