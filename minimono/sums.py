@@ -88,9 +88,13 @@ def running(x: Array, axis: int = -1) -> Array:
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return a @ b, in `out` if given; a long inner axis in halves, whose products are added."""
-    inner, half = a.shape[-1], a.shape[-1] // 2
+    inner = a.shape[-1]
     if inner <= INNER or inner != b.shape[-2 if b.ndim > 1 else 0]:  # the latter is an error of @
-        return a @ b if out is None else np.matmul(a, b, out=out)
+        if out is not None:
+            return np.matmul(a, b, out=out)
+        # Of matrices `dot` is the same call of BLAS, at half the cost of calling.
+        return a.dot(b) if a.ndim == b.ndim == 2 else a @ b
+    half = inner // 2
     b1, b2 = (b[:half], b[half:]) if b.ndim == 1 else (b[..., :half, :], b[..., half:, :])
     return np.add(product(a[..., :half], b1), product(a[..., half:], b2), out=out)
 

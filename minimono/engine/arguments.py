@@ -18,24 +18,26 @@ def indices(ids: Any, size: int, name: str, device: str) -> Array:
     index = as_array(ids.array if isinstance(ids, Tensor) else ids)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
-    if index.size and (index.min() < 0 or index.max() >= size):
+    whole = index.astype(np.int64, copy=False)
+    if index.size and whole.view(np.uint64).max() >= size:  # without a sign, -1 is huge
         wrong = (index < 0) | (index >= size)
         raise ValueError(f"{name} {int(index[wrong][0])} is outside 0..{size - 1}")
-    return to_device(index, device).astype(np.int64, copy=False)
+    return to_device(whole, device)
 
 
 def class_targets(targets: Any, logits: Tensor) -> Array:
     """The numbers of the right classes, one for each row of logits (..., C)."""
-    if logits.ndim == 0:
+    shape = logits.shape
+    if not shape:
         raise ValueError("cross_entropy: logits have shape (), expected (..., C)")
-    index = indices(targets, logits.shape[-1], "cross_entropy: target", logits.device)
-    if index.shape != logits.shape[:-1]:
+    index = indices(targets, shape[-1], "cross_entropy: target", logits.device)
+    if index.shape != shape[:-1]:
         raise ValueError(
             f"cross_entropy: targets have shape {tuple(index.shape)}, expected the shape of the "
-            f"logits {logits.shape} without the last axis"
+            f"logits {shape} without the last axis"
         )
     if index.size == 0:
-        raise ValueError(f"cross_entropy: no targets (logits have shape {logits.shape})")
+        raise ValueError(f"cross_entropy: no targets (logits have shape {shape})")
     return index
 
 

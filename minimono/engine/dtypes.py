@@ -43,7 +43,6 @@ _HALF, _SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 _DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 _DTYPES = [np.dtype(code) for code in "?bhilqBHILQefd"]
 PYTHON = frozenset((float, int, bool, str, tuple, type(None)))  # are no arrays
-_ARRAYS = frozenset((Tensor, np.ndarray))
 
 
 class Rule:
@@ -68,26 +67,31 @@ class Rule:
         the dtype leaves the result as it is.
         """
         arrays: list[Any] = []  # nearly always nothing has to change: then this loop is all
+        beside = False  # whether plain arrays, say a batch, are beside tensors
         for a in arguments:
             kind = type(a)
             if kind is Tensor:
                 a = a.array
                 if a.dtype not in self.usual:
                     break
+            elif kind is np.ndarray and numbers >= len(arguments) and a.dtype in self.usual:
+                a, beside = a.copy(), True
             elif kind not in PYTHON and (len(arrays) < numbers or isinstance(a, np.generic)):
                 break
             arrays.append(a)
         else:
-            return arguments, arrays, None
+            if not beside:
+                return arguments, arrays, None
+            if len({a.dtype for a in arrays if type(a) is np.ndarray}) == 1:
+                tensors = zip(arguments, arrays, strict=True)
+                settled = [Tensor(a) if type(b) is np.ndarray else b for b, a in tensors]
+                return tuple(settled), arrays, None
         arguments, answer = self._changed(arguments, numbers)
         return arguments, [a.array if isinstance(a, Tensor) else a for a in arguments], answer
 
     def _changed(
         self, arguments: tuple[Any, ...], numbers: int
     ) -> tuple[tuple[Any, ...], np.dtype[Any] | None]:
-        if numbers >= len(arguments) and self._is_of_one_usual_dtype(arguments):  # say a batch
-            as_constants = (Tensor(a.copy()) if type(a) is np.ndarray else a for a in arguments)
-            return tuple(as_constants), None
         a_step = any(isinstance(a, Tensor) and a.dtype.kind == "c" for a in arguments)
         arguments = tuple(
             python_number(a) if i >= numbers else _operand(i, a, a_step)
@@ -106,12 +110,6 @@ class Rule:
         )
         rounded_to = _HALF if meeting == _HALF and working == _SINGLE else None
         return (*changed, *arguments[numbers:]), rounded_to
-
-    def _is_of_one_usual_dtype(self, arguments: tuple[Any, ...]) -> bool:
-        """Return whether plain arrays, beside tensors and numbers, only have to become tensors."""
-        dtypes = {a.dtype for a in arguments if type(a) in _ARRAYS}
-        others = {type(a) for a in arguments} - _ARRAYS - PYTHON
-        return len(dtypes) == 1 and dtypes <= self.usual and not others
 
     def working(self, meeting: np.dtype[Any], arguments: tuple[Any, ...]) -> np.dtype[Any]:
         """Return the dtype to compute in, for arrays that meet in `meeting`."""

@@ -14,7 +14,7 @@ Optimisers assign new arrays and ask for none, so in usual training nothing is c
 
 from __future__ import annotations
 
-import sys
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -84,15 +84,11 @@ def own_array(gradient: Tensor) -> Array:
         type(array) is np.ndarray
         and array.base is None
         and array.flags.c_contiguous
-        and _holders(gradient) == _NO_OTHER_HOLDERS
+        and getrefcount(gradient) == _HOLDERS
+        and getrefcount(array) == _HOLDERS_OF_ARRAY
     ):
         return array
     return array.copy()
-
-
-def _holders(gradient: Tensor) -> tuple[int, int]:
-    """Return how often Python counts the tensor and its array as held."""
-    return sys.getrefcount(gradient), sys.getrefcount(gradient.array)
 
 
 def _holders_of_a_new_tensor() -> tuple[int, int]:
@@ -100,12 +96,10 @@ def _holders_of_a_new_tensor() -> tuple[int, int]:
 
     def own_array(gradient: Tensor) -> tuple[int, int]:  # as the real one does it
         array = gradient.array
-        counts = _holders(gradient)
-        del array
-        return counts
+        return getrefcount(gradient), getrefcount(array)
 
     gradient = Tensor(np.zeros(1))
     return own_array(gradient)
 
 
-_NO_OTHER_HOLDERS = _holders_of_a_new_tensor()
+_HOLDERS, _HOLDERS_OF_ARRAY = _holders_of_a_new_tensor()

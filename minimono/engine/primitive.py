@@ -150,19 +150,20 @@ def made_by(
     """
     kind = output.dtype.kind
     if kind in "fc" and is_recording():
-        needed = outside = False
+        needed = plain = lent = False
         for argument in arguments:
             if type(argument) in PYTHON:  # quickly past numbers and shapes
                 continue
             if isinstance(argument, Tensor):
                 needed = needed or argument.requires_grad
-                outside = outside or argument.lent is not None
+                lent = lent or argument.lent is not None
             else:
-                outside = outside or hasattr(argument, "dtype")
+                plain = plain or hasattr(argument, "dtype")
         if needed:
             seen = arrays
-            if outside:  # somebody may write into the array of an argument: `ownership.py`
+            if plain:  # somebody may write into the array of an argument: `ownership.py`
                 arguments = tuple([own_constant(a) for a in arguments])
+            if lent:
                 seen = [copy_of_lent(a, b) for a, b in zip(arguments, arrays, strict=True)]
             made = Tensor(output, True, Origin(operation, arguments, options, saved, seen))
             seen.append(made.array)

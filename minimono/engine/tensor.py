@@ -78,7 +78,8 @@ class Tensor:
     def __init__(self, data: Array, requires_grad: bool = False, origin: Origin | None = None):
         # `array` is `data`, for code of ours, which only reads it: no snapshot (below) is needed.
         # np.asarray since for a result without axes NumPy returns a scalar, not an array.
-        self.array: Array = np.asarray(data) if isinstance(data, np.generic) else data
+        is_scalar = type(data) is not np.ndarray and isinstance(data, np.generic)
+        self.array: Array = np.asarray(data) if is_scalar else data
         self.grad: Array | None = None
         self.requires_grad = requires_grad
         self.origin = origin
@@ -245,7 +246,8 @@ def tensor(
         raise TypeError(f"tensor: dtype is {dtype}, expected {checks.REAL}")
     if requires_grad and dtype.kind != "f":
         raise TypeError(f"tensor: dtype is {dtype}, expected a float dtype for a gradient")
-    array = array.astype(dtype.newbyteorder("="), copy=True)
+    # A native dtype as it is: `newbyteorder` makes one that is equal, but not the same object.
+    array = array.astype(dtype if dtype.isnative else dtype.newbyteorder("="), copy=True)
     return Tensor(backend.to_device(array, device), requires_grad)
 
 

@@ -85,13 +85,13 @@ def product(a: Array, b: Array, plus: Array | None = None) -> Array:
         return out
     out = np.empty((n, m), a.dtype)
 
-    def work(part: slice) -> None:
+    def multiply(part: slice) -> None:
         i, j = (part, slice(None)) if n >= m else (slice(None), part)
         sums.product(a[i], b[:, j], out=out[i, j])
         if plus is not None:
             out[i, j] += plus[j]
 
-    side_by_side(work, max(n, m), parts)
+    side_by_side(multiply, max(n, m), parts)
     return out
 
 

@@ -74,8 +74,11 @@ def device_with_kernels(arguments: Iterable[Any]) -> Device | None:
     which only the formula knows, and where no argument is an array.
     """
     device: Device | None = None
+    before = None  # the dtype of the array before, on the CPU
     for a in arguments:
         if type(a) is np.ndarray:
+            if a.dtype is before:  # nearly always: then there is no more to ask
+                continue
             here: Device = "cpu"
         elif not hasattr(a, "dtype"):
             continue
@@ -87,7 +90,7 @@ def device_with_kernels(arguments: Iterable[Any]) -> Device | None:
         known = dtype is _SINGLE or dtype is _DOUBLE or is_real(dtype)  # a call less for most
         if device not in (None, here) or not known:
             return None
-        device = here
+        device, before = here, dtype if here == "cpu" else None
     return device
 
 
@@ -96,9 +99,11 @@ def device_with_float_kernels(arguments: Iterable[Any]) -> Device | None:
 
     None also for empty arrays: what they give, if anything, the formula says.
     """
-    found, device = None, None
+    found, device, before = None, None, None
     for a in arguments:
         if type(a) is np.ndarray:
+            if a.dtype is before and a.size:  # as above
+                continue
             here: Device = "cpu"
         elif not hasattr(a, "dtype"):
             continue
@@ -109,6 +114,7 @@ def device_with_float_kernels(arguments: Iterable[Any]) -> Device | None:
         if device not in (None, here) or not a.size:
             return None
         device, dtype = here, a.dtype
+        before = dtype if here == "cpu" else None
         if dtype is _SINGLE or dtype is _DOUBLE or dtype.kind in "fc":
             if dtype not in (_SINGLE, _DOUBLE) or found not in (None, dtype):
                 return None

@@ -428,6 +428,9 @@ Q, K = tensor(np.ones((2, 5, 3))), tensor(np.ones((2, 4, 3)))
         (lambda: F.cross_entropy(tensor(1.0), np.array(0)), ValueError, r"cross_entropy: .*\(\)"),
         (lambda: F.embedding(np.array([0, 2]), X), ValueError,
          r"embedding: id 2 is outside 0\.\.1"),
+        (lambda: F.embedding(np.array([1, 2**63], np.uint64), X), ValueError,
+         r"embedding: id 9223372036854775808 is outside 0\.\.1"),
+        (lambda: F.embedding(np.array([1, -128], np.int8), X), ValueError, r"id -128 is outside"),
         (lambda: F.embedding(np.array([-1]), X), ValueError, r"embedding: id -1 is outside"),
         (lambda: F.embedding(np.array([0.5]), X), TypeError, "embedding: ids have dtype float64"),
         (lambda: F.embedding("text", X), TypeError, "embedding: ids have dtype"),  # type: ignore[arg-type]

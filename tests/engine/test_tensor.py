@@ -109,6 +109,16 @@ def test_numbers_out() -> None:
             sized(tensor(1.0))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_a_native_dtype_is_the_one_object_that_numpy_has(dtype: Any) -> None:
+    """So that "the same dtype" is mostly one word, `is`; a foreign byte order is turned round."""
+    for asked in (dtype, np.dtype(dtype).newbyteorder(), np.dtype(dtype).newbyteorder("=")):
+        made = tensor(np.ones(2, asked))
+        assert made.dtype == dtype
+        assert made.dtype.isnative
+    assert tensor([1, 2], dtype=np.dtype(dtype).name).dtype is np.dtype(dtype)
+
+
 def test_repr_says_dtype_and_origin() -> None:
     x = tensor([1.0, 2.0], requires_grad=True)
     assert repr(x) == "tensor([1., 2.], requires_grad=True)"

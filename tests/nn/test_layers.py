@@ -106,6 +106,28 @@ def test_relu_after_a_linear_layer_is_one_operation_with_the_same_bits(bias: boo
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_float64_batch_goes_through_the_kernel_of_a_float32_layer_in_float64() -> None:
+    """All meet in float64, and the gradients are rounded to the parameters' dtype once."""
+    layer, relu = Linear(5, 7, rng=0), Activation("relu")
+    rng = np.random.default_rng(1)
+    x, g = rng.standard_normal((150, 5)), rng.standard_normal((150, 7))
+    for batch in (x, mm.tensor(x)):
+        layer.zero_grad()
+        out = relu.after(layer, batch)
+        assert out.origin is not None
+        assert out.origin.operation.name == "linear_relu"
+        out.backward(g)
+        assert layer.bias is not None
+        W, b = layer.weight.data.astype(np.float64), layer.bias.data.astype(np.float64)
+        before = x @ W.T + b
+        through = np.where(before > 0.0, g, 0.0)
+        np.testing.assert_allclose(out.data, np.maximum(before, 0.0), rtol=0.0, atol=1e-14)
+        for p, expected in ((layer.weight, through.T @ x), (layer.bias, through.sum(axis=0))):
+            assert p.grad is not None
+            assert p.grad.dtype == np.float32
+            np.testing.assert_allclose(p.grad, expected, rtol=6e-8, atol=1e-12)
+
+
 def test_relu_after_another_kind_of_linear_layer_calls_it() -> None:
     class Doubled(Linear):
         def forward(self, x: mm.Tensor) -> mm.Tensor:

@@ -37,17 +37,16 @@ def cross_entropy_gradient_kernel(
 
 def mean_cross_entropy_forward(logits: Array, targets: Array) -> tuple[Array, Kept]:
     logits = np.ascontiguousarray(logits)
-    probability, losses = np.empty_like(logits), np.empty(len(logits))
-    targets = flat(targets)
-    cross_entropy_kernel(logits, targets, probability, losses)
-    mean = losses.sum() / len(losses)  # NumPy's `mean` is slower here
+    probability, losses = np.empty(logits.shape, logits.dtype), np.empty(len(logits))
+    cross_entropy_kernel(logits, flat(targets), probability, losses)
+    mean = np.add.reduce(losses) / len(losses)  # which `mean` and `sum` call
     return np.asarray(mean, dtype=logits.dtype), probability
 
 
 def mean_cross_entropy_backward(
     needed: Needed, g: Array, out: Array, probability: Kept, logits: Array, targets: Array
 ) -> tuple[Array, ...]:
-    gradient = np.empty_like(probability)
+    gradient = np.empty(probability.shape, probability.dtype)
     scale = probability.dtype.type(float(g) / len(logits))
     cross_entropy_gradient_kernel(scale, probability, flat(targets), gradient)
     return (gradient,)

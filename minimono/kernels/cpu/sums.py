@@ -37,14 +37,23 @@ def sums_of_blocks_kernel(x: Array, sums: Array) -> None:
 
 def sum_of_rows(x: Array) -> Array:
     """Return the sum over rows, (N, C) -> (C,)."""
-    x = np.ascontiguousarray(x)
+    return sum_of_blocks(sums_of_blocks_kernel, np.ascontiguousarray(x))
+
+
+def sum_of_blocks(kernel: Callable[..., None], *arrays: Array) -> Array:
+    """Return the sum over rows of the last of arrays (N, C), which a kernel adds up in blocks.
+
+    kernel(*arrays, sums) reads or writes `ROWS` rows of each array for one row of `sums`.
+    """
+    x = arrays[-1]
     sums = np.zeros((max(1, -(-len(x) // ROWS)), x.shape[1]))
     if len(sums) == 1:
-        sums_of_blocks_kernel(x, sums)
+        kernel(*arrays, sums)
         return sums[0].astype(x.dtype)
 
     def run(part: slice) -> None:
-        sums_of_blocks_kernel(x[part.start * ROWS : part.stop * ROWS], sums[part])
+        rows = slice(part.start * ROWS, part.stop * ROWS)
+        kernel(*(a[rows] for a in arrays), sums[part])
 
     in_parts(run, len(sums), x.size)
     return exact.total(sums, axis=0).astype(x.dtype)

@@ -11,6 +11,6 @@ def linear_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array, weight: Array,
     bias: Array | None = None,
 ) -> tuple[Array | None, ...]:
-    wanted = bias is not None and needed[2]
-    gbias = total(g.reshape(-1, len(weight)), axis=0) if wanted else None  # (..., D) -> (N, D)
+    g = g.reshape(-1, len(weight))  # (..., D) -> (N, D)
+    gbias = None if bias is None or not needed[2] else total(g, axis=0)
     return *linear_gradients(needed, g, x, weight), gbias
