@@ -39,6 +39,7 @@ import numpy as np
 from minimono import backend, checks, sums
 from minimono.backend import Array, array_module
 from minimono.engine.dtypes import ARITHMETIC, EXACT, NEGATION, POWER, SIZE, arithmetic, exact, real
+from minimono.engine.fused import with_kernel
 from minimono.engine.ownership import own_constant
 from minimono.engine.primitive import Primitive, elementwise, primitive
 from minimono.engine.scatter import scattered
@@ -62,16 +63,17 @@ power = elementwise("power", "x to the power y",
                     lambda g, out, x, y: g * _slope_by_exponent(out, x, y),
                     value=lambda x, y: x**y, dtypes=POWER)
 
-exp = elementwise("exp", "e to the power x", lambda g, out, x: g * out)
-log = elementwise("log", "the natural logarithm of x", lambda g, out, x: g / x)
+exp = elementwise("exp", "e to the power x", lambda g, out, x: g * out, kernel=True)
+log = elementwise("log", "the natural logarithm of x", lambda g, out, x: g / x, kernel=True)
 log1p = elementwise("log1p", "log(1 + x), to all digits for small x too",
-                    lambda g, out, x: g / (1.0 + x))
+                    lambda g, out, x: g / (1.0 + x), kernel=True)
 sqrt = elementwise("sqrt", "the square root of x", lambda g, out, x: 0.5 * g / out)
-sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x))
-cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x))
+sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x), kernel=True)
+cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x),
+                             kernel=True)
 erfc = elementwise("erfc", "1 - erf(x), the complementary error function",
                    lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x),
-                   value=with_array_kernel("activations", on=("cpu",), floats=True)(backend.erfc))
+                   value=backend.erfc, kernel=True)
 absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
                        value=lambda x: x * _sign(x) if x.dtype.kind == "c" else abs(x), dtypes=SIZE)
@@ -93,7 +95,6 @@ not_equal = elementwise("not_equal", "x != y", dtypes=EXACT)
 
 @real()
 @primitive
-@with_array_kernel("activations", on=("cpu",), floats=True)
 def sech_squared(x: Array) -> Array:
     """Return 1 - tanh(x)^2, element by element, to all digits for large x too: tanh's slope."""
     # (2 / (exp(x) + exp(-x)))^2, numerator and denominator times exp(-|x|): nothing overflows.
@@ -104,8 +105,9 @@ def sech_squared(x: Array) -> Array:
 
 
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
-tanh: Primitive = elementwise("tanh", "the hyperbolic tangent of x",
-                              lambda g, out, x: g * sech_squared(x))  # 1 - out^2 loses its digits
+tanh: Any = real()(with_kernel("elementary", on=("cpu",))(elementwise(
+    "tanh", "the hyperbolic tangent of x",
+    lambda g, out, x: g * sech_squared(x))))  # 1 - out^2 loses its digits
 
 
 @exact()
