@@ -288,6 +288,7 @@ concatenate.vjp_of_all(_concatenate_rule)
 
 @arithmetic()
 @primitive
+@with_array_kernel("reductions", on=("cpu",), floats=True)
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the sum along the axes; without axes, of all elements."""
     return sums.total(x, axis, keepdims)
@@ -295,6 +296,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @real()
 @primitive
+@with_array_kernel("reductions", on=("cpu",), floats=True)
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the mean along the axes; without axes, of all elements."""
     return sums.mean(x, axis, keepdims)
@@ -302,6 +304,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @arithmetic()
 @primitive
+@with_array_kernel("reductions", on=("cpu",), floats=True)
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the largest along the axes; tied elements share the gradient equally."""
     return x.max(axis=axis, keepdims=keepdims)
@@ -309,6 +312,7 @@ def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @arithmetic()
 @primitive
+@with_array_kernel("reductions", on=("cpu",), floats=True)
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the smallest along the axes; tied elements share the gradient equally."""
     return x.min(axis=axis, keepdims=keepdims)
