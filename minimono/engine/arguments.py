@@ -18,10 +18,11 @@ def indices(ids: Any, size: int, name: str, device: str) -> Array:
     index = as_array(ids.array if isinstance(ids, Tensor) else ids)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}s have dtype {index.dtype}, expected integers")
-    if index.size and (index.min() < 0 or index.max() >= size):
+    whole = index.astype(np.int64, copy=False)
+    if index.size and whole.view(np.uint64).max() >= size:  # where those below 0 are huge
         wrong = (index < 0) | (index >= size)
         raise ValueError(f"{name} {int(index[wrong][0])} is outside 0..{size - 1}")
-    return to_device(index, device).astype(np.int64, copy=False)
+    return to_device(whole, device)
 
 
 def class_targets(targets: Any, logits: Tensor) -> Array:

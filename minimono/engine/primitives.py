@@ -105,9 +105,9 @@ def sech_squared(x: Array) -> Array:
 
 
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
-tanh: Any = real()(with_kernel("elementary", on=("cpu",))(elementwise(
-    "tanh", "the hyperbolic tangent of x",
-    lambda g, out, x: g * sech_squared(x))))  # 1 - out^2 loses its digits
+_tanh = elementwise("tanh", "the hyperbolic tangent of x",
+                    lambda g, out, x: g * sech_squared(x))  # 1 - out^2 loses its digits
+tanh: Any = real()(with_kernel("elementary", on=("cpu",))(_tanh))
 
 
 @exact()
@@ -148,8 +148,9 @@ def _slope_by_exponent(out: Tensor, x: Operand, y: Operand) -> Tensor:
     return out * log(where(flat, 1.0, x))
 
 
+@with_array_kernel("elementary", on=("cpu",), floats=True)
 def _sign(x: Array) -> Array:
-    """Return -1, 0 or 1."""
+    """Return -1, 0 or 1; nan of nan."""
     return array_module(x).sign(x.real)
 
 
@@ -254,14 +255,14 @@ def concatenate(*xs: Array, axis: int) -> Array:
     return array_module(*xs).concatenate(xs, axis=axis)
 
 
+@primitive
+def _stack(*xs: Array, axis: int) -> Array:
+    return array_module(*xs).stack(xs, axis=axis)
+
+
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Put tensors of one shape side by side along a new axis."""
-
-    def with_axis(x: Tensor) -> Tensor:
-        at = axis % (x.ndim + 1)  # of the result's axes; -1 is the last
-        return x.reshape(*x.shape[:at], 1, *x.shape[at:])
-
-    return concatenate(*(with_axis(x) for x in tensors), axis=axis)
+    return _stack(*tensors, axis=axis)
 
 
 def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterator[Tensor]:
@@ -281,6 +282,9 @@ swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
 pad.vjp(lambda g, out, x, widths: g[_inside(widths, x.shape)])
 concatenate.vjp_of_all(_concatenate_rule)
+_stack.name = "stack"
+_stack.vjp_of_all(lambda g, out, *xs, axis:
+                  [g[(slice(None),) * (axis % g.ndim) + (i,)] for i in range(len(xs))])
 
 # ---- along axes --------------------------------------------------------------------------------
 # `sums.py` adds up in pairs, so that a sum of many float32 numbers keeps its digits.
@@ -359,8 +363,8 @@ def cumsum(x: Array, axis: int = -1) -> Array:
 @primitive
 def flip(x: Array, axis: int = -1) -> Array:
     """Reverse an axis; a number, whose axes 0 and -1 hold only itself, stays."""
-    axes = tuple(sums.axes_of(x, axis))
-    return array_module(x).flip(x, axis=axes) if axes else x.copy()
+    axes = sums.axes_of(x, axis)
+    return x[tuple(slice(None, None, -1 if a in axes else 1) for a in range(x.ndim))]
 
 
 # Element i of x is in sum i and all later ones: its share is the sum of g from i to the end.

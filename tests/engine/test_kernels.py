@@ -90,6 +90,18 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
             lambda qkv, c=causal: F.self_attention(qkv, mask=VISIBLE, is_causal=c),
             [normal(3, 70, 3, 2, 4)],
         )
+    for size, stride, padding in ((2, 2, 0), ((2, 3), 2, 0), (3, 1, 1), ((1, 4), (2, 3), (0, 2))):
+        table[f"avg_pool2d {size} {stride} {padding}"] = (
+            lambda x, k=size, s=stride, p=padding: F.avg_pool2d(x, k, stride=s, padding=p),
+            [normal(2, 3, 7, 9)],
+        )
+    for stride, padding in itertools.product((1, 2, 3), (0, 1)):
+        table[f"conv2d of long lines, stride {stride}, padding {padding}"] = (
+            lambda x, w, s=stride, p=padding: F.conv2d(x, w, stride=s, padding=p),
+            [normal(2, 1, 11, 37), normal(2, 1, 3, 2)],
+        )
+    table["softmax of long columns"] = (lambda x: F.softmax(x, axis=1), [normal(2, 300, 3)])
+    table["log_softmax of long columns"] = (lambda x: F.log_softmax(x, axis=0), [normal(300, 5)])
     table["gelu ()"] = (F.gelu, [normal()])
     table["softmax ()"] = (F.softmax, [normal()])
     table["log_softmax ()"] = (F.log_softmax, [normal()])
@@ -398,9 +410,9 @@ def gelu_exact(x: float, approximate: str) -> tuple[Any, Any, float, float]:
 
 
 # Measured, in units of eps: the relative error of the value over 1 + exponent, and the error of
-# the slope over 1 + factor. The running versions of float32 use polynomials (cpu/math.py).
+# the slope over 1 + factor. The running versions use polynomials (cpu/math.py, cpu/normal.py).
 GELU_BOUNDS = {
-    ("float64", "none", "running"): (0.9, 0.9), ("float64", "none", "reading"): (0.9, 0.9),
+    ("float64", "none", "running"): (1.8, 1.0), ("float64", "none", "reading"): (0.9, 0.9),
     ("float64", "tanh", "running"): (1.2, 0.6), ("float64", "tanh", "reading"): (1.3, 0.9),
     ("float32", "none", "running"): (2.5, 1.4), ("float32", "none", "reading"): (0.8, 0.8),
     ("float32", "tanh", "running"): (1.3, 0.7), ("float32", "tanh", "reading"): (1.2, 1.1),
@@ -458,7 +470,7 @@ FUNCTIONS: dict[str, tuple[Any, Any, Any, tuple[float, float]]] = {  # kernel's,
     "exp": (cpu_math.exp, mpmath.exp, POINTS, (1.1, 1.1)),
     "exp_nonpositive": (cpu_math.exp_nonpositive, mpmath.exp, -abs(POINTS), (1.1, 2.0)),
     "log": (cpu_math.log, mpmath.log, ABOVE_0, (1.1, 1.6)),
-    "log1p": (cpu_math.log1p, mpmath.log1p, np.append(ABOVE_0, SMALL), (1.1, 1.6)),
+    "log1p": (cpu_math.log1p, mpmath.log1p, np.append(ABOVE_0, SMALL / 9.0), (1.1, 1.6)),
     "sin": (cpu_math.sin, mpmath.sin, TURNS, (1.1, 1.6)),
     "cos": (cpu_math.cos, mpmath.cos, TURNS, (1.1, 1.6)),
     "tanh": (tanh_of_kernels, mpmath.tanh, POINTS, (1.5, 1.6)),

@@ -300,10 +300,13 @@ def test_places_each_value_as_often_as_it_is_picked(what: str) -> None:
 def test_values_are_numpys() -> None:
     x, y, p = spaced((2, 3)), spaced((3,), 0.2), positive(2, 3)
     one = tensor(x)
-    for name in "exp sin cos tanh absolute negative".split():
+    for name in "exp sin cos tanh".split():  # kernels, whose last digit may be another
+        np.testing.assert_allclose(getattr(P, name)(one).data, getattr(np, name)(x), rtol=4e-16)
+    for name in "log log1p".split():
+        np.testing.assert_allclose(getattr(P, name)(tensor(p)).data, getattr(np, name)(p), 4e-16)
+    for name in "absolute negative".split():
         np.testing.assert_array_equal(getattr(P, name)(one).data, getattr(np, name)(x))
-    for name in "log log1p sqrt".split():
-        np.testing.assert_array_equal(getattr(P, name)(tensor(p)).data, getattr(np, name)(p))
+    np.testing.assert_array_equal(P.sqrt(tensor(p)).data, np.sqrt(p))
     for name in "add subtract multiply divide maximum minimum less less_equal greater".split():
         np.testing.assert_array_equal(getattr(P, name)(one, y).data, getattr(np, name)(x, y))
     np.testing.assert_array_equal(P.greater_equal(one, one).data, np.ones((2, 3), dtype=bool))

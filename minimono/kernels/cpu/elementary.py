@@ -37,6 +37,14 @@ def erfc_kernel(x: Array, out: Array) -> None:
         out[i] = normal.erfc(x[i])
 
 
+@compiled
+def sign_kernel(x: Array, out: Array) -> None:
+    zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
+    for i in range(x.size):
+        side = one if x[i] > zero else -one
+        out[i] = side if abs(x[i]) > zero else x[i] * zero  # 0 of 0, nan of nan
+
+
 BLOCK = 512  # angles that go together: none of them too large, or all to the C library
 
 
@@ -83,6 +91,7 @@ def _of_each(kernel: Callable[..., None]) -> Callable[[Array], Array]:
 
 exp, log, log1p = (_of_each(kernel) for kernel in (exp_kernel, log_kernel, log1p_kernel))
 sin, cos, erfc = (_of_each(kernel) for kernel in (sin_kernel, cos_kernel, erfc_kernel))
+sign = _of_each(sign_kernel)
 
 
 # ---- tanh --------------------------------------------------------------------------------------

@@ -111,23 +111,23 @@ def _cut(x: Array, axis: Axes, keepdims: bool) -> Cut:
     """Return x in one block of memory, (B n C), these three, and the shape of the result."""
     shape, size = x.shape, x.size
     if axis is None:
-        return x.reshape(-1), (1, size, 1), (1,) * len(shape) if keepdims else ()
+        return x.ravel(), (1, size, 1), (1,) * len(shape) if keepdims else ()
     if type(axis) is int and -len(shape) <= axis < len(shape):
         first = last = axis % len(shape)
     else:
         axes = sorted(exact.axes_of(x, axis))
         if not axes:
-            return x.reshape(-1), (size, 1, 1), shape
+            return x.ravel(), (size, 1, 1), shape
         first, last = axes[0], axes[-1]
         if last - first >= len(axes):  # others lie between: they come to the front
             others = [a for a in range(len(shape)) if a not in axes]
             x = x.transpose(*others, *axes)
             kept = [1 if a in axes else m for a, m in enumerate(shape) if keepdims or a in others]
             n = math.prod(x.shape[len(others) :])
-            return x.reshape(-1), (size // n, n, 1), tuple(kept)
+            return x.ravel(), (size // n, n, 1), tuple(kept)
     kept = (1,) * (last + 1 - first) if keepdims else ()
     n, C = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
-    return x.reshape(-1), (size // (n * C), n, C), (*shape[:first], *kept, *shape[last + 1 :])
+    return x.ravel(), (size // (n * C), n, C), (*shape[:first], *kept, *shape[last + 1 :])
 
 
 def _reduced(kernel: Any, cut: Cut, number: float) -> tuple[Array, bool]:
