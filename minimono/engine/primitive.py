@@ -143,6 +143,11 @@ def elementwise(
     return made
 
 
+def reduction(forward: Callable[..., Array]) -> Primitive:
+    """Make a function along axes of an array an operation on tensors; there is a kernel for it."""
+    return Primitive(with_kernel("reductions", on=("cpu",), floats=True)(forward))
+
+
 def made_by(
     operation: Any, arguments: tuple[Any, ...], arrays: list[Any], options: dict[str, Any],
     output: Array, saved: Any = None,

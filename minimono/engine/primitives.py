@@ -41,7 +41,7 @@ from minimono.backend import Array, array_module
 from minimono.engine.dtypes import ARITHMETIC, EXACT, NEGATION, POWER, SIZE, arithmetic, exact, real
 from minimono.engine.fused import with_kernel
 from minimono.engine.ownership import own_constant
-from minimono.engine.primitive import Primitive, elementwise, primitive
+from minimono.engine.primitive import Primitive, elementwise, primitive, reduction
 from minimono.engine.scatter import scattered
 from minimono.engine.tensor import Axis, Operand, Tensor
 from minimono.kernels.seam import with_kernel as with_array_kernel
@@ -105,9 +105,8 @@ def sech_squared(x: Array) -> Array:
 
 
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
-_tanh = elementwise("tanh", "the hyperbolic tangent of x",
-                    lambda g, out, x: g * sech_squared(x))  # 1 - out^2 loses its digits
-tanh: Any = real()(with_kernel("elementary", on=("cpu",))(_tanh))
+_tanh = elementwise("tanh", "the hyperbolic tangent of x", lambda g, out, x: g * sech_squared(x))
+tanh: Any = real()(with_kernel("elementary", on=("cpu",))(_tanh))  # 1 - out^2 loses its digits
 
 
 @exact()
@@ -282,7 +281,6 @@ swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
 pad.vjp(lambda g, out, x, widths: g[_inside(widths, x.shape)])
 concatenate.vjp_of_all(_concatenate_rule)
-_stack.name = "stack"
 _stack.vjp_of_all(lambda g, out, *xs, axis:
                   [g[(slice(None),) * (axis % g.ndim) + (i,)] for i in range(len(xs))])
 
@@ -291,32 +289,28 @@ _stack.vjp_of_all(lambda g, out, *xs, axis:
 
 
 @arithmetic()
-@primitive
-@with_array_kernel("reductions", on=("cpu",), floats=True)
+@reduction
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the sum along the axes; without axes, of all elements."""
     return sums.total(x, axis, keepdims)
 
 
 @real()
-@primitive
-@with_array_kernel("reductions", on=("cpu",), floats=True)
+@reduction
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the mean along the axes; without axes, of all elements."""
     return sums.mean(x, axis, keepdims)
 
 
 @arithmetic()
-@primitive
-@with_array_kernel("reductions", on=("cpu",), floats=True)
+@reduction
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the largest along the axes; tied elements share the gradient equally."""
     return x.max(axis=axis, keepdims=keepdims)
 
 
 @arithmetic()
-@primitive
-@with_array_kernel("reductions", on=("cpu",), floats=True)
+@reduction
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the smallest along the axes; tied elements share the gradient equally."""
     return x.min(axis=axis, keepdims=keepdims)
@@ -387,7 +381,7 @@ def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     return scattered(values, index, shape)
 
 
-_pick.name, _place.name = "getitem", "scatter_add"
+_pick.name, _place.name, _stack.name = "getitem", "scatter_add", "stack"
 _pick.vjp(lambda g, out, x, index: _place(g, index, x.shape))
 _place.vjp(lambda g, out, values, index, shape: _pick(g, index))
 
@@ -450,8 +444,6 @@ for _word, _function in {
     "gt": greater, "ge": greater_equal, "eq": equal, "ne": not_equal,
 }.items():
     setattr(Tensor, f"__{_word}__", _function)
-for _operation in (
-    exp, log, sqrt, tanh, sum, mean, max, min, reshape, transpose, swapaxes, astype, to,
-):
-    setattr(Tensor, _operation.name, _operation)
+for _f in (exp, log, sqrt, tanh, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
+    setattr(Tensor, _f.name, _f)
 setattr(Tensor, "T", property(transpose))  # noqa: B010  (mypy knows the stub)
