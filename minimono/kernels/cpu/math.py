@@ -119,7 +119,7 @@ def exp_32(x: float) -> float:
 @by_dtype(lambda x: exp_64(x), lambda x: exp_32(x))
 def exp(x: Any) -> Any:
     """Return e to the power x; beyond all floats 0 or infinity; nan for nan."""
-    return math.exp(x) if x < 709.0 or x != x else math.inf
+    return math.exp(x) if x < 709.782 or x != x else math.inf
 
 
 # For float32 a shorter one: softmax and attention spend most of their time here. exp(r) to 2e-9.

@@ -13,22 +13,11 @@ from minimono import sums as exact
 from minimono.backend import Array
 from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.cpu.instructions import larger_but_for_nan
-from minimono.kernels.cpu.sums import ROWS, in_any_order, sums_of_blocks_kernel
+from minimono.kernels.cpu.sums import ROWS, in_any_order
 from minimono.kernels.parallel import in_parts, parts_for
 from minimono.sums import Axes
 
 BLOCK = 256  # numbers of a row that are added up side by side
-
-
-@inlined
-def _add_in_pairs(sums: Array, count: int) -> None:
-    """Put the sum of the first `count` rows into the first."""
-    step = 1
-    while step < count:
-        for i in range(0, count - step, 2 * step):
-            for j in range(sums.shape[1]):
-                sums[i, j] += sums[i + step, j]
-        step *= 2
 
 
 @in_any_order
@@ -41,19 +30,42 @@ def _total(row: Array) -> Any:
 
 
 @compiled
-def totals_kernel(x: Array, B: int, n: int, C: int, over: float, out: Array) -> bool:
-    """out (B C) = sums of x (B n C) over `over`; return whether a sum is not finite."""
-    blocks = -(-n // (BLOCK if C == 1 else ROWS))
-    sums, beyond = np.empty((blocks, C)), False
-    for b in range(B):
-        part = x[b * n * C : (b + 1) * n * C]
-        if C == 1:
-            for i in range(blocks):
-                sums[i, 0] = _total(part[i * BLOCK : (i + 1) * BLOCK])
-        else:
-            sums[:] = 0.0
-            sums_of_blocks_kernel(part.reshape(n, C), sums)
-        _add_in_pairs(sums, blocks)
+def totals_kernel(x: Array, n: int, C: int, over: float, out: Array) -> bool:
+    """out (B) = sums of x (B n) over `over`; return whether a sum is not finite."""
+    sums, beyond = np.empty(-(-n // BLOCK)), False
+    for b in range(out.size):
+        for i in range(sums.size):
+            first, last = i * BLOCK, (i + 1) * BLOCK
+            sums[i] = _total(x[b * n + first : b * n + (last if last < n else n)])
+        step = 1
+        while step < sums.size:  # in pairs
+            for i in range(0, sums.size - step, 2 * step):
+                sums[i] += sums[i + step]
+            step *= 2
+        beyond |= not abs(sums[0]) < math.inf
+        out[b] = sums[0] / over
+    return beyond
+
+
+@compiled
+def totals_of_columns_kernel(x: Array, n: int, C: int, over: float, out: Array) -> bool:
+    """The same of x (B n C), along the middle axis; out is (B C)."""
+    sums, beyond = np.empty((-(-n // ROWS), C)), False
+    for b in range(out.size // C):
+        for i in range(n):
+            row, to = x[(b * n + i) * C : (b * n + i + 1) * C], sums[i // ROWS]
+            if i % ROWS == 0:
+                for j in range(C):
+                    to[j] = row[j]
+            else:
+                for j in range(C):
+                    to[j] += row[j]
+        step = 1
+        while step < len(sums):
+            for i in range(0, len(sums) - step, 2 * step):
+                for j in range(C):
+                    sums[i, j] += sums[i + step, j]
+            step *= 2
         for j in range(C):
             beyond |= not abs(sums[0, j]) < math.inf
             out[b * C + j] = sums[0, j] / over
@@ -61,35 +73,36 @@ def totals_kernel(x: Array, B: int, n: int, C: int, over: float, out: Array) -> 
 
 
 @compiled
-def largest_kernel(x: Array, B: int, n: int, C: int, sign: float, out: Array) -> None:
-    """out (B C) = the largest of x (B n C), or with a sign of -1 the smallest; a nan is both."""
+def largest_kernel(x: Array, n: int, C: int, sign: float, out: Array) -> bool:
+    """out (B) = the largest of x (B n), or with a sign of -1 the smallest; a nan is both."""
+    for b in range(out.size):
+        out[b] = sign * _largest(x[b * n : (b + 1) * n], sign)
+    return False
+
+
+@compiled
+def largest_of_columns_kernel(x: Array, n: int, C: int, sign: float, out: Array) -> bool:
+    """The same of x (B n C), along the middle axis; out is (B C)."""
     nans = np.empty(C, np.float32)
-    for b in range(B):
-        part = x[b * n * C : (b + 1) * n * C]
-        if C == 1:
-            out[b], nans[0] = _largest(part, sign)
-        else:
-            _largest_of_rows(part.reshape(n, C), sign, out[b * C : (b + 1) * C], nans)
+    for b in range(out.size // C):
+        best = out[b * C : (b + 1) * C]
         for j in range(C):
-            out[b * C + j] = math.nan if nans[j] else sign * out[b * C + j]
+            best[j], nans[j] = sign * x[b * n * C + j], 0.0
+        for i in range(n):
+            _keep_larger(x[(b * n + i) * C : (b * n + i + 1) * C], sign, best, nans)
+        for j in range(C):
+            best[j] = math.nan if nans[j] else sign * best[j]
+    return False
 
 
 @inlined
-def _largest(row: Array, sign: float) -> tuple[Any, Any]:
-    """Return sign times the largest, and 1 if there is a nan, else 0."""
+def _largest(row: Array, sign: float) -> Any:
+    """Return sign times the largest; nan if there is one."""
     best, nan = sign * row[0], _is_nan(row[0])
     for j in range(row.size):
         best = larger_but_for_nan(sign * row[j], best)
         nan = larger_but_for_nan(_is_nan(row[j]), nan)
-    return best, nan
-
-
-@inlined
-def _largest_of_rows(x: Array, sign: float, best: Array, nans: Array) -> None:
-    for j in range(best.size):
-        best[j], nans[j] = sign * x[0, j], _is_nan(x[0, j])
-    for i in range(1, len(x)):
-        _keep_larger(x[i], sign, best, nans)
+    return row.dtype.type(math.nan) if nan else best
 
 
 @inlined
@@ -130,27 +143,28 @@ def _cut(x: Array, axis: Axes, keepdims: bool) -> Cut:
     return x.ravel(), (size // (n * C), n, C), (*shape[:first], *kept, *shape[last + 1 :])
 
 
-def _reduced(kernel: Any, cut: Cut, number: float) -> tuple[Array, bool]:
+def _reduced(of_rows: Any, of_columns: Any, cut: Cut, number: float) -> tuple[Array, bool]:
     """Return the result, and whether the kernel returns true for any part."""
     x, (B, n, C), shape = cut
+    kernel = of_rows if C == 1 else of_columns
     out = np.empty(B * C, x.dtype)
     if parts_for(B, x.size) == 1:
-        return out.reshape(shape), kernel(x, B, n, C, number, out)
+        return out.reshape(shape), kernel(x, n, C, number, out)
 
     def run(part: slice) -> Any:
         of_x, of_out = (slice(part.start * m, part.stop * m) for m in (n * C, C))
-        return kernel(x[of_x], part.stop - part.start, n, C, number, out[of_out])
+        return kernel(x[of_x], n, C, number, out[of_out])
 
     return out.reshape(shape), any(in_parts(run, B, x.size))
 
 
 def sum(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    return _reduced(totals_kernel, _cut(x, axis, keepdims), 1.0)[0]
+    return _reduced(totals_kernel, totals_of_columns_kernel, _cut(x, axis, keepdims), 1.0)[0]
 
 
 def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
     cut = _cut(x, axis, keepdims)
-    out, beyond = _reduced(totals_kernel, cut, float(cut[1][1]))
+    out, beyond = _reduced(totals_kernel, totals_of_columns_kernel, cut, float(cut[1][1]))
     if beyond:
         with np.errstate(all="ignore"):
             return exact.mean(x, axis, keepdims)  # may be finite where the sum is not
@@ -158,8 +172,10 @@ def mean(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
 
 
 def max(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    return _reduced(largest_kernel, _cut(x, axis, keepdims), x.dtype.type(1.0))[0]
+    one = x.dtype.type(1.0)
+    return _reduced(largest_kernel, largest_of_columns_kernel, _cut(x, axis, keepdims), one)[0]
 
 
 def min(x: Array, axis: Axes = None, keepdims: bool = False) -> Array:
-    return _reduced(largest_kernel, _cut(x, axis, keepdims), x.dtype.type(-1.0))[0]
+    less = x.dtype.type(-1.0)
+    return _reduced(largest_kernel, largest_of_columns_kernel, _cut(x, axis, keepdims), less)[0]
