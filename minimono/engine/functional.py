@@ -257,7 +257,7 @@ def scaled_dot_product_attention(
     Raises TypeError for a mask of numbers, which other libraries add to the scores.
     """
     checks.several_channels(q, "scaled_dot_product_attention: q", "(..., T, D)")
-    scores = (q * q.shape[-1] ** -0.5) @ k.swapaxes(-1, -2)  # (..., T, D) -> (..., T, S)
+    scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)  # (..., T, D) -> (..., T, S)
     mask = attention_mask(mask, is_causal, q, scores.shape)
     if mask is not None:
         scores = where(mask, scores, -math.inf)  # of which softmax makes the weight 0

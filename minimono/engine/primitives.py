@@ -444,6 +444,7 @@ for _word, _function in {
     "gt": greater, "ge": greater_equal, "eq": equal, "ne": not_equal,
 }.items():
     setattr(Tensor, f"__{_word}__", _function)
-for _f in (exp, log, sqrt, tanh, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
+for _f in (exp, log, sqrt, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
     setattr(Tensor, _f.name, _f)
+setattr(Tensor, "tanh", lambda x: tanh(x))  # noqa: B010
 setattr(Tensor, "T", property(transpose))  # noqa: B010  (mypy knows the stub)

@@ -124,8 +124,7 @@ def test_a_mean_is_finite_where_the_sum_is_not(dtype: str) -> None:
         np.testing.assert_allclose(by_x, np.full(shape, 0.1 * found.size / x.size), rtol=1e-6)
     mixed = Tensor(np.array([large, large, -large, large], dtype))
     assert mixed.mean().item() == pytest.approx(float(large) / 2, rel=1e-6)
-    with pytest.warns(RuntimeWarning, match="overflow"):
-        assert Tensor(np.full(5, large)).sum().item() == math.inf
+    assert Tensor(np.full(5, large)).sum().item() == math.inf
     assert Tensor(np.array([np.inf, 1.0], dtype)).mean().item() == math.inf
     small = np.full(7, np.finfo(dtype).smallest_subnormal)
     assert Tensor(small).mean().data == small[0]

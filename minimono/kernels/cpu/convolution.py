@@ -234,6 +234,7 @@ def _thinned(x: Array, stride: Pair) -> Array:
     if stride == (1, 1):
         return x[None, None]
     images = np.empty(_shape_of_thinned(x.shape, stride), x.dtype)
+    x = x if x.flags.writeable else x.copy()  # which the way back writes to
     thin_kernel(x, images, False)
     return images
 

@@ -10,6 +10,7 @@ from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.cpu.launch import rows_of
 from minimono.kernels.cpu.math import exp_nonpositive
 from minimono.kernels.cpu.sums import ROWS, largest, largest_of_columns, total, total_of_products
+from minimono.sums import axes_of
 
 
 @compiled
@@ -174,9 +175,9 @@ def log_softmax_backward(
 
 def _cut(axis: int, x: Array) -> Array:
     """(..., C) along its last axis -> (N, C), along another (B, C, N); a number is a row of one."""
-    if x.ndim == 0 or axis in (-1, x.ndim - 1):
+    at = next(iter(axes_of(x, axis)), 0)  # raises for an axis that x has not
+    if at >= x.ndim - 1:
         return rows_of(np.atleast_1d(x))
-    at = axis % x.ndim
     behind = math.prod(x.shape[at + 1 :])
     return np.ascontiguousarray(x).reshape(-1, x.shape[at], behind)
 
