@@ -45,6 +45,15 @@ TRIES = 3  # for each sample that is wanted, before what there is has to do
 HIGHEST = 1.5  # of PyTorch's time: the goal
 THROWN_AWAY, OTHERS = "turns thrown away", "others' share of the machine"
 
+FLOOR = (
+    "What a small size costs is a call's way through Python: checks, the choice of a kernel, a new "
+    "tensor. Of a view (reshape, transpose, swapaxes, `x[number]`, broadcast_to) there is nothing "
+    "else, at any size, and NumPy's own `broadcast_to` takes longer than all of PyTorch's. "
+    "Attention with q, k and v apart is its formula, operation by operation, each of them a pass "
+    "over all scores; `self_attention` has a kernel. Convolutions cut windows and multiply, for "
+    "which the product alone takes most of the time of PyTorch's, which cuts none in float32."
+)
+
 Cell = tuple[float, float, float]  # lower quartile, median, upper quartile of ours / PyTorch's
 Table = dict[str, dict[str, list[Cell | None]]]  # by dtype, by operation: forward, back, ...
 
@@ -181,7 +190,7 @@ def page(found: Table, facts: dict[str, str]) -> str:
         "that both took one after the other, with the lower and upper quartile. Back: from a "
         "result with its cotangent to all arguments. Three sizes: for most, of a core's innermost "
         "cache, of the next, and of none of its own.", "", "|  |  |", "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in facts.items()), "",
+        *(f"| {name} | {value} |" for name, value in facts.items()), "", FLOOR, "",
     ]
     for dtype, rows in found.items():
         medians = [c[1] for cells in rows.values() for c in cells if c]
