@@ -74,6 +74,14 @@ cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out,
 erfc = elementwise("erfc", "1 - erf(x), the complementary error function",
                    lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x),
                    value=backend.erfc, kernel=True)
+
+
+@with_array_kernel("elementary", on=("cpu",), floats=True)
+def _sign(x: Array) -> Array:
+    """Return -1, 0 or 1; nan of nan."""
+    return array_module(x).sign(x.real)
+
+
 absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
                        value=lambda x: x * _sign(x) if x.dtype.kind == "c" else abs(x), dtypes=SIZE)
@@ -116,11 +124,8 @@ def where(condition: Array, x: Array, y: Array) -> Array:
     return array_module(condition, x, y).where(condition, x, y)
 
 
-where.vjp(
-    None,  # a condition has no gradient
-    lambda g, out, condition, x, y: where(condition, g, 0.0),
-    lambda g, out, condition, x, y: where(condition, 0.0, g),
-)
+where.vjp(None, lambda g, out, condition, x, y: where(condition, g, 0.0),  # a condition has none
+          lambda g, out, condition, x, y: where(condition, 0.0, g))
 
 
 def _slope_by_base(out: Tensor, x: Operand, y: Operand) -> Tensor:
@@ -145,12 +150,6 @@ def _slope_by_exponent(out: Tensor, x: Operand, y: Operand) -> Tensor:
         x = Tensor(array_module(out.array).asarray(x, dtype=out.dtype))
     flat = (x.array.real >= 0) & ((out.array == 0) | ((x.array == 0) & (_array(y) == 0)))
     return out * log(where(flat, 1.0, x))
-
-
-@with_array_kernel("elementary", on=("cpu",), floats=True)
-def _sign(x: Array) -> Array:
-    """Return -1, 0 or 1; nan of nan."""
-    return array_module(x).sign(x.real)
 
 
 def _part_of_larger(x: Operand, y: Operand) -> Tensor:

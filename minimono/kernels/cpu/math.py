@@ -67,22 +67,20 @@ _PER_LN2_32, _LOW, _LOWEST, _HIGHEST = in_float32(1.0 / math.log(2.0), -87.6, -1
 
 
 @inside
-def _power_of_two(shifted: float) -> float:
+def _power_of_two(shifted: Any) -> Any:
     """Return 2^n for shifted = n + _ROUND."""
     bits = (np.float64(shifted).view(BITS) + _1023) << _52
-    power: float = BITS(bits).view(np.float64)
-    return power
+    return BITS(bits).view(np.float64)
 
 
 @inside
-def _power_of_two_32(shifted: float) -> float:
+def _power_of_two_32(shifted: Any) -> Any:
     bits = np.int32((np.float32(shifted).view(np.int32) << 23) + (127 << 23))
-    power: float = bits.view(np.float32)
-    return power
+    return bits.view(np.float32)
 
 
 @inside
-def exp_64(x: float) -> float:
+def exp_64(x: Any) -> Any:
     near = -746.0 if x < -746.0 else x
     near = 710.0 if near > 710.0 else near
     n = (near * _PER_LN2 + _ROUND) - _ROUND
@@ -106,7 +104,7 @@ _E0, _E1, _E2, _E3, _E4 = in_float32(
 
 
 @inside
-def exp_32(x: float) -> float:
+def exp_32(x: Any) -> Any:
     near = _LOWEST if x < _LOWEST else x
     near = _HIGHEST if near > _HIGHEST else near
     n = (near * _PER_LN2_32 + _ROUND_32) - _ROUND_32
@@ -131,7 +129,7 @@ _F0, _F1, _F2, _F3, _F4, _F5, _F6 = in_float32(
 
 
 @inside
-def exp_nonpositive_32(x: float) -> float:
+def exp_nonpositive_32(x: Any) -> Any:
     near = _LOW if x < _LOW else x
     shifted = near * _PER_LN2_32 + _ROUND_32
     n = shifted - _ROUND_32
@@ -157,7 +155,7 @@ _TINY_32, _UP_32, _DOWN_32 = in_float32(2.0**-126, 2.0**24, 24.0 * math.log(2.0)
 
 
 @inside
-def _log_of_sum(x: float, missing: float) -> float:
+def _log_of_sum(x: Any, missing: Any) -> Any:
     """Return log(x + missing) for a normal x > 0, and what x lost when it was rounded."""
     bits = np.float64(x).view(BITS)
     exponent = (bits + _TO_EXPONENT) >> _52
@@ -178,7 +176,7 @@ _L0, _L1, _L2, _L3 = in_float32(
 
 
 @inside
-def _log_of_sum_32(x: float, missing: float) -> float:
+def _log_of_sum_32(x: Any, missing: Any) -> Any:
     bits = np.float32(x).view(np.int32)
     exponent = np.int32(np.int32(bits + _TO_EXPONENT_32) >> 23)
     k = np.float32(np.int32(exponent - 127))
@@ -191,7 +189,7 @@ def _log_of_sum_32(x: float, missing: float) -> float:
 
 
 @inside
-def _log_64(x: float) -> float:
+def _log_64(x: Any) -> Any:
     subnormal = x < 2.0**-1022
     found = _log_of_sum(x * 2.0**54 if subnormal else x, 0.0)
     found = found - 54.0 * math.log(2.0) if subnormal else found
@@ -201,7 +199,7 @@ def _log_64(x: float) -> float:
 
 
 @inside
-def _log_32(x: float) -> float:
+def _log_32(x: Any) -> Any:
     subnormal = x < _TINY_32
     found = _log_of_sum_32(x * _UP_32 if subnormal else x, _ZERO)
     found = found - _DOWN_32 if subnormal else found
@@ -217,7 +215,7 @@ def log(x: Any) -> Any:
 
 
 @inside
-def _log1p_64(x: float) -> float:
+def _log1p_64(x: Any) -> Any:
     whole = 1.0 + x
     below, above = x - (whole - 1.0), 1.0 - (whole - x)
     found = _log_of_sum(whole, below if x < 1.0 else above)
@@ -228,7 +226,7 @@ def _log1p_64(x: float) -> float:
 
 
 @inside
-def _log1p_32(x: float) -> float:
+def _log1p_32(x: Any) -> Any:
     whole = _ONE + x
     below, above = x - (whole - _ONE), _ONE - (whole - x)
     found = _log_of_sum_32(whole, below if x < _ONE else above)
@@ -257,7 +255,7 @@ _HALF_PI_3, _HALF_PI_4 = 2.02226624871116645580e-21, 8.47842766036889956997e-32
 
 
 @inside
-def _sin_64(x: float, quarters: Any) -> float:
+def _sin_64(x: Any, quarters: Any) -> Any:
     shifted = x * _PER_HALF_PI + _ROUND
     n = shifted - _ROUND
     first = x - n * _HALF_PI_1
@@ -280,8 +278,7 @@ def _sin_64(x: float, quarters: Any) -> float:
     turns = np.float64(shifted).view(BITS) + quarters
     size = cosine if turns & _1 else sine
     bits = (((turns >> _1) & _1) << _63) ^ np.float64(size).view(BITS)
-    found: float = BITS(bits).view(np.float64)
-    return found
+    return BITS(bits).view(np.float64)
 
 
 _S0, _S1, _S2 = in_float32(-0.1666665460577806, 0.00833216042714045, -0.00019515229893127652)
@@ -289,7 +286,7 @@ _C0, _C1, _C2 = in_float32(0.04166664571891433, -0.0013887317172913054, 2.443320
 
 
 @inside
-def _sin_32(x: float, quarters: Any) -> float:
+def _sin_32(x: Any, quarters: Any) -> Any:
     wide = np.float64(x)
     shifted = wide * _PER_HALF_PI + _ROUND
     n = shifted - _ROUND
@@ -319,7 +316,7 @@ def cos(x: Any) -> Any:
 
 
 @inside
-def _tanh_64(x: float) -> tuple[float, float]:
+def _tanh_64(x: Any) -> Any:
     z, e = x * x, exp_64(-2.0 * abs(x))
     p = -0.333333333333333 + z * (0.1333333333332662 + z * (-0.05396825396376037 + z * (
         0.021869488385849935 + z * (-0.008863232601357924 + z * (0.0035920920297024283 + z * (
@@ -339,7 +336,7 @@ _T0, _T1, _T2, _T3, _T4, _NEAR = in_float32(
 
 
 @inside
-def _tanh_32(x: float) -> tuple[float, float]:
+def _tanh_32(x: Any) -> Any:
     z, e = x * x, exp_32(-_TWO * abs(x))
     p = _T0 + z * (_T1 + z * (_T2 + z * (_T3 + z * _T4)))
     near, far = x + x * (z * p), _ONE - _TWO * e / (_ONE + e)

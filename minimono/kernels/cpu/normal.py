@@ -40,7 +40,7 @@ _FARTHEST_32, _A_32, _NOTHING = in_float32(10.5, 0.38, 2.0**-26)
 
 
 @inside
-def _erfc_of_size_64(z: float) -> float:
+def _erfc_of_size_64(z: Any) -> Any:
     """Return erfc(z) for z >= 0."""
     z = _FARTHEST if z > _FARTHEST else z
     whole = 1.0 + 0.3 * z
@@ -71,20 +71,20 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = in_float32(
 
 
 @inside
-def _times_tp_32(t: float) -> float:
+def _times_tp_32(t: Any) -> Any:
     """Return t p(t)."""
     p = _P4 + t * (_P5 + t * (_P6 + t * (_P7 + t * _P8)))
     return t * (_P0 + t * (_P1 + t * (_P2 + t * (_P3 + t * p))))
 
 
 @inside
-def _erfc_64(x: float) -> float:
+def _erfc_64(x: Any) -> Any:
     tail = _erfc_of_size_64(abs(x))
     return 2.0 - tail if x < 0.0 else tail
 
 
 @inside
-def _erfc_32(x: float) -> float:
+def _erfc_32(x: Any) -> Any:
     z = abs(x)
     z = _FARTHEST_32 if z > _FARTHEST_32 else z
     square = np.float64(z) * np.float64(z)
@@ -108,13 +108,13 @@ _T = np.float32(0.38 * SQRT_HALF)
 
 
 @inside
-def _normal_below_64(x: float) -> float:
+def _normal_below_64(x: Any) -> Any:
     tail = 0.5 * _erfc_of_size_64(abs(x) * SQRT_HALF)
     return tail if x < 0.0 else 1.0 - tail
 
 
 @inside
-def _normal_below_32(x: float) -> float:
+def _normal_below_32(x: Any) -> Any:
     tail = _HALF * _times_tp_32(_ONE / (_ONE + _T * abs(x))) * exp_nonpositive_32(-_HALF * x * x)
     return tail if x < _ZERO else _ONE - tail
 

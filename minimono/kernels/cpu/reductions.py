@@ -135,9 +135,9 @@ def _cut(x: Array, axis: Axes, keepdims: bool) -> Cut:
         if last - first >= len(axes):  # others lie between: they come to the front
             others = [a for a in range(len(shape)) if a not in axes]
             x = x.transpose(*others, *axes)
-            kept = [1 if a in axes else m for a, m in enumerate(shape) if keepdims or a in others]
+            left = [1 if a in axes else m for a, m in enumerate(shape) if keepdims or a in others]
             n = math.prod(x.shape[len(others) :])
-            return x.ravel(), (size // n, n, 1), tuple(kept)
+            return x.ravel(), (size // n, n, 1), tuple(left)
     kept = (1,) * (last + 1 - first) if keepdims else ()
     n, C = math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :])
     return x.ravel(), (size // (n * C), n, C), (*shape[:first], *kept, *shape[last + 1 :])
