@@ -32,6 +32,7 @@ tiny h, and only real numbers can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -445,5 +446,5 @@ for _word, _function in {
     setattr(Tensor, f"__{_word}__", _function)
 for _f in (exp, log, sqrt, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
     setattr(Tensor, _f.name, _f)
-setattr(Tensor, "tanh", lambda x: tanh(x))  # noqa: B010
+setattr(Tensor, "tanh", update_wrapper(lambda x: tanh(x), tanh))  # noqa: B010
 setattr(Tensor, "T", property(transpose))  # noqa: B010  (mypy knows the stub)
