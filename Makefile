@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --ed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demos test fresh kills lowest parity docs pictures bench vectors mutants fuzz lint gpu clean
+.PHONY: help demo demos test fresh kills lowest parity docs pictures bench operations vectors mutants fuzz lint gpu clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ lint: .venv/.with-test ## style (ruff) and types (mypy)
 
 bench: .venv/.with-bench ## speed beside other frameworks (a large download); writes the page, QUICK=1 only prints (PIECES=metric)
 	@$(BIN)/python -m benchmarks $(PIECES) $(if $(QUICK),--quick,--write docs/performance.md)
+
+operations: .venv/.with-bench ## speed of each operation beside PyTorch's (a quarter of an hour); writes the page
+	@$(BIN)/python -m benchmarks.operations --out docs/operations.md
 
 # Where there is a GPU there may be nothing to install from: what PYTHON has must do.
 gpu: ## tests and speed on a GPU, with what PYTHON has installed (eight minutes; OUT=folder)

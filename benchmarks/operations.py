@@ -8,6 +8,11 @@ meanwhile does not show so, and is watched over the whole run.
 Forward is the call with arguments that require gradients; back is the walk from its result to all
 of them, with a cotangent of its shape, again and again over the same tape. It ends as inside of a
 network: neither puts what arrives into `.grad`, for which ours would make copies of views.
+
+It takes a quarter of an hour. Where a machine is not quiet for so long, it can be done in parts:
+
+    python -m benchmarks.operations --part 1/8 --keep runs/operations    (and 2/8, 3/8, ...)
+    python -m benchmarks.operations --from runs/operations --out docs/operations.md
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import itertools
+import json
 import platform
 import sys
 import time
@@ -36,13 +43,25 @@ LEAST_SECONDS = 1e-3  # of a turn: as many calls as fit, at least one
 WHOLE = 0.97  # of a turn: less of it in which our thread ran, and it is taken again
 TRIES = 3  # for each sample that is wanted, before what there is has to do
 HIGHEST = 1.5  # of PyTorch's time: the goal
+THROWN_AWAY, OTHERS = "turns thrown away", "others' share of the machine"
+
+FLOOR = (
+    "What a small size costs is a call's way through Python: checks, the choice of a kernel, a new "
+    "tensor. Of a view (reshape, transpose, swapaxes, `x[number]`, broadcast_to) there is nothing "
+    "else, at any size, and NumPy's own `broadcast_to` takes longer than all of PyTorch's. "
+    "Attention with q, k and v apart is its formula, operation by operation, each of them a pass "
+    "over all scores; `self_attention` has a kernel. Convolutions cut windows and multiply, for "
+    "which the product alone takes most of the time of PyTorch's, which cuts none in float32."
+)
 
 Cell = tuple[float, float, float]  # lower quartile, median, upper quartile of ours / PyTorch's
 Table = dict[str, dict[str, list[Cell | None]]]  # by dtype, by operation: forward, back, ...
 
 
-def measured(count: int, only: str, dtypes: Sequence[str]) -> tuple[Table, dict[str, str]]:
-    """Time all operations whose name holds `only`, in this process."""
+def measured(
+    count: int, only: str, dtypes: Sequence[str], part: tuple[int, int]
+) -> tuple[Table, dict[str, str]]:
+    """Time all operations whose name holds `only`, in this process; of `part[1]` parts one."""
     import torch
 
     from benchmarks import operations_table as table
@@ -50,16 +69,17 @@ def measured(count: int, only: str, dtypes: Sequence[str]) -> tuple[Table, dict[
     torch.set_num_threads(1)
     watch, rejected = load.Watch(), Rejected()
     found: Table = {dtype: {} for dtype in dtypes}
+    turns = itertools.count(1 - part[0])
     for dtype in dtypes:
         for row in table.ROWS_OF_ALL:
-            if only in row.name:
+            if only in row.name and next(turns) % part[1] == 0:
                 cells = found[dtype][row.name] = []
                 for size in row.sizes:
                     for calls in _both(row, size, dtype):
                         cells.append(calls and quartiles(calls, count, rejected))
                 _say(dtype, row.name, cells)
         for name in (*table.STEPS, "clip_grad_norm"):
-            if only in name:
+            if only in name and next(turns) % part[1] == 0:
                 cells = found[dtype][name] = []
                 for size in table.PARAMETERS:
                     calls = table.steps(name, *size, dtype)
@@ -69,8 +89,8 @@ def measured(count: int, only: str, dtypes: Sequence[str]) -> tuple[Table, dict[
     return found, {
         "BLAS of minimono": machine.blas_described(),
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
-        "turns thrown away": f"{rejected.turns} of {rejected.all}",
-        "others' share of the machine": "unknown" if others is None else f"{others:.0%}",
+        THROWN_AWAY: f"{rejected.turns} of {rejected.all}",
+        OTHERS: "unknown" if others is None else f"{others:.0%}",
     }
 
 
@@ -170,7 +190,7 @@ def page(found: Table, facts: dict[str, str]) -> str:
         "that both took one after the other, with the lower and upper quartile. Back: from a "
         "result with its cotangent to all arguments. Three sizes: for most, of a core's innermost "
         "cache, of the next, and of none of its own.", "", "|  |  |", "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in facts.items()), "",
+        *(f"| {name} | {value} |" for name, value in facts.items()), "", FLOOR, "",
     ]
     for dtype, rows in found.items():
         medians = [c[1] for cells in rows.values() for c in cells if c]
@@ -191,6 +211,32 @@ def page(found: Table, facts: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def put_together(folder: Path) -> tuple[Table, dict[str, str]]:
+    """Return what the parts in a folder have found, in the order of the whole."""
+    from benchmarks import operations_table as table
+
+    order = [row.name for row in table.ROWS_OF_ALL] + [*table.STEPS, "clip_grad_norm"]
+    parts = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    found: Table = {
+        dtype: {
+            name: part["table"][dtype][name] for name in order for part in parts
+            if name in part["table"].get(dtype, {})
+        }
+        for dtype in DTYPES
+    }
+    facts: dict[str, str] = {}
+    for name in parts[0]["facts"] if parts else ():
+        facts[name] = ", ".join(dict.fromkeys(part["facts"][name] for part in parts))
+    return {dtype: rows for dtype, rows in found.items() if rows}, facts
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, of = (int(word) for word in text.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError
+    return number, of
+
+
 def _shown(cell: Cell | None) -> str:
     return "" if cell is None else f"{cell[1]:.2f} ({cell[0]:.2f}-{cell[2]:.2f})"
 
@@ -205,16 +251,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="operations with it in the name")
     parser.add_argument("--dtype", choices=DTYPES, help="(default: both)")
     parser.add_argument("--out", metavar="FILE", help="write the page there too")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="of N, the I-th")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep what was found there, for --from")
+    parser.add_argument("--from", dest="kept", metavar="FOLDER", help="measure nothing: take those")
     flags = parser.parse_args(argv)
     if not rounds.is_installed("torch"):
         print("benchmarks.operations: PyTorch is not installed", file=sys.stderr)
         return 2
-    dtypes = (flags.dtype,) if flags.dtype else DTYPES
-    with rounds.patched(ONE_THREAD, without=OF_BLAS):
-        found, facts = measures.alone(measured, max(1, flags.rounds), flags.only, dtypes)
-    facts = {"processor": _processor(), "Python": platform.python_version()} | {
-        package: importlib.metadata.version(package) for package in ("numpy", "numba")
-    } | facts
+    if flags.kept is not None:
+        found, facts = put_together(Path(flags.kept))
+    else:
+        dtypes = (flags.dtype,) if flags.dtype else DTYPES
+        count = max(1, flags.rounds)
+        with rounds.patched(ONE_THREAD, without=OF_BLAS):
+            found, facts = measures.alone(measured, count, flags.only, dtypes, flags.part)
+        facts = {"processor": _processor(), "Python": platform.python_version()} | {
+            package: importlib.metadata.version(package) for package in ("numpy", "numba")
+        } | facts
+    if flags.keep is not None:
+        file = Path(flags.keep) / f"{'-of-'.join(map(str, flags.part))}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"table": found, "facts": facts}), encoding="utf-8")
     text = page(found, facts)
     print("\n" + text)
     if flags.out is not None:

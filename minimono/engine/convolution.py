@@ -195,8 +195,13 @@ def avg_pool2d(
     >>> avg_pool2d(mm.tensor([[[[1.0, 3.0, 2.0, 2.0]]]]), (1, 2))
     tensor([[[[2., 2.]]]])
     """
-    size, step, padding = _pooling("avg_pool2d", x, kernel_size, stride, padding)
-    return windows(_padded(x, padding), size, step).mean(axis=2)  # (B, C, K, y, x) -> (B, C, y, x)
+    return _means_of_windows(x, *_pooling("avg_pool2d", x, kernel_size, stride, padding))
+
+
+@with_kernel("pooling", on=("cpu",))
+def _means_of_windows(x: Tensor, size: Pair, stride: Pair, padding: Pair) -> Tensor:
+    patches = windows(_padded(x, padding), size, stride)  # (B, C, K, y, x)
+    return patches.mean(axis=2)  # (B, C, K, y, x) -> (B, C, y, x)
 
 
 # ---- padding, and what is checked --------------------------------------------------------------
@@ -248,6 +253,8 @@ def _pooling(
 
 def pair(name: str, value: Any, least: int) -> Pair:
     """A whole number, or one for Y and one for X, as a pair."""
+    if type(value) is int and value >= least:
+        return value, value
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in pair)
     if len(pair) != 2 or not whole or min(pair) < least:

@@ -25,6 +25,7 @@ from minimono.engine.dtypes import PYTHON
 from minimono.engine.ownership import copy_of_lent, own_constant
 from minimono.engine.tape import is_recording
 from minimono.engine.tensor import Origin, Tensor
+from minimono.kernels.seam import with_kernel
 
 Rule = Callable[..., Tensor]
 
@@ -119,12 +120,12 @@ def primitive(forward: Callable[..., Array]) -> Primitive:
 
 def elementwise(
     name: str, meaning: str, *rules: Rule | None, value: Callable[..., Array] | None = None,
-    dtypes: dtypes.Rule = dtypes.REAL,
+    dtypes: dtypes.Rule = dtypes.REAL, kernel: bool = False,
 ) -> Primitive:
     """Return a primitive that returns `meaning`, element by element, with NumPy's broadcasting.
 
     `value` computes it from arrays; without one, the function of this name does that NumPy and
-    CuPy both have. `rules`: one for each argument.
+    CuPy both have. `rules`: one for each argument. `kernel`: there is one in `kernels/cpu`.
     """
 
     def of_one(x: Array) -> Array:
@@ -135,9 +136,16 @@ def elementwise(
 
     forward = value or (of_one if len(rules) == 1 else of_two)
     forward.__name__, forward.__doc__ = name, f"Return {meaning}, element by element."
+    if kernel:
+        forward = with_kernel("elementary", on=("cpu",), floats=True)(forward)
     made = Primitive(forward)
     made.rules, made.dtype_rule = rules, dtypes
     return made
+
+
+def reduction(forward: Callable[..., Array]) -> Primitive:
+    """Make a function along axes of an array an operation on tensors; there is a kernel for it."""
+    return Primitive(with_kernel("reductions", on=("cpu",), floats=True)(forward))
 
 
 def made_by(

@@ -32,6 +32,7 @@ tiny h, and only real numbers can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,9 @@ import numpy as np
 from minimono import backend, checks, sums
 from minimono.backend import Array, array_module
 from minimono.engine.dtypes import ARITHMETIC, EXACT, NEGATION, POWER, SIZE, arithmetic, exact, real
+from minimono.engine.fused import with_kernel
 from minimono.engine.ownership import own_constant
-from minimono.engine.primitive import Primitive, elementwise, primitive
+from minimono.engine.primitive import Primitive, elementwise, primitive, reduction
 from minimono.engine.scatter import scattered
 from minimono.engine.tensor import Axis, Operand, Tensor
 from minimono.kernels.seam import with_kernel as with_array_kernel
@@ -62,16 +64,25 @@ power = elementwise("power", "x to the power y",
                     lambda g, out, x, y: g * _slope_by_exponent(out, x, y),
                     value=lambda x, y: x**y, dtypes=POWER)
 
-exp = elementwise("exp", "e to the power x", lambda g, out, x: g * out)
-log = elementwise("log", "the natural logarithm of x", lambda g, out, x: g / x)
+exp = elementwise("exp", "e to the power x", lambda g, out, x: g * out, kernel=True)
+log = elementwise("log", "the natural logarithm of x", lambda g, out, x: g / x, kernel=True)
 log1p = elementwise("log1p", "log(1 + x), to all digits for small x too",
-                    lambda g, out, x: g / (1.0 + x))
+                    lambda g, out, x: g / (1.0 + x), kernel=True)
 sqrt = elementwise("sqrt", "the square root of x", lambda g, out, x: 0.5 * g / out)
-sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x))
-cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x))
+sin = elementwise("sin", "the sine of x in radians", lambda g, out, x: g * cos(x), kernel=True)
+cos: Primitive = elementwise("cos", "the cosine of x in radians", lambda g, out, x: -g * sin(x),
+                             kernel=True)
 erfc = elementwise("erfc", "1 - erf(x), the complementary error function",
                    lambda g, out, x: g * (-2.0 / np.pi**0.5) * exp(-x * x),
-                   value=with_array_kernel("activations", on=("cpu",), floats=True)(backend.erfc))
+                   value=backend.erfc, kernel=True)
+
+
+@with_array_kernel("elementary", on=("cpu",), floats=True)
+def _sign(x: Array) -> Array:
+    """Return -1, 0 or 1; nan of nan."""
+    return array_module(x).sign(x.real)
+
+
 absolute = elementwise("absolute", "|x|, whose slope at 0 is 0",
                        lambda g, out, x: g * Tensor(_sign(x.array)),
                        value=lambda x: x * _sign(x) if x.dtype.kind == "c" else abs(x), dtypes=SIZE)
@@ -93,7 +104,6 @@ not_equal = elementwise("not_equal", "x != y", dtypes=EXACT)
 
 @real()
 @primitive
-@with_array_kernel("activations", on=("cpu",), floats=True)
 def sech_squared(x: Array) -> Array:
     """Return 1 - tanh(x)^2, element by element, to all digits for large x too: tanh's slope."""
     # (2 / (exp(x) + exp(-x)))^2, numerator and denominator times exp(-|x|): nothing overflows.
@@ -104,8 +114,8 @@ def sech_squared(x: Array) -> Array:
 
 
 sech_squared.vjp(lambda g, out, x: -2.0 * g * out * tanh(x))
-tanh: Primitive = elementwise("tanh", "the hyperbolic tangent of x",
-                              lambda g, out, x: g * sech_squared(x))  # 1 - out^2 loses its digits
+_tanh = elementwise("tanh", "the hyperbolic tangent of x", lambda g, out, x: g * sech_squared(x))
+tanh: Any = real()(with_kernel("elementary", on=("cpu",))(_tanh))  # 1 - out^2 loses its digits
 
 
 @exact()
@@ -115,11 +125,8 @@ def where(condition: Array, x: Array, y: Array) -> Array:
     return array_module(condition, x, y).where(condition, x, y)
 
 
-where.vjp(
-    None,  # a condition has no gradient
-    lambda g, out, condition, x, y: where(condition, g, 0.0),
-    lambda g, out, condition, x, y: where(condition, 0.0, g),
-)
+where.vjp(None, lambda g, out, condition, x, y: where(condition, g, 0.0),  # a condition has none
+          lambda g, out, condition, x, y: where(condition, 0.0, g))
 
 
 def _slope_by_base(out: Tensor, x: Operand, y: Operand) -> Tensor:
@@ -144,11 +151,6 @@ def _slope_by_exponent(out: Tensor, x: Operand, y: Operand) -> Tensor:
         x = Tensor(array_module(out.array).asarray(x, dtype=out.dtype))
     flat = (x.array.real >= 0) & ((out.array == 0) | ((x.array == 0) & (_array(y) == 0)))
     return out * log(where(flat, 1.0, x))
-
-
-def _sign(x: Array) -> Array:
-    """Return -1, 0 or 1."""
-    return array_module(x).sign(x.real)
 
 
 def _part_of_larger(x: Operand, y: Operand) -> Tensor:
@@ -252,14 +254,14 @@ def concatenate(*xs: Array, axis: int) -> Array:
     return array_module(*xs).concatenate(xs, axis=axis)
 
 
+@primitive
+def _stack(*xs: Array, axis: int) -> Array:
+    return array_module(*xs).stack(xs, axis=axis)
+
+
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Put tensors of one shape side by side along a new axis."""
-
-    def with_axis(x: Tensor) -> Tensor:
-        at = axis % (x.ndim + 1)  # of the result's axes; -1 is the last
-        return x.reshape(*x.shape[:at], 1, *x.shape[at:])
-
-    return concatenate(*(with_axis(x) for x in tensors), axis=axis)
+    return _stack(*tensors, axis=axis)
 
 
 def _concatenate_rule(g: Tensor, out: Tensor, *xs: Operand, axis: int) -> Iterator[Tensor]:
@@ -279,34 +281,36 @@ swapaxes.vjp(lambda g, out, x, axis, other: swapaxes(g, axis, other))
 broadcast_to.vjp(lambda g, out, x, shape: g)  # the walk back adds up over what was repeated
 pad.vjp(lambda g, out, x, widths: g[_inside(widths, x.shape)])
 concatenate.vjp_of_all(_concatenate_rule)
+_stack.vjp_of_all(lambda g, out, *xs, axis:
+                  [g[(slice(None),) * (axis % g.ndim) + (i,)] for i in range(len(xs))])
 
 # ---- along axes --------------------------------------------------------------------------------
 # `sums.py` adds up in pairs, so that a sum of many float32 numbers keeps its digits.
 
 
 @arithmetic()
-@primitive
+@reduction
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the sum along the axes; without axes, of all elements."""
     return sums.total(x, axis, keepdims)
 
 
 @real()
-@primitive
+@reduction
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the mean along the axes; without axes, of all elements."""
     return sums.mean(x, axis, keepdims)
 
 
 @arithmetic()
-@primitive
+@reduction
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the largest along the axes; tied elements share the gradient equally."""
     return x.max(axis=axis, keepdims=keepdims)
 
 
 @arithmetic()
-@primitive
+@reduction
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """Return the smallest along the axes; tied elements share the gradient equally."""
     return x.min(axis=axis, keepdims=keepdims)
@@ -353,8 +357,8 @@ def cumsum(x: Array, axis: int = -1) -> Array:
 @primitive
 def flip(x: Array, axis: int = -1) -> Array:
     """Reverse an axis; a number, whose axes 0 and -1 hold only itself, stays."""
-    axes = tuple(sums.axes_of(x, axis))
-    return array_module(x).flip(x, axis=axes) if axes else x.copy()
+    axes = sums.axes_of(x, axis)
+    return x[tuple(slice(None, None, -1 if a in axes else 1) for a in range(x.ndim))]
 
 
 # Element i of x is in sum i and all later ones: its share is the sum of g from i to the end.
@@ -377,7 +381,7 @@ def _place(values: Array, index: Any, shape: tuple[int, ...]) -> Array:
     return scattered(values, index, shape)
 
 
-_pick.name, _place.name = "getitem", "scatter_add"
+_pick.name, _place.name, _stack.name = "getitem", "scatter_add", "stack"
 _pick.vjp(lambda g, out, x, index: _place(g, index, x.shape))
 _place.vjp(lambda g, out, values, index, shape: _pick(g, index))
 
@@ -440,8 +444,7 @@ for _word, _function in {
     "gt": greater, "ge": greater_equal, "eq": equal, "ne": not_equal,
 }.items():
     setattr(Tensor, f"__{_word}__", _function)
-for _operation in (
-    exp, log, sqrt, tanh, sum, mean, max, min, reshape, transpose, swapaxes, astype, to,
-):
-    setattr(Tensor, _operation.name, _operation)
+for _f in (exp, log, sqrt, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
+    setattr(Tensor, _f.name, _f)
+setattr(Tensor, "tanh", update_wrapper(lambda x: tanh(x), tanh))  # noqa: B010
 setattr(Tensor, "T", property(transpose))  # noqa: B010  (mypy knows the stub)

@@ -24,6 +24,7 @@ from minimono.engine.tensor import Tensor, tensor
 from minimono.kernels import parallel
 from minimono.kernels.cpu import attention, sums
 from minimono.kernels.cpu import math as cpu_math
+from minimono.kernels.cpu import normal as cpu_normal
 
 SHAPES = [(3,), (2, 5), (2, 3, 4), (1, 1), (4, 1), (2, 0, 3)]
 TARGETS = np.array([3, 0, 0, 2, 1])
@@ -65,6 +66,7 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
         table[f"linear_relu {shape}"] = (F.linear_relu, [normal(*shape), normal(3, 4), normal(3)])
         table[f"linear_relu, no bias {shape}"] = (F.linear_relu, [normal(*shape), normal(3, 4)])
         table[f"relu {shape}"] = (F.relu, [normal(*shape)])
+        table[f"tanh {shape}"] = (F.tanh, [3.0 * normal(*shape)])
         table[f"sigmoid {shape}"] = (F.sigmoid, [5.0 * normal(*shape)])
         table[f"silu {shape}"] = (F.silu, [5.0 * normal(*shape)])
         table[f"leaky_relu {shape}"] = (lambda x: F.leaky_relu(x, 0.2), [normal(*shape)])
@@ -88,6 +90,18 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Any]]]:
             lambda qkv, c=causal: F.self_attention(qkv, mask=VISIBLE, is_causal=c),
             [normal(3, 70, 3, 2, 4)],
         )
+    for size, stride, padding in ((2, 2, 0), ((2, 3), 2, 0), (3, 1, 1), ((1, 4), (2, 3), (0, 2))):
+        table[f"avg_pool2d {size} {stride} {padding}"] = (
+            lambda x, k=size, s=stride, p=padding: F.avg_pool2d(x, k, stride=s, padding=p),
+            [normal(2, 3, 7, 9)],
+        )
+    for stride, padding in itertools.product((1, 2, 3), (0, 1)):
+        table[f"conv2d of long lines, stride {stride}, padding {padding}"] = (
+            lambda x, w, s=stride, p=padding: F.conv2d(x, w, stride=s, padding=p),
+            [normal(2, 1, 11, 37), normal(2, 1, 3, 2)],
+        )
+    table["softmax of long columns"] = (lambda x: F.softmax(x, axis=1), [normal(2, 300, 3)])
+    table["log_softmax of long columns"] = (lambda x: F.log_softmax(x, axis=0), [normal(300, 5)])
     table["gelu ()"] = (F.gelu, [normal()])
     table["softmax ()"] = (F.softmax, [normal()])
     table["log_softmax ()"] = (F.log_softmax, [normal()])
@@ -396,9 +410,9 @@ def gelu_exact(x: float, approximate: str) -> tuple[Any, Any, float, float]:
 
 
 # Measured, in units of eps: the relative error of the value over 1 + exponent, and the error of
-# the slope over 1 + factor. The running versions of float32 use polynomials (cpu/math.py).
+# the slope over 1 + factor. The running versions use polynomials (cpu/math.py, cpu/normal.py).
 GELU_BOUNDS = {
-    ("float64", "none", "running"): (0.9, 0.9), ("float64", "none", "reading"): (0.9, 0.9),
+    ("float64", "none", "running"): (1.8, 1.0), ("float64", "none", "reading"): (0.9, 0.9),
     ("float64", "tanh", "running"): (1.2, 0.6), ("float64", "tanh", "reading"): (1.3, 0.9),
     ("float32", "none", "running"): (2.5, 1.4), ("float32", "none", "reading"): (0.8, 0.8),
     ("float32", "tanh", "running"): (1.3, 0.7), ("float32", "tanh", "reading"): (1.2, 1.1),
@@ -429,57 +443,77 @@ def test_gelu_against_mpmath(dtype: str, approximate: Any, which: str) -> None:
     assert max(of_slope) < bound_of_slope
 
 
-@pytest.mark.parametrize(("name", "bound"), [("exp_nonpositive", 1.2e-7), ("normal_below", 4e-7)])
-def test_float32_polynomials_against_mpmath(name: str, bound: float) -> None:
-    """The bounds that cpu/math.py states, wherever the result is a normal float32."""
-    function = getattr(cpu_math, name)
+def of_points(function: Callable[[Any], Any], x: Any) -> Any:
+    """What a scalar function of cpu/math.py gives inside a kernel."""
 
     @numba.njit
     def of_each(x: Any, out: Any) -> None:
         for i in range(x.size):
             out[i] = function(x[i])
 
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(-88.0, 0.0, 1000), -(10.0 ** rng.uniform(-30, 2, 500)), [0.0]])
-    if name == "normal_below":
-        x = np.concatenate([x / 6.5, -x, rng.normal(size=500)])
-    x = x.astype(np.float32)
     out = np.empty_like(x)
     of_each(x, out)
-    tiny = np.finfo(np.float32).tiny
+    return out
+
+
+@numba.njit
+def tanh_of_kernels(x: Any) -> Any:
+    return cpu_math.tanh_and_small(x)[0]
+
+
+EVERYWHERE, NEAR_0 = np.linspace(-60.0, 60.0, 300), np.random.default_rng(0).normal(size=300)
+SMALL = NEAR_0 * 10.0 ** np.random.default_rng(1).uniform(-12, 0, 300)
+POINTS = np.concatenate([EVERYWHERE, NEAR_0, SMALL])
+ABOVE_0 = np.exp(np.concatenate([EVERYWHERE, SMALL]))
+TURNS = np.concatenate([POINTS, np.arange(-300, 300) * np.pi / 2, 1e4 * POINTS])
+FUNCTIONS: dict[str, tuple[Any, Any, Any, tuple[float, float]]] = {  # kernel's, truth, points, ulp
+    "exp": (cpu_math.exp, mpmath.exp, POINTS, (1.1, 1.1)),
+    "exp_nonpositive": (cpu_math.exp_nonpositive, mpmath.exp, -abs(POINTS), (1.1, 2.0)),
+    "log": (cpu_math.log, mpmath.log, ABOVE_0, (1.1, 1.6)),
+    "log1p": (cpu_math.log1p, mpmath.log1p, np.append(ABOVE_0, SMALL / 9.0), (1.1, 1.6)),
+    "sin": (cpu_math.sin, mpmath.sin, TURNS, (1.1, 1.6)),
+    "cos": (cpu_math.cos, mpmath.cos, TURNS, (1.1, 1.6)),
+    "tanh": (tanh_of_kernels, mpmath.tanh, POINTS, (1.5, 1.6)),
+    "erfc": (cpu_normal.erfc, mpmath.erfc, np.append(SMALL, np.linspace(-6, 8.5, 500)), (3, 3)),
+    "normal_below": (
+        cpu_normal.normal_below, mpmath.ncdf, np.append(SMALL, np.linspace(-12, 6, 500)), (4, 7)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_polynomials_against_mpmath(name: str, dtype: str) -> None:
+    """The bounds that cpu/math.py and cpu/normal.py state."""
+    function, truth, points, bounds = FUNCTIONS[name]
+    x = points.astype(dtype)
+    found = of_points(function, x)
     worst = 0.0
     with mpmath.workdps(50):
-        for point, value in zip(x, out, strict=True):
+        for point, value in zip(x, found, strict=True):
             v = mpmath.mpf(float(point))
-            exact = mpmath.exp(v) if name == "exp_nonpositive" else mpmath.ncdf(v)
-            error = abs(mpmath.mpf(float(value)) - exact)
-            if exact < tiny:
-                assert error < tiny
-                continue
-            growth = 1.0 + v * v / 2.0 if name == "normal_below" else 1.0
-            worst = max(worst, float(error / exact / growth))
+            exact = truth(v)
+            growth = 1.0
+            if name == "normal_below":
+                growth = 1.0 + float(point) ** 2 / (2 if dtype == "float32" else 1)
+            step = float(np.spacing(abs(np.array(float(exact), dtype))))
+            worst = max(worst, abs(float((mpmath.mpf(float(value)) - exact) / step)) / growth)
+    bound = bounds[dtype == "float32"]
     assert 0.2 * bound < worst < bound
-    ends = np.array([-np.inf, np.nan], np.float32)
-    of_each(ends, ends)
-    np.testing.assert_array_equal(ends, [0.0, np.nan])
 
 
-def test_erfc_against_mpmath() -> None:
-    x = np.linspace(-6.0, 26.0, 400)
-    with mpmath.workdps(50):
-        exact = [mpmath.erfc(mpmath.mpf(v)) for v in x]
-        values = P.erfc(tensor(x)).data
-        errors = [
-            float(abs(mpmath.mpf(v) - e) / e) / 2.0**-52
-            for v, e in zip(values, exact, strict=True)
-        ]
-    assert max(errors) < 2.0  # measured: 1.5 with glibc
-    np.testing.assert_array_equal(
-        P.erfc(tensor([-np.inf, -30.0, 0.0, 30.0, np.inf, np.nan])).data, [2, 2, 1, 0, 0, np.nan]
-    )
-
-
-# ---- Adam --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["exp", "log", "log1p", "sin", "cos", "tanh", "erfc"])
+def test_polynomials_at_the_ends(name: str, dtype: Any) -> None:
+    """Infinite, missing, subnormal and huge numbers: the same as NumPy's."""
+    info = np.finfo(dtype)
+    x = np.array([0.0, np.inf, np.nan, 1.0, 2.0, info.max, info.tiny, info.smallest_subnormal,
+                  info.tiny / 64, 88.0, 105.0, 700.0, 740.0, 8e5, 3e6], dtype)
+    x = np.concatenate([x, -x])
+    running = getattr(P, name)(tensor(x)).data
+    with mm.reference():
+        reading = getattr(P, name)(tensor(x)).data
+    np.testing.assert_allclose(running, reading, rtol=3 * info.eps, atol=info.smallest_subnormal)
+    assert (np.signbit(running) == np.signbit(reading))[~np.isnan(reading)].all()
 
 
 def test_adam_kernel_is_the_formula(rng: np.random.Generator) -> None:

@@ -206,6 +206,8 @@ def test_kernel_and_reading_version_agree_on_the_ends_of_the_line(name: str) -> 
         dtype = [np.float64, np.float32][trial % 2]
         with np.errstate(all="ignore"):
             line = EXTREME.astype(dtype)
+            if name in ("sum", "mean"):  # what is lost beside 1e300 depends on the order
+                line = line[abs(line) != dtype(1e300)]
             arrays = [
                 np.where(rng.random(shape) < 0.1, rng.choice(line, shape), ordinary(shape, i + 1))
                 .astype(dtype) for i, shape in enumerate(shapes)

@@ -180,12 +180,12 @@ def cases() -> Iterator[Case]:
         both = [normal(2, 3), normal(2, 3) + 0.3]
         yield Case("concatenate", f"axis={axis}",
                    lambda x, y, a=axis: P.concatenate(x, y * y, x, axis=a) ** 2, both)
-        yield Case("concatenate", f"stack axis={axis}",
+        yield Case("stack", f"axis={axis}",
                    lambda x, y, a=axis: P.stack([x, y, x], axis=a) ** 2, both)
     yield Case("concatenate", "with a constant and nothing",
                lambda x, e: P.concatenate(x, np.ones((1, 3)), e, axis=0) ** 2,
                [normal(2, 3), np.zeros((0, 3))], brings_host_arrays=True)
-    yield Case("concatenate", "stack of scalars", lambda x, y: P.stack([x, y]) ** 2,
+    yield Case("stack", "of scalars", lambda x, y: P.stack([x, y]) ** 2,
                [normal(), normal() + 1.0])
     for size, stride in [((1, 1), (1, 1)), ((2, 3), (1, 2)), ((3, 2), (2, 2)), ((4, 5), (3, 3))]:
         laid_out = convolution.windows(tensor(normal(2, 1, 4, 5)), size, stride).shape
@@ -300,10 +300,13 @@ def test_places_each_value_as_often_as_it_is_picked(what: str) -> None:
 def test_values_are_numpys() -> None:
     x, y, p = spaced((2, 3)), spaced((3,), 0.2), positive(2, 3)
     one = tensor(x)
-    for name in "exp sin cos tanh absolute negative".split():
+    for name in "exp sin cos tanh".split():  # kernels, whose last digit may be another
+        np.testing.assert_allclose(getattr(P, name)(one).data, getattr(np, name)(x), rtol=4e-16)
+    for name in "log log1p".split():
+        np.testing.assert_allclose(getattr(P, name)(tensor(p)).data, getattr(np, name)(p), 4e-16)
+    for name in "absolute negative".split():
         np.testing.assert_array_equal(getattr(P, name)(one).data, getattr(np, name)(x))
-    for name in "log log1p sqrt".split():
-        np.testing.assert_array_equal(getattr(P, name)(tensor(p)).data, getattr(np, name)(p))
+    np.testing.assert_array_equal(P.sqrt(tensor(p)).data, np.sqrt(p))
     for name in "add subtract multiply divide maximum minimum less less_equal greater".split():
         np.testing.assert_array_equal(getattr(P, name)(one, y).data, getattr(np, name)(x, y))
     np.testing.assert_array_equal(P.greater_equal(one, one).data, np.ones((2, 3), dtype=bool))
@@ -447,7 +450,7 @@ def test_comparisons_and_integers_are_not_on_the_tape() -> None:
         (lambda: tensor(np.ones(6)).reshape(4, 2), ["reshape", "[6]", "4, 2"]),
         (lambda: P.concatenate(tensor([1.0]), tensor([[1.0]]), axis=0),
          ["concatenate", "[1]", "[1, 1]"]),
-        (lambda: P.stack([tensor([1.0]), tensor([1.0, 2.0])]), ["concatenate", "[1, 1]", "[1, 2]"]),
+        (lambda: P.stack([tensor([1.0]), tensor([1.0, 2.0])]), ["stack", "[1]", "[2]"]),
         (lambda: tensor(np.ones((2, 3))).sum(axis=2), ["sum", "[2, 3]", "axis 2"]),
         (lambda: tensor(np.ones((2, 0))).max(axis=1), ["max", "[2, 0]"]),
         (lambda: tensor(np.ones((2, 0))).mean(axis=1), ["mean", "[2, 0]", "axis 1"]),

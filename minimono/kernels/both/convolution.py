@@ -31,11 +31,13 @@ class Convolution:
     `windows(x, size, stride, padding, grid)`: (G, C, Y, X) -> (C K, G y x), zeros outside x;
     `add_windows(patches, shape, size, stride, padding, grid)`: (C K, G y x) -> `shape`, overlaps
     add up, what falls outside is dropped. `group`: about how many elements `patches` may have.
+    `width(x, X, stride)`: how many windows to cut of a line where x are needed; more may be faster.
     """
 
     windows: Callable[[Array, Pair, Pair, Pair, Pair], Array]
     add_windows: Callable[[Array, tuple[int, ...], Pair, Pair, Pair, Pair], Array]
     group: int
+    width: Callable[[int, int, int], int] = lambda columns, X, stride: columns
 
     def convolved_forward(
         self, x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair
@@ -44,11 +46,12 @@ class Convolution:
         size, kernels = weight.shape[2:], _as_matrix(weight)
         sides = zip(x.shape[2:], size, stride, padding, strict=True)
         rows, columns = [(n + 2 * p - k) // s + 1 for n, k, s, p in sides]
-        grid = rows, columns
-        out = array_module(x).empty((len(x), len(weight), *grid), x.dtype)
+        out = array_module(x).empty((len(x), len(weight), rows, columns), x.dtype)
+        grid = rows, self.width(columns, x.shape[3], stride[1])
         for part in self._groups(len(x), weight, grid):
             patches = self.windows(x[part], size, stride, padding, grid)
-            out[part] = _samples_first(kernels @ patches, grid)  # (O, C K) @ (C K, G y x)
+            values = kernels @ patches  # (O, C K) @ (C K, G y x)
+            out[part] = _samples_first(values, grid)[..., :columns]
         if bias is not None:
             out += bias.reshape(-1, 1, 1)
         return out, None

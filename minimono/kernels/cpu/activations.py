@@ -1,4 +1,4 @@
-"""ReLU, leaky ReLU, sigmoid, SiLU and GELU on the CPU, forward and back; slopes and erfc."""
+"""ReLU, leaky ReLU, sigmoid, SiLU and GELU on the CPU, forward and back."""
 
 import math
 
@@ -8,7 +8,8 @@ from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.cpu.compiling import compiled
 from minimono.kernels.cpu.launch import each
-from minimono.kernels.cpu.math import exp_nonpositive, normal_below
+from minimono.kernels.cpu.math import exp_nonpositive
+from minimono.kernels.cpu.normal import normal_below
 
 # ---- ReLU --------------------------------------------------------------------------------------
 
@@ -69,37 +70,37 @@ def leaky_relu_backward(
 
 # ---- sigmoid and SiLU --------------------------------------------------------------------------
 # With e = exp(-|x|), at most 1, nothing overflows:  sigmoid(x) = 1 / (1 + e), or e / (1 + e) for
-# x < 0, and its slope is e / (1 + e)^2.
+# x < 0, and its slope is e / (1 + e)^2. The sigmoid keeps e, to spare the way back an exponential.
 
 
 @compiled
-def sigmoid_kernel(x: Array, out: Array) -> None:
+def sigmoid_kernel(x: Array, out: Array, kept: Array) -> None:
     zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
     for i in range(x.size):
         e = exp_nonpositive(-abs(x[i]))
         out[i] = (e if x[i] < zero else one) / (one + e)
+        kept[i] = e
 
 
 @compiled
-def sigmoid_gradient_kernel(g: Array, x: Array, gx: Array) -> None:
-    one = x.dtype.type(1.0)
-    for i in range(x.size):
-        e = exp_nonpositive(-abs(x[i]))
-        larger = one / (one + e)
-        gx[i] = g[i] * (e * larger * larger)
+def sigmoid_gradient_kernel(g: Array, kept: Array, gx: Array) -> None:
+    one = kept.dtype.type(1.0)
+    for i in range(g.size):
+        whole = one + kept[i]
+        gx[i] = g[i] * (kept[i] / (whole * whole))
 
 
 def sigmoid_forward(x: Array) -> tuple[Array, Kept]:
-    out = np.empty(x.shape, x.dtype)
-    each(sigmoid_kernel, x, out)
-    return out, None
+    out, kept = np.empty(x.shape, x.dtype), np.empty(x.size, x.dtype)
+    each(sigmoid_kernel, x, out, kept)
+    return out, kept
 
 
 def sigmoid_backward(
     needed: Needed, g: Array, out: Array, kept: Kept, x: Array
 ) -> tuple[Array, ...]:
     gx = np.empty(x.shape, x.dtype)
-    each(sigmoid_gradient_kernel, g, x, gx)
+    each(sigmoid_gradient_kernel, g, kept, gx)
     return (gx,)
 
 
@@ -131,36 +132,6 @@ def silu_backward(needed: Needed, g: Array, out: Array, kept: Kept, x: Array) ->
     gx = np.empty(x.shape, x.dtype)
     each(silu_gradient_kernel, g, x, gx)
     return (gx,)
-
-
-# ---- the slope of tanh, and erfc ---------------------------------------------------------------
-
-
-@compiled
-def sech_squared_kernel(x: Array, out: Array) -> None:
-    one, two = x.dtype.type(1.0), x.dtype.type(2.0)
-    for i in range(x.size):
-        e = exp_nonpositive(-abs(x[i]))  # at most 1: nothing overflows
-        sech = two * e / (one + e * e)
-        out[i] = sech * sech
-
-
-def sech_squared(x: Array) -> Array:
-    out = np.empty(x.shape, x.dtype)
-    each(sech_squared_kernel, x, out)
-    return out
-
-
-@compiled
-def erfc_kernel(x: Array, out: Array) -> None:
-    for i in range(x.size):
-        out[i] = math.erfc(np.float64(x[i]))  # float32 is rounded once
-
-
-def erfc(x: Array) -> Array:
-    out = np.empty(x.shape, x.dtype)
-    each(erfc_kernel, x, out)
-    return out
 
 
 # ---- GELU --------------------------------------------------------------------------------------

@@ -33,6 +33,32 @@ def _clear(target: Array, start: int, step: int, count: int) -> None:
 
 
 @inlined
+def _copy(
+    source: Array, origin: int, by: int, target: Array, start: int, step: int, count: int
+) -> None:
+    """target[start + step n] = source[origin + by n] for n < count."""
+    # Eight at a time, the last eight again: lines are short, and longer vectors would pass by them.
+    n = 0
+    while n + 8 < count:
+        _copy_eight(source, origin + by * n, by, target, start + step * n, step)
+        n += 8
+    if count >= 8:
+        n = count - 8
+        _copy_eight(source, origin + by * n, by, target, start + step * n, step)
+    else:
+        for m in range(place(count)):
+            target[place(start) + place(step) * m] = source[place(origin) + place(by) * m]
+
+
+@inlined
+def _copy_eight(
+    source: Array, origin: int, by: int, target: Array, start: int, step: int
+) -> None:
+    for m in range(place(8)):
+        target[place(start) + place(step) * m] = source[place(origin) + place(by) * m]
+
+
+@inlined
 def _common(size: int, by: int, count: int) -> Pair:
     """Return the n of 0..count with 0 <= n + by < size: the first, and the last + 1."""
     first = min(count, max(0, -by))
@@ -63,6 +89,14 @@ def _add_moved(
         at, there = place(start + first), place(origin + first + by)
         for n in range(place(last - first)):
             target[there + n] += source[at + n]
+
+
+@inlined
+def _add(source: Array, start: int, target: Array, origin: int, count: int) -> None:
+    """target[origin + n] += source[start + n]."""
+    there, at = place(origin), place(start)
+    for n in range(place(count)):
+        target[there + n] += source[at + n]
 
 
 @inlined
@@ -99,10 +133,14 @@ def windows_kernel(
                         _copy_moved(source, origin, Y * X, by, target, start, rows * columns)
                         _clear_what_came_round(target, start, rows, columns, right)
                         continue
+                    inside = 0 <= right and right + columns <= X
                     for y in range(rows):
                         size = X if 0 <= y + down < Y else 0
                         line, to = origin + (y + down) * X, start + y * columns
-                        _copy_moved(source, line, size, right, target, to, columns)
+                        if inside and size:
+                            _copy(source, line + right, 1, target, to, 1, columns)
+                        else:
+                            _copy_moved(source, line, size, right, target, to, columns)
 
 
 @compiled
@@ -126,9 +164,13 @@ def add_windows_kernel(
                         _clear_what_came_round(source, start, rows, columns, right)
                         _add_moved(source, start, rows * columns, by, target, origin, Y * X)
                         continue
+                    inside = 0 <= right and right + columns <= X
                     for y in range(max(0, -down), min(rows, Y - down)):
                         line, at = origin + (y + down) * X, start + y * columns
-                        _add_moved(source, at, columns, right, target, line, X)
+                        if inside:
+                            _add(source, at, target, line + right, columns)
+                        else:
+                            _add_moved(source, at, columns, right, target, line, X)
 
 
 def windows(x: Array, size: Pair, stride: Pair, padding: Pair, grid: Pair) -> Array:
@@ -147,9 +189,9 @@ def windows(x: Array, size: Pair, stride: Pair, padding: Pair, grid: Pair) -> Ar
 def add_windows(
     patches: Array, shape: tuple[int, ...], size: Pair, stride: Pair, padding: Pair, grid: Pair
 ) -> Array:
-    G, C, Y, X = shape
+    G, C = shape[:2]
     patches = patches.reshape(C, *size, G, *grid)  # (C K, G y x) -> (C, *size, G, y, x)
-    images = np.zeros((*stride, G, C, -(-Y // stride[0]), -(-X // stride[1])), patches.dtype)
+    images = np.zeros(_shape_of_thinned(shape, stride), patches.dtype)
 
     def run(part: slice) -> None:
         add_windows_kernel(patches, part.start, part.stop, *padding, images)
@@ -158,30 +200,64 @@ def add_windows(
     return _together(images, shape)
 
 
+@compiled
+def thin_kernel(x: Array, images: Array, back: bool) -> None:
+    """x (G, C, Y, X) -> images (s, s, G, C, Y / s, X / s), rounded up, with zeros at the ends.
+
+    Or back, from images to x.
+    """
+    (G, C, Y, X), (step_y, step_x), (thin_Y, thin_X) = x.shape, images.shape[:2], images.shape[4:]
+    whole, thinned = x.reshape(-1), images.reshape(-1)
+    if not back and (Y % step_y or X % step_x):
+        thinned[:] = 0.0
+    for i in range(step_y):
+        for j in range(step_x):
+            count = (X - j + step_x - 1) // step_x
+            for b in range(G * C):
+                thin = ((i * step_x + j) * G * C + b) * thin_Y * thin_X
+                line = (b * Y + i) * X + j
+                for _ in range((Y - i + step_y - 1) // step_y):
+                    if back and step_x == 2:  # which the compiler makes shuffles of
+                        _copy(thinned, thin, 1, whole, line, 2, count)
+                    elif back:
+                        _copy(thinned, thin, 1, whole, line, step_x, count)
+                    elif step_x == 2:
+                        _copy(whole, line, 2, thinned, thin, 1, count)
+                    else:
+                        _copy(whole, line, step_x, thinned, thin, 1, count)
+                    thin += thin_X
+                    line += step_y * X
+
+
 def _thinned(x: Array, stride: Pair) -> Array:
-    """(G, C, Y, X) -> (s, s, G, C, Y / s, X / s), rounded up, with zeros at the ends."""
+    x = np.ascontiguousarray(x)
     if stride == (1, 1):
-        return np.ascontiguousarray(x)[None, None]
-    G, C, Y, X = x.shape
-    images = np.zeros((*stride, G, C, -(-Y // stride[0]), -(-X // stride[1])), x.dtype)
-    for i, j in np.ndindex(*stride):
-        part = x[:, :, i :: stride[0], j :: stride[1]]
-        images[i, j, :, :, : part.shape[2], : part.shape[3]] = part
+        return x[None, None]
+    images = np.empty(_shape_of_thinned(x.shape, stride), x.dtype)
+    x = x if x.flags.writeable else x.copy()  # which the way back writes to
+    thin_kernel(x, images, False)
     return images
 
 
+def _shape_of_thinned(shape: tuple[int, ...], stride: Pair) -> tuple[int, ...]:
+    G, C, Y, X = shape
+    return *stride, G, C, -(-Y // stride[0]), -(-X // stride[1])
+
+
 def _together(images: Array, shape: tuple[int, ...]) -> Array:
-    """(s, s, G, C, Y / s, X / s) -> (G, C, Y, X): the way back from `_thinned`."""
-    stride = images.shape[:2]
-    if stride == (1, 1):
+    if images.shape[:2] == (1, 1):
         return images[0, 0]
     x = np.empty(shape, images.dtype)
-    for i, j in np.ndindex(*stride):
-        part = x[:, :, i :: stride[0], j :: stride[1]]
-        part[...] = images[i, j, :, :, : part.shape[2], : part.shape[3]]
+    thin_kernel(x, images, True)
     return x
 
 
-_loops = Convolution(windows, add_windows, GROUP)
+def width(columns: int, X: int, stride: int) -> int:
+    """As many as a thinned line has, where that is an eighth more: one long piece of memory."""
+    thin = -(-X // stride)
+    return thin if columns < thin <= columns + columns // 8 else columns
+
+
+_loops = Convolution(windows, add_windows, GROUP, width)
 convolved_forward, convolved_backward = _loops.convolved_forward, _loops.convolved_backward
 laid_down_forward, laid_down_backward = _loops.laid_down_forward, _loops.laid_down_backward

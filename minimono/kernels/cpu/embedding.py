@@ -64,18 +64,40 @@ def scatter_add_rows(target: Array, ids: Array, values: Array) -> None:
     scatter_add_kernel(values, ids, order, target)
 
 
+@compiled
+def places_kernel(numbers: Array, n: int, places: Array) -> bool:
+    """places = places n + numbers, counted from the end below 0; False if one is not in 0..n-1."""
+    for i in range(len(numbers)):
+        number = numbers[i] + n if numbers[i] < 0 else numbers[i]
+        if not 0 <= number < n:
+            return False
+        places[i] = places[i] * n + number
+    return True
+
+
+def _places(parts: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
+    """Return where in the first axes of `shape`, as one, is what integer arrays name."""
+    same = all(part.shape == parts[0].shape for part in parts)
+    parts = parts if same else np.broadcast_arrays(*parts)
+    places = np.zeros(parts[0].shape, np.intp)
+    for n, part in zip(shape, parts, strict=False):
+        if not places_kernel(flat(part.astype(np.intp, copy=False)), n, places.reshape(-1)):
+            np.arange(n)[part]  # says which one is outside
+    return places
+
+
 def scatter_add(target: Array, index: Any, values: Array) -> None:
     """Add values to target[index], in place, for any index; places may repeat."""
     parts = index if isinstance(index, tuple) else (index,)
-    numbers = all(isinstance(p, np.ndarray) and p.dtype.kind in "iu" for p in parts)
-    if numbers and len(parts) <= target.ndim:
+    if all(isinstance(p, np.ndarray) and p.dtype.kind in "iu" for p in parts) and (
+        len(parts) <= target.ndim
+    ):
         # They name places along the first axes, which become one, of rows that hold all others.
-        left, places = target.shape[len(parts) :], np.zeros((), np.intp)
-        for n, part in zip(target.shape, parts, strict=False):
-            places = places * n + np.arange(n)[part]  # counted from 0, also what is from the end
+        left, places = target.shape[len(parts) :], _places(parts, target.shape)
     else:
         left, places = (), np.arange(target.size).reshape(target.shape)[index]
-    values = np.broadcast_to(values, places.shape + left)
+    if values.shape != places.shape + left:
+        values = np.broadcast_to(values, places.shape + left)
     rows = np.ascontiguousarray(target).reshape(-1, math.prod(left))
     scatter_add_rows(rows, flat(places), np.ascontiguousarray(values).reshape(-1, rows.shape[1]))
     if not target.flags.c_contiguous:  # `rows` is a copy

@@ -1,4 +1,4 @@
-"""The largest of each window on the CPU, and the way back to where it was."""
+"""The largest of each window on the CPU, or the mean, and the way back."""
 
 import math
 
@@ -7,8 +7,10 @@ import numpy as np
 from minimono.backend import Array
 from minimono.kernels import Kept, Needed
 from minimono.kernels.both.convolution import Pair
-from minimono.kernels.cpu.compiling import compiled
+from minimono.kernels.cpu.compiling import compiled, inlined
 from minimono.kernels.parallel import in_parts
+
+place = np.uintp  # `cpu/convolution.py` says why
 
 OUTSIDE = -1  # the place of a largest element that is padding, as among elements of -inf
 
@@ -50,17 +52,14 @@ def largest_gradient_kernel(g: Array, places: Array, gx: Array) -> None:
 def largest_in_windows_forward(
     x: Array, size: Pair, stride: Pair, padding: Pair
 ) -> tuple[Array, Kept]:
-    B, C, Y, X = x.shape
-    sides = zip((Y, X), size, stride, padding, strict=True)
-    rows, columns = [(n + 2 * p - k) // s + 1 for n, k, s, p in sides]
-    images = np.ascontiguousarray(x).reshape(B * C, Y, X)
-    out, places = (np.empty((B * C, rows, columns), d) for d in (x.dtype, np.int32))
+    images, out = _images(x), _empty(x, size, stride, padding)
+    places = np.empty(out.shape, np.int32)
 
     def run(part: slice) -> None:
         largest_kernel(images[part], size, stride, padding, out[part], places[part])
 
-    in_parts(run, B * C, x.size)
-    return out.reshape(B, C, rows, columns), places
+    in_parts(run, len(images), x.size)
+    return out.reshape(x.shape[:2] + out.shape[1:]), places
 
 
 def largest_in_windows_backward(
@@ -73,3 +72,100 @@ def largest_in_windows_backward(
         np.ascontiguousarray(g).reshape(windows), places.reshape(windows), gx.reshape(images, -1)
     )
     return (gx,)
+
+
+# ---- the mean ----------------------------------------------------------------------------------
+
+
+@inlined
+def _inside(j: int, stride: int, padding: int, X: int, columns: int) -> Pair:
+    """Return the windows whose place j lies in 0..X: the first, and the last + 1."""
+    first = max(0, -((j - padding) // stride))
+    return first, max(first, min(columns, (X - 1 + padding - j) // stride + 1))
+
+
+@compiled
+def means_kernel(x: Array, size: Pair, stride: Pair, padding: Pair, out: Array) -> None:
+    """x (N, Y, X) -> out (N, y, x): sums of sums along rows, in float64."""
+    N, rows, columns = out.shape
+    Y, X = x.shape[1:]
+    whole, part, by = np.empty(columns), np.empty(columns), place(stride[1])
+    for n in range(N):
+        for r in range(rows):
+            top = r * stride[0] - padding[0]
+            whole[:] = 0.0
+            for i in range(max(top, 0), min(top + size[0], Y)):
+                line = x[n, i]
+                part[:] = 0.0
+                for j in range(size[1]):
+                    first, last = _inside(j, stride[1], padding[1], X, columns)
+                    at = place(first * stride[1] + j - padding[1])
+                    for c in range(place(last - first)):
+                        part[place(first) + c] += line[at + by * c]
+                whole += part
+            for c in range(columns):
+                out[n, r, c] = whole[c] / (size[0] * size[1])
+
+
+@compiled
+def means_gradient_kernel(
+    g: Array, size: Pair, stride: Pair, padding: Pair, gx: Array
+) -> None:
+    """g (N, y, x), gx (N, Y, X) of zeros."""
+    N, rows, columns = g.shape
+    Y, X = gx.shape[1:]
+    share, by = np.empty(columns, g.dtype), place(stride[1])
+    for n in range(N):
+        for r in range(rows):
+            top = r * stride[0] - padding[0]
+            for c in range(columns):
+                share[c] = g[n, r, c] / (size[0] * size[1])
+            for i in range(max(top, 0), min(top + size[0], Y)):
+                line = gx[n, i]
+                for j in range(size[1]):
+                    first, last = _inside(j, stride[1], padding[1], X, columns)
+                    at = place(first * stride[1] + j - padding[1])
+                    for c in range(place(last - first)):
+                        line[at + by * c] += share[place(first) + c]
+
+
+def means_of_windows_forward(
+    x: Array, size: Pair, stride: Pair, padding: Pair
+) -> tuple[Array, Kept]:
+    images, out = _images(x), _empty(x, size, stride, padding)
+
+    def run(part: slice) -> None:
+        means_kernel(images[part], size, stride, padding, out[part])
+
+    in_parts(run, len(images), x.size)
+    return out.reshape(x.shape[:2] + out.shape[1:]), None
+
+
+def means_of_windows_backward(
+    needed: Needed, g: Array, out: Array, kept: Kept, x: Array, size: Pair, stride: Pair,
+    padding: Pair,
+) -> tuple[Array, ...]:
+    gx = np.zeros(x.shape, x.dtype)
+    g, images = _images(g), gx.reshape(-1, *x.shape[2:])
+
+    def run(part: slice) -> None:
+        means_gradient_kernel(g[part], size, stride, padding, images[part])
+
+    in_parts(run, len(images), x.size)
+    return (gx,)
+
+
+# ---- shapes ------------------------------------------------------------------------------------
+
+
+def _images(x: Array) -> Array:
+    """(B, C, Y, X) -> (B C, Y, X), in one block of memory."""
+    B, C, Y, X = x.shape
+    return np.ascontiguousarray(x).reshape(B * C, Y, X)
+
+
+def _empty(x: Array, size: Pair, stride: Pair, padding: Pair) -> Array:
+    """(B, C, Y, X) -> (B C, y, x)."""
+    B, C, *image = x.shape
+    sides = zip(image, size, stride, padding, strict=True)
+    return np.empty((B * C, *[(n + 2 * p - k) // s + 1 for n, k, s, p in sides]), x.dtype)

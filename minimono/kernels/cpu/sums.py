@@ -181,3 +181,17 @@ def largest(row: Array) -> Any:
     for j in range(len(row)):
         result = larger_but_for_nan(row[j], result)
     return result
+
+
+@inlined
+def largest_of_columns(x: Array, tops: Array) -> None:
+    """Write the largest of each column, of one with a nan any number or nan."""
+    tops[:] = x[0]
+    for i in range(1, len(x)):
+        _keep_larger(x[i], tops)
+
+
+@inlined
+def _keep_larger(row: Array, tops: Array) -> None:
+    for j in range(row.size):
+        tops[j] = larger_but_for_nan(row[j], tops[j])
