@@ -14,6 +14,7 @@ from minimono import checks
 from minimono.backend import Array, as_array
 from minimono.checks import Rng
 from minimono.engine import functional as F
+from minimono.engine.arguments import text_mask
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
     ActivationName,
@@ -83,9 +84,7 @@ class BERT(Module):
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
         ids = checks.token_ids(ids, "BERT: ids", self.context)
         B, T = ids.shape
-        mask = None if mask is None else _text_mask(mask)
-        if mask is not None:
-            checks.shaped(mask, "BERT: mask", (B, T), "as ids")
+        mask = None if mask is None else text_mask(mask, "BERT: mask", (B, T))
         segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
         segments = segments if isinstance(segments, Tensor) else as_array(segments)
         checks.shaped(segments, "BERT: segments", (B, T), "as ids")
@@ -127,22 +126,3 @@ class Block(Module):
         x = self.norm1(x + self.attention(x, mask))
         x = self.norm2(x + self.mlp(x))
         return self.out(x)
-
-
-def _text_mask(mask: Tensor | Array) -> Array:
-    """Booleans, True where there is text, also from the ones and zeros that tokenisers give."""
-    array = as_array(mask.data if isinstance(mask, Tensor) else mask)
-    if array.dtype.kind == "b":
-        return array
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"BERT: mask has dtype {array.dtype}, expected booleans, or whole numbers 0 and 1: "
-            "1 where there is text (a mask of real numbers is added to the scores elsewhere)"
-        )
-    wrong = (array != 0) & (array != 1)
-    if wrong.any():
-        at = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
-        raise ValueError(
-            f"BERT: mask has {int(array[*at])} at {at}, expected booleans, or 0 and 1 only"
-        )
-    return array == 1
