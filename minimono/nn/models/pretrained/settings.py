@@ -42,6 +42,19 @@ ACTIVATIONS: dict[str, ActivationName] = {
     "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
 }
 
+LLAMA_SIZES = {
+    "vocab_size": 32000, "max_position_embeddings": 2048, "hidden_size": 4096,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "intermediate_size": 11008,
+}
+MISTRAL_SIZES = LLAMA_SIZES | {"max_position_embeddings": 131072, "intermediate_size": 14336}
+QWEN2_SIZES = LLAMA_SIZES | {
+    "vocab_size": 151936, "max_position_embeddings": 32768, "intermediate_size": 22016,
+}
+GPT_NEOX_SIZES = {
+    "vocab_size": 50432, "max_position_embeddings": 2048, "hidden_size": 6144,
+    "num_attention_heads": 64, "num_hidden_layers": 44, "intermediate_size": 24576,
+}
+
 # Settings of which the networks here compute one value only.
 FIXED: dict[str, Any] = {
     "is_decoder": False, "is_encoder_decoder": False, "tie_encoder_decoder": False,
@@ -90,6 +103,34 @@ BERT_HARMLESS = HARMLESS | set(
 )
 
 
+DECODER_READ = frozenset(
+    """
+    hidden_act tie_word_embeddings rope_theta rope_scaling rope_parameters initializer_range
+    """.split()
+)
+LLAMA_READ = DECODER_READ | {"num_key_value_heads", "head_dim", "rms_norm_eps"}
+# By kind: what it reads beyond that, settings of one value, and what changes no number.
+LLAMA_KINDS: dict[str, frozenset[str]] = {
+    "llama": frozenset({"attention_bias", "mlp_bias"}),
+    "mistral": frozenset({"sliding_window"}),
+    "qwen2": frozenset(
+        {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"}
+    ),
+}
+DECODER_FIXED = FIXED | {
+    "partial_rotary_factor": 1.0, "rope_interleaved": False, "use_mrope": False,
+}
+LLAMA_HARMLESS = HARMLESS | set(
+    """
+    attention_dropout pretraining_tp is_llama_config transformers.js_config id2label num_labels
+    """.split()
+)
+GPT_NEOX_READ = DECODER_READ | set(
+    "layer_norm_eps rotary_pct rotary_emb_base use_parallel_residual attention_bias".split()
+)
+GPT_NEOX_HARMLESS = LLAMA_HARMLESS | {"hidden_dropout", "classifier_dropout"}
+
+
 def read_config(path: Path) -> dict[str, Any]:
     config = files.parse_json(files.read(path, path.name, most=LARGEST), path.name)
     if not isinstance(config, dict):
@@ -134,6 +175,24 @@ def positive(config: Config, key: str, default: float) -> float:
     value = config.get(key, default)
     if type(value) not in (int, float) or not 0.0 < value <= sys.float_info.max:
         raise wrong(key, value, "a number above 0")
+    return float(value)
+
+
+def flag(config: Config, key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    if type(value) is not bool:
+        raise wrong(key, value, "true or false")
+    return value
+
+
+def number(config: Config, key: str, default: float | None, *, above: float = 0.0) -> float:
+    """A number above a bound; None says the default, if there is one."""
+    value = config.get(key)
+    value = default if value is None else value
+    if value is None or type(value) not in (int, float) or not (
+        above < value <= sys.float_info.max
+    ):
+        raise wrong(key, value, f"a number above {above:g}")
     return float(value)
 
 
