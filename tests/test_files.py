@@ -307,6 +307,6 @@ def test_everything_that_goes_through_it_is_listed() -> None:
         or "files.RegularFile(" in source
     }
     assert users == {
-        "nn/checkpoint.py", "nn/models/pretrained/safetensors.py",
+        "nn/checkpoint.py", "nn/models/pretrained/safetensors.py", "nn/models/pretrained/gguf.py",
         "nn/models/pretrained/settings.py", "data/images.py", "data/text.py", "oracle/vectors.py",
     }

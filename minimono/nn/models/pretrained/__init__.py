@@ -10,13 +10,18 @@ transformers 5.24 and its older versions. Needs `pip install safetensors`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from minimono import checks, files
 from minimono.nn.models.pretrained import settings
 from minimono.nn.models.pretrained.arrays import Plan, filled, fresh
 from minimono.nn.models.pretrained.bert import plan_bert
 from minimono.nn.models.pretrained.decoders import plan_gpt_neox, plan_llama
+from minimono.nn.models.pretrained.gguf import gguf_of
 from minimono.nn.models.pretrained.gpt2 import plan_gpt2
 from minimono.nn.models.pretrained.safetensors import INDEX, NAME, missing, safetensors_of
 from minimono.nn.module import Module
@@ -70,18 +75,27 @@ def load_pretrained(
         seed = 0 if initialise is None else initialise
         rng = checks.generator(seed, "load_pretrained: initialise")
     folder = Path(folder)
+    if folder.suffix == ".gguf":
+        return _loaded(folder, gguf_of(folder), classes, rng, untrained)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"load_pretrained: {folder / 'config.json'} does not exist")
     if not (folder / NAME).exists() and not (folder / INDEX).exists():
         raise FileNotFoundError(
             f"load_pretrained: {folder / NAME} does not exist{missing(folder)}"
         )
+    return _loaded(folder, safetensors_of(folder), classes, rng, untrained)
+
+
+def _loaded(
+    path: Path, opening: AbstractContextManager[Any], classes: int | None,
+    rng: np.random.Generator | None, untrained: bool,
+) -> Module:
     try:
-        config = settings.read_config(folder / "config.json")
-        kind = config.get("model_type")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise settings.wrong("model_type", kind, f"one of {[*KINDS]}")
-        with safetensors_of(folder) as weights:
+        with opening as weights:
+            config: dict[str, Any] = weights.config
+            kind = config.get("model_type")
+            if not isinstance(kind, str) or kind not in KINDS:
+                raise settings.wrong("model_type", kind, f"one of {[*KINDS]}")
             plan = KINDS[kind](config, weights, classes, rng)
             parts, dtype = plan.arrays.check(plan.parts, plan.harmless)
             spread = 0.0
@@ -92,6 +106,6 @@ def load_pretrained(
                 return fresh(plan, dtype, rng, spread).eval()
             return filled(plan, parts, dtype, rng, spread).eval()
     except ValueError as error:
-        raise files.FileError(f"load_pretrained: {folder}: {error}") from error
+        raise files.FileError(f"load_pretrained: {path}: {error}") from error
     except OSError as error:  # it may not be read, or has just gone away
-        raise type(error)(f"load_pretrained: {folder}: {error}") from error
+        raise type(error)(f"load_pretrained: {path}: {error}") from error

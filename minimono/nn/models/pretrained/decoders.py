@@ -13,6 +13,7 @@ from minimono.nn.models.neox import GPTNeoX
 from minimono.nn.models.pretrained import settings
 from minimono.nn.models.pretrained.arrays import Arrays, Part, Plan, Weights, layer
 from minimono.nn.models.pretrained.rope import rotary_of
+from minimono.nn.rotary import Rotary
 
 SIZES = {
     "llama": settings.LLAMA_SIZES, "mistral": settings.MISTRAL_SIZES,
@@ -48,6 +49,10 @@ def plan_llama(
     activation = settings.activation(config, "hidden_act", "silu")
     eps = settings.positive(config, "rms_norm_eps", 1e-6)
     rotary = rotary_of(config, D, context)
+    if (factors := weights.rope_factors()) is not None:
+        if factors.shape != rotary.frequencies.shape:
+            raise ValueError(f"rope_freqs.weight has {len(factors)} factors, expected {D // 2}")
+        rotary = Rotary(rotary.frequencies / factors, rotary.magnitude)
     tied = settings.flag(config, "tie_word_embeddings", False)
     out_bias = settings.flag(config, "attention_bias", False)
     mlp_bias = settings.flag(config, "mlp_bias", False)

@@ -34,9 +34,9 @@ def missing(folder: Path) -> str:
 class Safetensors:
     """The arrays of some files: opened once to see what is there, and again for each array."""
 
-    def __init__(self, opened: dict[str, Callable[[], Any]]):
+    def __init__(self, config: dict[str, Any], opened: dict[str, Callable[[], Any]]):
         """opened: by its name, what opens each file."""
-        self.opened = opened
+        self.config, self.opened = config, opened
         self.known: dict[str, tuple[str, tuple[int, ...], str]] = {}  # file, shape, kind
         for file, open_again in opened.items():
             with open_again() as weights:
@@ -67,11 +67,16 @@ class Safetensors:
             array: Array = weights.get_tensor(name).astype(FLOATS[kind], copy=False)
         return array
 
+    def rope_factors(self) -> Array | None:
+        """Return None: what divides the frequencies stands in config.json."""
+        return None
+
 
 @contextmanager
 def safetensors_of(folder: Path) -> Iterator[Safetensors]:
     """Open the file or files of a folder; they stay the very files that were found regular."""
     library = required("safetensors", by="load_pretrained", install="safetensors")
+    config = settings.read_config(folder / "config.json")
     names, index = [NAME], None
     if not (folder / NAME).exists() and (folder / INDEX).exists():
         index = _index(folder / INDEX)
@@ -83,7 +88,7 @@ def safetensors_of(folder: Path) -> Iterator[Safetensors]:
             by_number = Path(f"/dev/fd/{file.fileno()}")  # where the system has such names
             path = by_number if by_number.exists() else folder / name
             opened[name] = _opener(library, path, name)
-        weights = Safetensors(opened)
+        weights = Safetensors(config, opened)
         if index is not None:
             for name, place in index.items():
                 if name not in weights.known or weights.where(name) != place:

@@ -142,6 +142,13 @@ def wrong(key: str, value: Any, expected: str) -> ValueError:
     return ValueError(f"config.json has {key} = {short(value)}, expected {expected}")
 
 
+def unknown(key: str, value: Any) -> ValueError:
+    return ValueError(
+        f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
+        "that is not known here; if it does not, take it out"
+    )
+
+
 def with_one_name_each(config: Config, other_names: Mapping[str, str]) -> Config:
     renamed = {key: value for key, value in config.items() if key not in other_names}
     for other, key in other_names.items():
@@ -158,10 +165,7 @@ def check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[st
             if type(value) is not type(fixed[key]) or value != fixed[key]:
                 raise wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
         elif key not in known | {"model_type", "architectures"}:
-            raise ValueError(
-                f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
-                "that is not known here; if it does not, take it out"
-            )
+            raise unknown(key, value)
 
 
 def size(config: Config, key: str, default: int) -> int:
