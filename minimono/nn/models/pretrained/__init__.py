@@ -27,8 +27,9 @@ from minimono.nn.models.pretrained.safetensors import INDEX, NAME, missing, safe
 from minimono.nn.module import Module
 
 KINDS: dict[str, Callable[..., Plan]] = {
-    "gpt2": plan_gpt2, "bert": plan_bert, "llama": plan_llama, "mistral": plan_llama,
-    "qwen2": plan_llama, "gpt_neox": plan_gpt_neox,
+    "gpt2": plan_gpt2, "gpt_neox": plan_gpt_neox,
+    "llama": plan_llama, "mistral": plan_llama, "qwen2": plan_llama,
+    "bert": plan_bert, "roberta": plan_bert, "distilbert": plan_bert,
 }
 
 
@@ -41,8 +42,9 @@ def load_pretrained(
 ) -> Module:
     """A network with the weights of a folder that others have trained, in `eval()` mode.
 
-    By the folder's `model_type` it is a `GPT` (gpt2), a `BERT` (bert), a `Llama` (llama, mistral,
-    qwen2) or a `GPTNeoX` (gpt_neox). Its logits are those of the library that wrote the folder.
+    By the folder's `model_type` it is a `GPT` (gpt2), a `BERT` (bert, roberta, distilbert), a
+    `Llama` (llama, mistral, qwen2) or a `GPTNeoX` (gpt_neox); of a file .gguf, a `Llama` (llama,
+    qwen2). Its logits are those of the library that wrote it.
     Weights stored in float64 make a float64 model, all others (float16, bfloat16) a float32 model,
     exactly. It has no dropout.
 

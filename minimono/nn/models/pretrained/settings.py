@@ -32,6 +32,14 @@ BERT_SIZES = {
     "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
     "type_vocab_size": 2,
 }
+ROBERTA_SIZES = BERT_SIZES | {"vocab_size": 50265}
+DISTILBERT_SIZES = {
+    "vocab_size": 30522, "max_position_embeddings": 512, "dim": 768, "n_heads": 12, "n_layers": 6,
+    "hidden_dim": 3072,
+}
+DISTILBERT_OTHER_NAMES = {
+    "hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
+}
 GPT2_OTHER_NAMES = {
     "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
     "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
@@ -129,6 +137,13 @@ GPT_NEOX_READ = DECODER_READ | set(
     "layer_norm_eps rotary_pct rotary_emb_base use_parallel_residual attention_bias".split()
 )
 GPT_NEOX_HARMLESS = LLAMA_HARMLESS | {"hidden_dropout", "classifier_dropout"}
+
+DISTILBERT_HARMLESS = HARMLESS | set(
+    """
+    dropout attention_dropout qa_dropout seq_classif_dropout tie_word_embeddings tie_weights_
+    sinusoidal_pos_embds
+    """.split()
+)
 
 
 def read_config(path: Path) -> dict[str, Any]:
