@@ -24,12 +24,13 @@ from minimono.nn.models.pretrained.decoders import plan_gpt_neox, plan_llama
 from minimono.nn.models.pretrained.gguf import gguf_of
 from minimono.nn.models.pretrained.gpt2 import plan_gpt2
 from minimono.nn.models.pretrained.safetensors import INDEX, NAME, missing, safetensors_of
+from minimono.nn.models.pretrained.vit import plan_vit
 from minimono.nn.module import Module
 
 KINDS: dict[str, Callable[..., Plan]] = {
     "gpt2": plan_gpt2, "gpt_neox": plan_gpt_neox,
     "llama": plan_llama, "mistral": plan_llama, "qwen2": plan_llama,
-    "bert": plan_bert, "roberta": plan_bert, "distilbert": plan_bert,
+    "vit": plan_vit, "bert": plan_bert, "roberta": plan_bert, "distilbert": plan_bert,
 }
 
 
@@ -43,8 +44,8 @@ def load_pretrained(
     """A network with the weights of a folder that others have trained, in `eval()` mode.
 
     By the folder's `model_type` it is a `GPT` (gpt2), a `BERT` (bert, roberta, distilbert), a
-    `Llama` (llama, mistral, qwen2) or a `GPTNeoX` (gpt_neox); of a file .gguf, a `Llama` (llama,
-    qwen2). Its logits are those of the library that wrote it.
+    `Llama` (llama, mistral, qwen2), a `GPTNeoX` (gpt_neox) or a `PlainViT` (vit); of a file .gguf,
+    a `Llama` (llama, qwen2). Its logits are those of the library that wrote it.
     Weights stored in float64 make a float64 model, all others (float16, bfloat16) a float32 model,
     exactly. It has no dropout.
 

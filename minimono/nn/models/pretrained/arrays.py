@@ -77,7 +77,7 @@ class Arrays:
     """The stored arrays by their bare names: each class of theirs has prefixes of its own, and
     old versions called a norm's weight and bias gamma and beta."""
 
-    def __init__(self, weights: Weights, base: str, renamed: dict[str, str] | None = None):
+    def __init__(self, weights: Weights, base: str, renamed: Callable[[str], str] = lambda x: x):
         self.weights = weights
         self.stored: dict[str, str] = {}
         for stored in weights.names():
@@ -87,7 +87,7 @@ class Arrays:
                 )
             name = re.sub(rf"^(model\.)?({base}\.)?", "", stored)
             name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
-            name = (renamed or {}).get(name, name)
+            name = renamed(name)
             other = self.stored.setdefault(name, stored)
             if other != stored and not self._same(other, stored):
                 raise ValueError(

@@ -156,7 +156,7 @@ def plan_gpt_neox(
     given = {k: v for k, v in given.items() if k != "partial_rotary_factor"}
     rotary = rotary_of({"rope_theta": base, key: given}, R, context)
 
-    arrays = Arrays(weights, base="gpt_neox", renamed={"embed_out.weight": "lm_head.weight"})
+    arrays = Arrays(weights, base="gpt_neox", renamed=_new_name)
 
     def parts() -> Iterator[Part]:
         yield Part("token.weight", ["embed_in.weight"], (vocabulary, C))
@@ -186,6 +186,10 @@ def plan_gpt_neox(
         attention_bias=bias,
     )
     return Plan(make, arrays, parts(), BUFFERS + (r"|lm_head\.weight" if tied else ""))
+
+
+def _new_name(name: str) -> str:
+    return "lm_head.weight" if name == "embed_out.weight" else name
 
 
 def _third_of_each_head(array: Array, heads: int, which: int) -> Array:

@@ -40,6 +40,10 @@ DISTILBERT_SIZES = {
 DISTILBERT_OTHER_NAMES = {
     "hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
 }
+VIT_SIZES = {
+    "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12,
+    "intermediate_size": 3072, "image_size": 224, "patch_size": 16, "num_channels": 3,
+}
 GPT2_OTHER_NAMES = {
     "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
     "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
@@ -142,6 +146,14 @@ DISTILBERT_HARMLESS = HARMLESS | set(
     """
     dropout attention_dropout qa_dropout seq_classif_dropout tie_word_embeddings tie_weights_
     sinusoidal_pos_embds
+    """.split()
+)
+
+VIT_FIXED = FIXED | {"qkv_bias": True}
+VIT_HARMLESS = HARMLESS | set(
+    """
+    hidden_act layer_norm_eps id2label num_labels hidden_dropout_prob attention_probs_dropout_prob
+    encoder_stride pooler_output_size pooler_act tie_word_embeddings
     """.split()
 )
 
