@@ -5,8 +5,10 @@ so that nothing is shared with the network but the formulas of the papers. Nothi
 is taken on trust either: what is missing, too much, misshapen, in several files, unknown.
 """
 
+import gc
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -245,12 +247,14 @@ def test_gradients_flow_through_all_of_it(tmp_path: Path) -> None:
 # ---- several files ------------------------------------------------------------------------------
 
 
-def split(folder: Path, config: dict[str, Any], arrays: Arrays, files: int = 3) -> Path:
+def split(
+    folder: Path, config: dict[str, Any], arrays: Arrays, files: int = 3, dtype: str = "float64"
+) -> Path:
     """The folder with its arrays in several files, in turn, and their index."""
     names, places = [*arrays], {}
     for i in range(files):
         mine = {name: arrays[name] for name in names[i::files]}
-        write(folder, config, mine)
+        write(folder, config, mine, dtype=dtype)
         file = f"model-{i + 1:05d}-of-{files:05d}.safetensors"
         (folder / "model.safetensors").rename(folder / file)
         places |= dict.fromkeys(mine, file)
@@ -391,3 +395,38 @@ def test_untrained(tmp_path: Path) -> None:
     del arrays["model.norm.weight"]
     with pytest.raises(ValueError, match=r"has no array norm\.weight"):
         load_pretrained(write(tmp_path, QWEN2, arrays), untrained=True)
+
+
+# ---- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("files", [1, 3])
+def test_memory_holds_the_network_and_one_array(tmp_path: Path, dtype: str, files: int) -> None:
+    """A network of 6 MB, of which the largest array is a tenth."""
+    config = LLAMA | {
+        "vocab_size": 1200, "hidden_size": 128, "intermediate_size": 400, "num_hidden_layers": 6,
+        "head_dim": None, "num_key_value_heads": None,
+    }
+    size = {"lm_head.weight": (1200, 128), "model.embed_tokens.weight": (1200, 128)}
+    size["model.norm.weight"] = (128,)
+    for i in range(6):
+        at = f"model.layers.{i}."
+        size |= {f"{at}self_attn.{name}_proj.weight": (128, 128) for name in "qkvo"}
+        size |= {f"{at}mlp.{name}_proj.weight": (400, 128) for name in ("gate", "up")}
+        size[f"{at}mlp.down_proj.weight"] = (128, 400)
+        size[f"{at}input_layernorm.weight"] = size[f"{at}post_attention_layernorm.weight"] = (128,)
+    stored = {name: array.astype(dtype) for name, array in drawn(size).items()}
+    if files == 1:
+        write(tmp_path, config, stored, dtype=dtype)
+    else:
+        split(tmp_path, config, stored, files, dtype)
+    load_pretrained(tmp_path)  # what is imported then is not counted
+    gc.collect()
+    tracemalloc.start()
+    model = load_pretrained(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    weights = sum(p.array.nbytes for _, p in model.named_parameters())
+    assert weights > 5_000_000
+    assert peak < 1.3 * weights

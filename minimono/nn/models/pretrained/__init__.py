@@ -84,7 +84,7 @@ def load_pretrained(
         raise FileNotFoundError(f"load_pretrained: {folder / 'config.json'} does not exist")
     if not (folder / NAME).exists() and not (folder / INDEX).exists():
         raise FileNotFoundError(
-            f"load_pretrained: {folder / NAME} does not exist{missing(folder)}"
+            f"load_pretrained: {folder / NAME} does not exist, nor {INDEX}{missing(folder)}"
         )
     return _loaded(folder, safetensors_of(folder), classes, rng, untrained)
 

@@ -30,6 +30,8 @@ from minimono.nn.models.pretrained import settings
 
 PIECE = 2**20  # weights that are unpacked at once
 LONGEST = 2**16  # bytes of a name
+LONGEST_TEXT = 2**24
+MOST = {"settings": 10_000, "arrays": 100_000, "elements of a list": 10_000_000}
 # Types of a setting's value, by number; 8 is text, 9 a list.
 SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -102,6 +104,9 @@ class GGUF:
             if key in self.stored:
                 raise files.FileError(f"{name} has {settings.short(key)} twice")
             self.stored[key] = Stored(shape, kind, start + offset, size)
+        last = max((a.begin + a.bytes for a in self.stored.values()), default=start)
+        if file.size >= last + step:
+            raise files.FileError(f"{name} has {file.size - last} bytes behind its last array")
         self.architecture = self.fields.get("general.architecture")
         if self.architecture not in ARCHITECTURES:
             known = f"one of {ARCHITECTURES}"
@@ -128,11 +133,11 @@ class GGUF:
 
     def _counted(self, count: int, least: int, what: str) -> int:
         """Return a count, if so many things of at least so many bytes can be left in the file."""
-        if count * least > self.file.size - self.file.tell():
+        if count > MOST[what] or count * least > self.file.size - self.file.tell():
             raise files.FileError(f"{self.name} has {count} {what}, more than it has bytes for")
         return count
 
-    def _text(self, most: int = 2**31) -> str:
+    def _text(self, most: int = LONGEST_TEXT) -> str:
         length = self._one("<Q")
         if length > most:
             raise files.FileError(f"{self.name} has a text of {length} bytes")
