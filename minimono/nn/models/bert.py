@@ -39,12 +39,12 @@ class BERT(Module):
     `pooled`.
 
     RoBERTa has a `padding` id, by which it counts positions: a token's is that id plus how many
-    tokens up to it are no padding. DistilBERT has no `segments` (0), and "relu" as `pooling`.
+    tokens up to it are no padding. DistilBERT has no `segments` (None), and "relu" as `pooling`.
     """
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        classes: int, rng: Rng, segments: int = 2, hidden: int | None = None,
+        classes: int, rng: Rng, segments: int | None = 2, hidden: int | None = None,
         activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
         padding: int | None = None, pooling: ActivationName = "tanh", dtype: Any = np.float32,
     ):
@@ -52,7 +52,9 @@ class BERT(Module):
             "BERT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
             classes=classes,
         )
-        checks.sizes("BERT", least=0, layers=layers, segments=segments)
+        checks.sizes("BERT", least=0, layers=layers)
+        if segments is not None:
+            checks.sizes("BERT", segments=segments)
         if padding is not None:
             checks.sizes("BERT", least=0, padding=padding)
         rng = checks.generator(rng, "BERT: rng")
@@ -61,7 +63,9 @@ class BERT(Module):
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
         before = 0 if padding is None else padding + 1
         self.position = Embedding(before + context, channels, rng=rng, dtype=dtype)
-        self.segment = Embedding(segments, channels, rng=rng, dtype=dtype) if segments else None
+        self.segment = None
+        if segments is not None:
+            self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
         self.norm = LayerNorm(channels, eps=eps, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
         self.embedded = Tap()

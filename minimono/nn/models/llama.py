@@ -63,9 +63,13 @@ class Llama(Module):
         )
         checks.sizes("Llama", least=0, layers=layers)
         rng = checks.generator(rng, "Llama: rng")
+        key_heads = heads if key_heads is None else key_heads
+        checks.sizes("Llama", key_heads=key_heads)
+        checks.multiple(heads, "Llama: heads", key_heads, "key_heads")
         if head_channels is None:
             checks.multiple(channels, "Llama: channels", heads, "the number of heads")
             head_channels = channels // heads
+        checks.sizes("Llama", head_channels=head_channels)
         windows = [*window] if isinstance(window, Sequence) else [window] * layers
         if len(windows) != layers:
             raise ValueError(f"Llama: window has length {len(windows)}, expected {layers}, layers")
@@ -75,9 +79,8 @@ class Llama(Module):
         self.embedded = Tap()
         self.block: list[Module] = [
             Block(
-                channels, heads, heads if key_heads is None else key_heads, head_channels, hidden,
-                window=windows[i], activation=activation, eps=eps, qkv_bias=qkv_bias,
-                out_bias=out_bias, mlp_bias=mlp_bias, rng=rng, dtype=dtype,
+                channels, heads, key_heads, head_channels, hidden, window=windows[i],
+                activation=activation, eps=eps, qkv_bias=qkv_bias, out_bias=out_bias, mlp_bias=mlp_bias, rng=rng, dtype=dtype,
             )
             for i in range(layers)
         ]

@@ -47,7 +47,9 @@ class PlainViT(Module):
         eps: float = 1e-12, dtype: Any = np.float32,
     ):
         image = check_image(image, "PlainViT: image")
-        checks.sizes("PlainViT", patch=patch, heads=heads, hidden=hidden, classes=classes)
+        checks.sizes(
+            "PlainViT", patch=patch, channels=channels, heads=heads, hidden=hidden, classes=classes
+        )
         checks.sizes("PlainViT", least=0, layers=layers)
         rng = checks.generator(rng, "PlainViT: rng")
         for size in image[1:]:

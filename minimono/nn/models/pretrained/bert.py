@@ -104,7 +104,7 @@ def plan_bert(
     settings.check_settings(config, settings.BERT_FIXED, of.known | {*of.sizes})
     sizes = [settings.size(config, *item) for item in of.sizes.items()]
     vocabulary, positions, C, heads, layers, hidden = sizes[:6]
-    segments = 0 if distilled else sizes[6]
+    segments = None if distilled else sizes[6]
     channels_key, heads_key = [*of.sizes][2:4]
     settings.check_heads(channels_key, C, heads_key, heads)
     activation = settings.activation(config, "activation" if distilled else "hidden_act", "gelu")
@@ -147,7 +147,7 @@ def plan_bert(
             ("token", "word", vocabulary), ("position", "position", positions),
             ("segment", "token_type", segments),
         ):
-            if not length:
+            if length is None:
                 continue
             yield Part(f"{ours}.weight", [f"embeddings.{theirs}_embeddings.weight"], (length, C))
         yield from layer("norm", ["embeddings.LayerNorm"], (C,))
