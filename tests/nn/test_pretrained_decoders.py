@@ -358,6 +358,7 @@ def test_other_settings_that_are_refused(tmp_path: Path) -> None:
     refused(write(tmp_path, MISTRAL | {"sliding_window": 0}, llama_arrays(LLAMA)), "sliding_window")
     for extra, words in (
         ({"rotary_pct": 0.25}, "rotary_pct = 0.25, expected an even number of a head's 4"),
+        ({"rope_theta": 3.0}, "'rope_theta' = 3.0"),
         ({"rotary_pct": 2.0}, "rotary_pct = 2.0"), ({"attention_bias": None}, "attention_bias"),
         ({"tie_word_embeddings": True}, "lm_head.weight differs from embed_in.weight"),
     ):

@@ -80,7 +80,8 @@ class Llama(Module):
         self.block: list[Module] = [
             Block(
                 channels, heads, key_heads, head_channels, hidden, window=windows[i],
-                activation=activation, eps=eps, qkv_bias=qkv_bias, out_bias=out_bias, mlp_bias=mlp_bias, rng=rng, dtype=dtype,
+                activation=activation, eps=eps, qkv_bias=qkv_bias, out_bias=out_bias,
+                mlp_bias=mlp_bias, rng=rng, dtype=dtype,
             )
             for i in range(layers)
         ]

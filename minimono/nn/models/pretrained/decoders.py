@@ -141,20 +141,9 @@ def plan_gpt_neox(
     parallel = settings.flag(config, "use_parallel_residual", True)
     tied = settings.flag(config, "tie_word_embeddings", False)
     bias = settings.flag(config, "attention_bias", True)
-
-    share = settings.number(config, "rotary_pct", 0.25)
-    key = "rope_parameters" if config.get("rope_parameters") and not config.get(
-        "rope_scaling") else "rope_scaling"
-    given = config.get(key) or {}
-    if not isinstance(given, dict):
-        raise settings.wrong(key, given, "an object of settings")
-    share = settings.number(given, "partial_rotary_factor", share)
-    R = int(D * share)
-    if share > 1.0 or R % 2 or R == 0:
-        raise settings.wrong("rotary_pct", share, f"an even number of a head's {D} channels")
-    base = settings.number(config, "rotary_emb_base", 10000.0, above=1.0)
-    given = {k: v for k, v in given.items() if k != "partial_rotary_factor"}
-    rotary = rotary_of({"rope_theta": base, key: given}, R, context)
+    rotary = rotary_of(
+        config, D, context, base="rotary_emb_base", share="rotary_pct", usual_share=0.25
+    )
 
     arrays = Arrays(weights, base="gpt_neox", renamed=_new_name)
 

@@ -23,9 +23,43 @@ SCALING = {
 }
 
 
-def rotary_of(config: settings.Config, channels: int, context: int) -> Rotary:
-    """Return the rotary positions of heads of which so many channels turn."""
-    given, base = scaling_and_base(config)
+def rotary_of(
+    config: settings.Config, channels: int, context: int, *, base: str = "rope_theta",
+    share: str = "", usual_share: float = 1.0,
+) -> Rotary:
+    """Return the rotary positions of heads of so many channels.
+
+    base, share: what the base, and the share of the channels that turn, are called in config.json.
+    """
+    given = _scaling(config)
+    number_of_base = settings.number(config, base, 10000.0, above=1.0)
+    number_of_base = settings.number(
+        given, "rope_scaling.rope_theta", number_of_base, above=1.0
+    )
+    given.pop("rope_scaling.rope_theta", None)
+    if share:
+        part = settings.number(config, share, usual_share)
+        part = number(given, "partial_rotary_factor", part)
+        given.pop("rope_scaling.partial_rotary_factor", None)
+        turning = int(channels * part)
+        if part > 1.0 or turning % 2 or turning == 0:
+            raise settings.wrong(share, part, f"an even number of a head's {channels} channels")
+        channels = turning
+    return _scaled(given, channels, number_of_base, context)
+
+
+def _scaling(config: settings.Config) -> dict[str, Any]:
+    """Return the settings of the scaling, by names for errors.
+
+    New folders have all in `rope_parameters`, older ones some of it in `rope_scaling`.
+    """
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(given, dict):
+        raise settings.wrong("rope_scaling", given, "an object of settings")
+    return {f"rope_scaling.{key}": value for key, value in given.items()}
+
+
+def _scaled(given: dict[str, Any], channels: int, base: float, context: int) -> Rotary:
     kind = given.pop("rope_scaling.rope_type", None)
     other = given.pop("rope_scaling.type", None)
     kind = other if kind is None else kind
@@ -60,21 +94,6 @@ def rotary_of(config: settings.Config, channels: int, context: int) -> Rotary:
         above, below = (rotary.yarn_magnitude(factor, scale) for scale in scales)
         magnitude = above / below
     return Rotary(f, number(given, "attention_factor", magnitude))
-
-
-def scaling_and_base(config: settings.Config) -> tuple[dict[str, Any], float]:
-    """Return the settings of the scaling, by names for errors, and the base of the frequencies.
-
-    New folders have all in `rope_parameters`, older ones some of it in `rope_scaling`.
-    """
-    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(given, dict):
-        raise settings.wrong("rope_scaling", given, "an object of settings")
-    base = settings.number(config, "rope_theta", 10000.0, above=1.0)
-    given = {f"rope_scaling.{key}": value for key, value in given.items()}
-    base = settings.number(given, "rope_scaling.rope_theta", base, above=1.0)
-    given.pop("rope_scaling.rope_theta", None)
-    return given, base
 
 
 def number(given: settings.Config, key: str, default: float | None) -> float:

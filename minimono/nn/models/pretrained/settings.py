@@ -137,7 +137,7 @@ LLAMA_HARMLESS = HARMLESS | set(
     attention_dropout pretraining_tp is_llama_config transformers.js_config id2label num_labels
     """.split()
 )
-GPT_NEOX_READ = DECODER_READ | set(
+GPT_NEOX_READ = (DECODER_READ - {"rope_theta"}) | set(
     "layer_norm_eps rotary_pct rotary_emb_base use_parallel_residual attention_bias".split()
 )
 GPT_NEOX_HARMLESS = LLAMA_HARMLESS | {"hidden_dropout", "classifier_dropout"}
