@@ -69,7 +69,7 @@ def linear(f: Array, factor: float) -> Array:
     return f / checks.number(factor, "linear: factor", above=0.0)
 
 
-def llama3(f: Array, factor: float, low: float, high: float, context: int) -> Array:
+def llama3(f: Array, factor: float, low: float, high: float, context: float) -> Array:
     """Divide by `factor` the frequencies that turn less than `low` times in the first context.
 
     Those that turn more than `high` times stay; between the two s goes from 0 to 1:
@@ -86,7 +86,7 @@ def llama3(f: Array, factor: float, low: float, high: float, context: int) -> Ar
 
 
 def yarn(
-    channels: int, base: float, factor: float, context: int, *, fast: float = 32.0,
+    channels: int, base: float, factor: float, context: float, *, fast: float = 32.0,
     slow: float = 1.0, truncate: bool = True,
 ) -> Array:
     """Divide by `factor` the frequencies of pairs that turn less than `slow` times in the context.

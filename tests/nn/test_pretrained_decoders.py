@@ -18,6 +18,8 @@ from folders import ACTIVATIONS, Arrays, close, drawn, norm, refused, write
 
 import minimono as mm
 from minimono.nn.models import load_pretrained
+from minimono.nn.models.pretrained import decoders
+from minimono.nn.models.pretrained.arrays import Arrays as StoredArrays
 
 pytest.importorskip("safetensors")
 
@@ -335,6 +337,11 @@ def test_all_misfits_at_once(tmp_path: Path) -> None:
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "x": 1}}, "'rope_scaling.x' = 1"),
         ({"rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 2.0}},
          "rope_scaling.type = 'linear', expected 'yarn' as in rope_type"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}, "max_position_embeddings": 10**400},
+         "original_max_position_embeddings = .*, expected a number above 0"),
+        ({"rope_scaling": {
+            "type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1}},
+         "high_freq_factor = 1, expected a number above 4"),
         ({"sliding_window": 3}, "'sliding_window' = 3, which may change"),
         ({"quantization_config": {}}, "quantization_config = {}, expected None"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "expected one of .*LlamaForCausal"),
@@ -431,3 +438,24 @@ def test_memory_holds_the_network_and_one_array(tmp_path: Path, dtype: str, file
     weights = sum(p.array.nbytes for _, p in model.named_parameters())
     assert weights > 5_000_000
     assert peak < 1.3 * weights
+
+
+@pytest.mark.parametrize("value", [7, 9, 10**6, 10**9, 2**63, 10**300])
+@pytest.mark.parametrize("config", [LLAMA, MISTRAL, QWEN2, NEOX], ids=lambda c: c["model_type"])
+def test_sizes_that_the_arrays_do_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], value: int
+) -> None:
+    """Compared with the files' headers, before anything of that size is made."""
+    for name in ("Llama", "GPTNeoX"):
+        monkeypatch.setattr(decoders, name, lambda **_: pytest.fail("a network was made"))
+    monkeypatch.setattr(StoredArrays, "_read", lambda *_: pytest.fail("an array was read"))
+    monkeypatch.setattr(np, "arange", lambda *_: pytest.fail("numbers were made"))
+    arrays = neox_arrays(config) if config is NEOX else llama_arrays(config)
+    write(tmp_path, config, arrays)
+    sizes = {
+        key for key, old in config.items() if type(old) is int and key != "num_attention_heads"
+    } - {"max_position_embeddings", "sliding_window", "max_window_layers"}  # no array has these
+    assert len(sizes) >= 4
+    for key in sizes:
+        (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+        refused(tmp_path, "config.json (asks for|has)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +49,6 @@ def plan_llama(
         raise settings.wrong("head_dim", D, "an even number, since its channels turn in pairs")
     activation = settings.activation(config, "hidden_act", "silu")
     eps = settings.positive(config, "rms_norm_eps", 1e-6)
-    rotary = rotary_of(config, D, context)
-    if (factors := weights.rope_factors()) is not None:
-        if factors.shape != rotary.frequencies.shape:
-            raise ValueError(f"rope_freqs.weight has {len(factors)} factors, expected {D // 2}")
-        rotary = Rotary(rotary.frequencies / factors, rotary.magnitude)
     tied = settings.flag(config, "tie_word_embeddings", False)
     out_bias = settings.flag(config, "attention_bias", False)
     mlp_bias = settings.flag(config, "mlp_bias", False)
@@ -81,12 +77,20 @@ def plan_llama(
 
     if tied:
         arrays.check_tied("lm_head.weight", "embed_tokens.weight")
-    make = partial(
-        Llama, vocabulary=vocabulary, context=context, channels=C, heads=H, key_heads=K,
-        head_channels=D, layers=layers, hidden=hidden, rotary=rotary,
-        window=window if windows is None else windows, activation=activation, eps=eps, tied=tied,
-        qkv_bias=qkv_bias, out_bias=out_bias, mlp_bias=mlp_bias,
-    )
+
+    def make(**rest: Any) -> Llama:  # once all sizes are known to be real
+        rotary = rotary_of(config, D, context)
+        if (factors := weights.rope_factors()) is not None:
+            if factors.shape != rotary.frequencies.shape:
+                raise ValueError(f"rope_freqs.weight has {len(factors)} factors, expected {D // 2}")
+            rotary = Rotary(rotary.frequencies / factors, rotary.magnitude)
+        return Llama(
+            vocabulary=vocabulary, context=context, channels=C, heads=H, key_heads=K,
+            head_channels=D, layers=layers, hidden=hidden, rotary=rotary,
+            window=window if windows is None else windows, activation=activation, eps=eps,
+            tied=tied, qkv_bias=qkv_bias, out_bias=out_bias, mlp_bias=mlp_bias, **rest,
+        )
+
     return Plan(make, arrays, parts(), BUFFERS + (r"|lm_head\.weight" if tied else ""))
 
 
@@ -141,10 +145,6 @@ def plan_gpt_neox(
     parallel = settings.flag(config, "use_parallel_residual", True)
     tied = settings.flag(config, "tie_word_embeddings", False)
     bias = settings.flag(config, "attention_bias", True)
-    rotary = rotary_of(
-        config, D, context, base="rotary_emb_base", share="rotary_pct", usual_share=0.25
-    )
-
     arrays = Arrays(weights, base="gpt_neox", renamed=_new_name)
 
     def parts() -> Iterator[Part]:
@@ -169,11 +169,17 @@ def plan_gpt_neox(
 
     if tied:
         arrays.check_tied("lm_head.weight", "embed_in.weight")
-    make = partial(
-        GPTNeoX, vocabulary=vocabulary, context=context, channels=C, heads=H, layers=layers,
-        hidden=hidden, rotary=rotary, parallel=parallel, activation=activation, eps=eps, tied=tied,
-        attention_bias=bias,
-    )
+
+    def make(**rest: Any) -> GPTNeoX:  # once all sizes are known to be real
+        rotary = rotary_of(
+            config, D, context, base="rotary_emb_base", share="rotary_pct", usual_share=0.25
+        )
+        return GPTNeoX(
+            vocabulary=vocabulary, context=context, channels=C, heads=H, layers=layers,
+            hidden=hidden, rotary=rotary, parallel=parallel, activation=activation, eps=eps,
+            tied=tied, attention_bias=bias, **rest,
+        )
+
     return Plan(make, arrays, parts(), BUFFERS + (r"|lm_head\.weight" if tied else ""))
 
 

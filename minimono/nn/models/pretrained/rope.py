@@ -77,15 +77,14 @@ def _scaled(given: dict[str, Any], channels: int, base: float, context: int) -> 
         return Rotary(f)
     if kind == "linear":
         return Rotary(rotary.linear(f, factor))
-    if given.get("rope_scaling.original_max_position_embeddings") is not None:
-        context = settings.size(given, "rope_scaling.original_max_position_embeddings", context)
+    trained = number(given, "original_max_position_embeddings", context)
     if kind == "llama3":
         low = number(given, "low_freq_factor", None)
         high = settings.number(given, "rope_scaling.high_freq_factor", None, above=low)
-        return Rotary(rotary.llama3(f, factor, low, high, context))
+        return Rotary(rotary.llama3(f, factor, low, high, trained))
     truncate = settings.flag(given, "rope_scaling.truncate", True)
     f = rotary.yarn(
-        channels, base, factor, context, fast=number(given, "beta_fast", 32.0),
+        channels, base, factor, trained, fast=number(given, "beta_fast", 32.0),
         slow=number(given, "beta_slow", 1.0), truncate=truncate,
     )
     magnitude = rotary.yarn_magnitude(factor)
