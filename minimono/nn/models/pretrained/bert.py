@@ -113,8 +113,8 @@ def plan_bert(
     if of.base == "roberta":
         padding = config.get("pad_token_id", 1)
         if type(padding) is not int or not 0 <= padding < min(positions - 1, vocabulary):
-            most = min(positions - 1, vocabulary)
-            raise settings.wrong("pad_token_id", padding, f"a whole number from 0, below {most}")
+            below = min(positions - 1, vocabulary)
+            raise settings.wrong("pad_token_id", padding, f"a whole number from 0, below {below}")
         context = positions - padding - 1
 
     arrays = Arrays(weights, base=of.base)
@@ -138,8 +138,8 @@ def plan_bert(
             "fine-tune it: load_pretrained(folder, classes=..., initialise=0), with any seed"
         )
     if not classifier and classes is None and rows > vocabulary:  # no stored array bounds it
-        most = f"at most vocab_size = {vocabulary}; say classes=..."
-        raise settings.wrong("num_labels", rows, most)
+        bound = f"at most vocab_size = {vocabulary}; say classes=..."
+        raise settings.wrong("num_labels", rows, bound)
     rows = rows if classes is None else classes
 
     def parts() -> Iterator[Part]:

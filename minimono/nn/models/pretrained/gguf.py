@@ -179,7 +179,7 @@ class GGUF:
                 f"{self.name}: {settings.short(name)} has shape {shape}, expected rows of whole "
                 f"blocks of {block}"
             )
-        return math.prod(shape) // block * int(size)
+        return math.prod(shape) // int(block) * int(size)
 
     # ---- settings ----
 
