@@ -188,6 +188,34 @@ def test_blocks_are_unpacked(tmp_path: Path, kind: str) -> None:
     assert worst < {"F32": 1e-7, "F16": 1e-3, "BF16": 1e-2, "Q8_0": 1e-2, "Q4_1": 0.1}[kind]
 
 
+def test_types_that_are_not_unpacked(tmp_path: Path) -> None:
+    a, path = arrays(), tmp_path / "a.gguf"
+    write(path, FIELDS, turned(a))
+    whole, at = path.read_bytes(), len(text("output_norm.weight")) + 4 + 8
+    place = path.read_bytes().index(text("output_norm.weight")) + at
+    for number, words in (
+        (26, r"norm\.weight in I32, expected one of"),  # as large as float32
+        (999, r"output_norm\.weight' in type 999, which is unknown"),
+    ):
+        path.write_bytes(whole[:place] + struct.pack("<I", number) + whole[place + 4 :])
+        with pytest.raises(FileError, match=words):
+            load_pretrained(path)
+
+
+def test_a_type_that_the_library_does_not_unpack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    write(path, FIELDS, turned(arrays()), {"blk.0.ffn_up.weight": "Q8_0"})
+
+    def unknown(*_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("gguf.quants.dequantize", unknown)
+    with pytest.raises(FileError, match="of type Q8_0, which the library gguf does not unpack"):
+        load_pretrained(path)
+
+
 def test_qwen2_is_in_the_order_of_a_folder(tmp_path: Path) -> None:
     a, path = arrays(bias=True), tmp_path / "a.gguf"
     fields = {key.replace("llama.", "qwen2."): value for key, value in FIELDS.items()}

@@ -239,9 +239,8 @@ class GGUF:
 
     def kind(self, name: str) -> str:
         """Return what it is read as: blocks are unpacked into float32."""
-        kind = self.stored[self.theirs[name]].type
-        unpacked = kind in self.library.quants._type_traits or kind.name in ("F32", "F16")
-        return {"F64": "F64"}.get(kind.name, "F32" if unpacked else kind.name)
+        kind: str = self.stored[self.theirs[name]].type.name
+        return kind if kind in ("F64", "I8", "I16", "I32", "I64") else "F32"
 
     def read(self, name: str) -> Array:
         array = self._unpacked(self.stored[self.theirs[name]])
@@ -267,7 +266,12 @@ class GGUF:
             count = min(step, rows - first)
             packed = np.frombuffer(self._bytes(count * columns // block * size), np.uint8)
             packed = packed.reshape(count, -1)
-            out[first : first + count] = self.library.quants.dequantize(packed, stored.type)
+            try:
+                out[first : first + count] = self.library.quants.dequantize(packed, stored.type)
+            except NotImplementedError:
+                raise files.FileError(
+                    f"{self.name} has arrays of type {kind}, which the library gguf does not unpack"
+                ) from None
         return out.reshape(stored.shape)
 
     def rope_factors(self) -> Array | None:
