@@ -459,3 +459,27 @@ def test_sizes_that_the_arrays_do_not_have(
     for key in sizes:
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
         refused(tmp_path, "config.json (asks for|has)")
+
+
+def test_masks_and_windows_that_do_not_fit() -> None:
+    sizes = {"vocabulary": 5, "context": 4, "channels": 8, "heads": 4, "layers": 2, "hidden": 3}
+    ids = np.array([[1, 2, 3]])
+    for name, model in (
+        ("Llama", mm.models.Llama(rng=0, **sizes)),
+        ("GPTNeoX", mm.models.GPTNeoX(rng=0, **sizes | {"channels": 32})),
+    ):
+        for mask, kind, words in (
+            (np.ones((1, 3)), TypeError, "mask has dtype float64, expected booleans, or whole"),
+            (np.array([[1, 2, 1]]), ValueError, r"mask has 2 at \[0, 1\], expected booleans, or 0"),
+            (np.ones((1, 2), bool), ValueError, r"mask has shape \(1, 2\), expected \(1, 3\), as"),
+        ):
+            with pytest.raises(kind, match=f"^{name}: {words}"):
+                model(ids, mask)
+    for changes, words in (
+        ({"window": [2]}, "Llama: window has length 1, expected 2, layers"),
+        ({"window": 0}, "RotaryAttention: window is 0"),
+        ({"key_heads": 3}, "Llama: heads is 4, expected a multiple of 3, key_heads"),
+        ({"channels": 9}, "Llama: channels is 9, expected a multiple of 4"),
+    ):
+        with pytest.raises(ValueError, match=f"^{words}"):
+            mm.models.Llama(rng=0, **sizes | changes)

@@ -37,7 +37,8 @@ class Llama(Module):
     `key_heads` of keys and values serve the `heads` of queries, by default as many; each head has
     `head_channels`, by default C / H. `window` is how many positions a position looks at, itself
     included: one number, or one for each block, None for no bound. `tied` logits use the weights of
-    the embedding. `qkv_bias`, `out_bias` and `mlp_bias` give those layers biases.
+    the embedding. `rotary`, of `minimono.nn.rotary`, is by default that of base 10000 over whole
+    heads. `qkv_bias`, `out_bias` and `mlp_bias` give those layers biases.
 
     `mask` (B, T) is True where there is text, False on padding, on either side of it; what the
     model says at padding means nothing. Taps: `embedded`, `block.0.mlp.act` (the neurons of the
