@@ -126,6 +126,18 @@ def packed(rng: Any, B: int, H: int, T: int, D: int) -> list[Any]:
     return normal(rng, B, T, 3, H, D)
 
 
+def with_angles(rng: Any, B: int, H: int, T: int, D: int) -> list[Any]:
+    angles = rng.standard_normal((T, D // 2))
+    return [rng.standard_normal((B, T, H, D)), np.cos(angles), np.sin(angles)]
+
+
+def _torch_rotary(x: Any, cos: Any, sin: Any) -> Any:
+    """As in transformers: `rotate_half`, and each angle twice."""
+    cos, sin = (torch.cat((part, part), -1)[:, None] for part in (cos, sin))
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat((-b, a), -1) * sin
+
+
 def _torch_packed(qkv: Any, is_causal: bool) -> Any:
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     return T.scaled_dot_product_attention(q, k, v, is_causal=is_causal).transpose(1, 2)
@@ -171,6 +183,7 @@ BY_ELEMENT = [
     Row("relu", F.relu, T.relu, normal, FLAT),
     Row("leaky_relu", lambda x: F.leaky_relu(x, 0.2), lambda x: T.leaky_relu(x, 0.2), normal, FLAT),
     Row("silu", F.silu, T.silu, normal, FLAT),
+    Row("swiglu", F.swiglu, lambda gate, up: T.silu(gate) * up, pair, FLAT),
     Row("gelu", F.gelu, T.gelu, normal, FLAT),
     Row("gelu, tanh", lambda x: F.gelu(x, "tanh"), lambda x: T.gelu(x, approximate="tanh"),
         normal, FLAT),
@@ -232,6 +245,7 @@ PRODUCTS_OF_MATRICES = [
     Row("x @ y", lambda x, y: x @ y, lambda x, y: x @ y, product, PRODUCTS),
     Row("x @ y, stacks", lambda x, y: x @ y, lambda x, y: x @ y, product, STACKS),
     Row("linear", F.linear, T.linear, linear, LINEAR),
+    Row("rotary_embedding", F.rotary_embedding, _torch_rotary, with_angles, ATTENTION, 2),
     Row("scaled_dot_product_attention", F.scaled_dot_product_attention,
         T.scaled_dot_product_attention, heads, ATTENTION),
     Row("scaled_dot_product_attention, causal",

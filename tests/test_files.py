@@ -263,7 +263,7 @@ OWN = {
     ("files.py", "open"): "is what the others call",
     ("nn/checkpoint.py", "ZipFile"): "gets a RegularFile; the other one writes",
     ("nn/checkpoint.py", "open"): "writes, and a member of the archive",
-    ("nn/models/pretrained.py", "safe_open"): "gets what a RegularFile has opened",
+    ("nn/models/pretrained/safetensors.py", "safe_open"): "gets what a RegularFile has opened",
     ("atomic.py", "open"): "writes a new file",
     ("console.py", "open"): "the null device, by its name",
     ("experiments/records.py", "open"): "appends to the records too, and checks what it opened",
@@ -307,6 +307,6 @@ def test_everything_that_goes_through_it_is_listed() -> None:
         or "files.RegularFile(" in source
     }
     assert users == {
-        "nn/checkpoint.py", "nn/models/pretrained.py", "nn/models/pretrained_settings.py",
-        "data/images.py", "data/text.py", "oracle/vectors.py",
+        "nn/checkpoint.py", "nn/models/pretrained/safetensors.py", "nn/models/pretrained/gguf.py",
+        "nn/models/pretrained/settings.py", "data/images.py", "data/text.py", "oracle/vectors.py",
     }

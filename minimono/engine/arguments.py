@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minimono import checks
 from minimono.backend import Array, as_array, beside, to_device
 from minimono.engine.tensor import Tensor
 
@@ -96,4 +97,24 @@ def _booleans(mask: Tensor | Array, name: str) -> Array:
         raise TypeError(
             f"{name}: mask has dtype {booleans.dtype}, expected booleans, True where one may look"
         )
+    return booleans
+
+
+def text_mask(mask: Tensor | Array, name: str, shape: tuple[int, ...]) -> Array:
+    """Booleans (B, T), True where there is text, also from the ones and zeros of tokenisers."""
+    array = as_array(mask.array if isinstance(mask, Tensor) else mask)
+    if array.dtype.kind not in "biu":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, expected booleans, or whole numbers 0 and 1: "
+            "1 where there is text (a mask of real numbers is added to the scores elsewhere)"
+        )
+    if array.dtype.kind != "b":
+        wrong = (array != 0) & (array != 1)
+        if wrong.any():
+            at = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
+            raise ValueError(
+                f"{name} has {int(array[*at])} at {at}, expected booleans, or 0 and 1 only"
+            )
+        array = array == 1
+    booleans: Array = checks.shaped(array, name, shape, "as ids")
     return booleans

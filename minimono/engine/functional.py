@@ -39,13 +39,14 @@ from minimono.engine.primitives import (
     tanh,
     where,
 )
+from minimono.engine.rotary import rotary_embedding
 from minimono.engine.tensor import Tensor, as_tensor, tensor  # noqa: F401  (for the examples)
 
 __all__ = [
     "avg_pool2d", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "embedding", "gelu",
     "layer_norm", "leaky_relu", "linear", "linear_relu", "log_softmax", "max_pool2d", "relu",
-    "rms_norm", "scaled_dot_product_attention", "self_attention", "sigmoid", "silu", "softmax",
-    "tanh",
+    "rms_norm", "rotary_embedding", "scaled_dot_product_attention", "self_attention", "sigmoid",
+    "silu", "softmax", "swiglu", "tanh",
 ]
 __dir__ = lazy.only(__name__, __all__)
 
@@ -86,6 +87,20 @@ def sigmoid(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """x sigmoid(x), element by element."""
     return x * sigmoid(x)
+
+
+@real()
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, element by element: a gated linear unit (Shazeer 2020, arXiv 2002.05202).
+
+    In a network both are linear in x: `silu(x G^T) * (x U^T)` are the neurons of a block of Llama.
+    The gate is the factor that bends.
+
+    >>> swiglu(tensor([1.0, -20.0]), tensor([2.0, 3.0]))          # open; all but shut
+    tensor([ 1.46211716e+00, -1.23669217e-07])
+    """
+    checks.shaped(up, "swiglu: up", gate.shape, "as gate")
+    return silu(gate) * up
 
 
 @real()

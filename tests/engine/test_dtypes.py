@@ -72,6 +72,11 @@ def cases() -> Iterator[Case]:
     yield Case("layer_norm", "real", lambda x, w, b: F.layer_norm(x, bias=b, weight=w),
                [ROWS, (3,), (3,)])
     yield Case("rms_norm", "real", F.rms_norm, [ROWS, (3,)])
+    yield Case("swiglu", "real", F.swiglu, [ROWS, ROWS])
+    for pairs in (False, True):
+        yield Case("rotary_embedding", "real",
+                   lambda x, c, s, i=pairs: F.rotary_embedding(x, c, s, i),
+                   [(2, 3, 2, 5), (3, 2), (3, 2)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3), (4,)])
     yield Case("linear", "real", F.linear, [ROWS, (4, 3)])
     yield Case("linear_relu", "real", F.linear_relu, [ROWS, (4, 3), (4,)])

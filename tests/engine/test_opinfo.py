@@ -1027,6 +1027,8 @@ HELD_BY = {
 WITHOUT_TWIN = {
     "self_attention": "scaled_dot_product_attention of parts of one array, which tests hold it to",
     "linear_relu": "relu of linear, which tests hold it to",
+    "swiglu": "silu of one array times another, which tests hold it to",
+    "rotary_embedding": "PyTorch has none; a product of complex numbers, which tests hold it to",
     "to": "moves to a device",
     "sech_squared": "the slope of tanh, which is held by its gradients",
 }

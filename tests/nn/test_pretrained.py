@@ -11,24 +11,25 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from folders import ACTIVATIONS, Arrays, close, drawn, norm, refused, write
 
-import minimono as mm
 from minimono.nn.models import load_pretrained
-from minimono.nn.models import pretrained as module
-from minimono.nn.models import pretrained_settings as settings
+from minimono.nn.models.pretrained import bert as bert_folders
+from minimono.nn.models.pretrained import gpt2 as gpt2_folders
+from minimono.nn.models.pretrained import settings
+from minimono.nn.models.pretrained.arrays import Arrays as StoredArrays
 
 safetensors = pytest.importorskip("safetensors")
 
 IDS = np.random.default_rng(0).integers(0, 11, (2, 5))
 SEGMENTS = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]])
 MASK = np.array([[True] * 5, [True, True, True, False, False]])
-Arrays = dict[str, np.ndarray]
 
 GPT2 = {
     "model_type": "gpt2", "vocab_size": 11, "n_positions": 6, "n_embd": 4, "n_head": 2,
@@ -39,11 +40,6 @@ BERT = {
     "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16,
     "id2label": {"0": "bad", "1": "fair", "2": "good"},
 }
-
-
-def drawn(shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    rng = np.random.default_rng(1)
-    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
 
 
 def gpt2_arrays(hidden: int = 16, vocabulary: int = 11) -> Arrays:
@@ -79,35 +75,7 @@ def bert_arrays(hidden: int = 16, classes: int = 3) -> Arrays:
     return drawn(shapes)
 
 
-TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int8": "I8", "int64": "I64"}
-
-
-def write(
-    folder: Path, config: Any, arrays: Arrays, *, dtype: str = "float64", header: Any = None
-) -> Path:
-    """A folder in the library's layout, byte by byte (uint16 stands for bfloat16)."""
-    entries, data = {}, b""
-    for name, array in arrays.items():
-        array = array if array.dtype.kind in "iu" else array.astype(dtype)
-        kind = TYPES.get(array.dtype.name, "BF16")
-        begin, data = len(data), data + array.tobytes()
-        entries[name] = {
-            "dtype": kind, "shape": list(array.shape), "data_offsets": [begin, len(data)],
-        }
-    text = json.dumps(entries if header is None else header(entries)).encode()
-    folder.mkdir(exist_ok=True)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 # ---- the truth ----------------------------------------------------------------------------------
-
-
-def norm(a: Arrays, name: str, x: np.ndarray, eps: float) -> np.ndarray:
-    centred = x - x.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
-    return scaled * a[f"{name}.weight"] + a[f"{name}.bias"]
 
 
 def mixed(q: np.ndarray, k: np.ndarray, v: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -116,21 +84,6 @@ def mixed(q: np.ndarray, k: np.ndarray, v: np.ndarray, allowed: np.ndarray) -> n
     scores = np.where(allowed, q @ k.swapaxes(2, 3) / math.sqrt(2), -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True) @ v).swapaxes(1, 2).reshape(2, 5, 4)
-
-
-def gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "gelu_python_tanh": gelu_tanh,
-    "gelu_accurate": gelu_tanh,
-    "gelu": np.vectorize(lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2)))),
-    "gelu_python": np.vectorize(lambda x: 0.5 * x * math.erfc(-x / math.sqrt(2))),
-    "relu": lambda x: np.where(x > 0, x, 0), "tanh": np.tanh,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "silu": lambda x: x / (1 + np.exp(-x)), "swish": lambda x: x / (1 + np.exp(-x)),
-}
 
 
 def gpt2(config: dict[str, Any], a: Arrays) -> np.ndarray:
@@ -172,16 +125,6 @@ def bert(config: dict[str, Any], a: Arrays, head: str = "classifier") -> np.ndar
     first = bert_hidden(config, a)[:, 0]
     pooled = np.tanh(first @ a["bert.pooler.dense.weight"].T + a["bert.pooler.dense.bias"])
     return pooled @ a[f"{head}.weight"].T + a[f"{head}.bias"]
-
-
-def close(ours: mm.Tensor, truth: np.ndarray, *, rtol: float = 1e-12) -> None:
-    np.testing.assert_allclose(ours.data, truth, rtol=rtol, atol=rtol * abs(truth).max())
-
-
-def refused(folder: Path, message: str, **options: Any) -> None:
-    """The one kind of error: it names the folder, what came and what was expected."""
-    with pytest.raises(ValueError, match=rf"load_pretrained: .*{folder.name}: .*{message}"):
-        load_pretrained(folder, **options)
 
 
 # ---- what is computed ---------------------------------------------------------------------------
@@ -595,9 +538,9 @@ def test_sizes_that_the_arrays_do_not_have(
     other = settings.GPT2_OTHER_NAMES.get(key) if kind == "gpt2" else "id2label"
     config = {k: v for k, v in config.items() if k != other}
     write(tmp_path, {**config, key: value}, arrays)
-    for name in ("GPT", "BERT"):
+    for module, name in ((gpt2_folders, "GPT"), (bert_folders, "BERT")):
         monkeypatch.setattr(module, name, lambda **_: pytest.fail("a network was made"))
-    monkeypatch.setattr(module._Arrays, "_read", lambda *_: pytest.fail("an array was read"))
+    monkeypatch.setattr(StoredArrays, "_read", lambda *_: pytest.fail("an array was read"))
     refused(tmp_path, "config.json (asks for|has)")
 
 
@@ -691,11 +634,8 @@ def test_missing_files(tmp_path: Path) -> None:
     write(tmp_path, GPT2, gpt2_arrays())
     weights = tmp_path / "model.safetensors"
     weights.rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match=r"not exist: pytorch_model\.bin is not read here"):
+    with pytest.raises(FileNotFoundError, match=r"not exist, nor .* a pickle, .*save_pre"):
         load_pretrained(str(tmp_path))
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"not exist: its weights are in several files"):
-        load_pretrained(tmp_path)
     os.symlink(weights, weights)
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
         load_pretrained(tmp_path)
@@ -715,10 +655,10 @@ def test_a_config_that_is_none(tmp_path: Path, text: bytes) -> None:
     refused(tmp_path, r"config\.json (is not JSON|has 10000001 bytes|holds)")
 
 
-@pytest.mark.parametrize("kind", ["gpt_neox", "GPT2", None, ["gpt2"], {}, 2, "x" * 10**6])
+@pytest.mark.parametrize("kind", ["gptj", "GPT2", None, ["gpt2"], {}, 2, "x" * 10**6])
 def test_other_kinds_of_model(tmp_path: Path, kind: Any) -> None:
     write(tmp_path, {**GPT2, "model_type": kind}, gpt2_arrays())
-    with pytest.raises(ValueError, match=r"model_type = .*expected \['gpt2', 'bert'\]") as error:
+    with pytest.raises(ValueError, match=r"model_type = .*one of \['gpt2', ") as error:
         load_pretrained(tmp_path)
     assert len(str(error.value)) < 300
 
@@ -773,7 +713,7 @@ def test_every_array_is_asked_for_and_measured(
                     refused(tmp_path, rf"{name} of shape .*config\.json asks for \({len(array)}")
             write(tmp_path, config, {**arrays, name: array.astype(np.int8)})
             with monkeypatch.context() as patch:
-                patch.setattr(module._Arrays, "_read", lambda *_: pytest.fail("an array was read"))
+                patch.setattr(StoredArrays, "_read", lambda *_: pytest.fail("an array was read"))
                 refused(tmp_path, rf"{name} in I8, expected one of \['F64'")
 
 

@@ -16,8 +16,8 @@ import pytest
 
 import minimono as mm
 from minimono.nn.models import load_pretrained
-from minimono.nn.models import pretrained as module
-from minimono.nn.models import pretrained_settings as known
+from minimono.nn.models.pretrained import settings as known
+from minimono.nn.models.pretrained.bert import HEADS
 
 pytestmark = pytest.mark.parity
 
@@ -164,7 +164,7 @@ def test_every_class_of_the_library(
             with pytest.raises(ValueError, match=rf"{name}\b"):
                 load_pretrained(tmp_path)
             options = {"initialise": 0}
-        if name in module.BERT_HEADS and options:
+        if name in HEADS and options:
             base = answer(torch, theirs.base_model)
             model = load_pretrained(tmp_path, classes=4, **options)
             close(model.encode(IDS), base.last_hidden_state)
@@ -298,4 +298,4 @@ def test_a_head_that_was_trained_apart_is_refused(save: Any, tmp_path: Path, tor
     config = json.loads((tmp_path / "config.json").read_text())
     assert "tie_word_embeddings = False, expected True" in loaded_with(tmp_path, config)
     error = loaded_with(tmp_path, config, tie_word_embeddings=True)
-    assert re.search(r"lm_head\.weight differs from .*wte\.weight", error)
+    assert re.search(r"lm_head\.weight differs from wte\.weight", error)

@@ -43,6 +43,12 @@ TAKES_RNG: dict[str, Callable[[Any], Any]] = {
         vocabulary=5, context=4, channels=4, heads=2, layers=2, dropout=0.1, rng=rng),
     "BERT": lambda rng: mm.models.BERT(
         vocabulary=5, context=4, channels=4, heads=2, layers=2, classes=2, rng=rng),
+    "Llama": lambda rng: mm.models.Llama(
+        vocabulary=5, context=4, channels=4, heads=2, layers=2, hidden=3, rng=rng),
+    "GPTNeoX": lambda rng: mm.models.GPTNeoX(
+        vocabulary=5, context=4, channels=16, heads=2, layers=2, hidden=3, rng=rng),
+    "PlainViT": lambda rng: mm.models.PlainViT(
+        image=(1, 4, 4), patch=2, channels=4, heads=2, layers=2, hidden=3, classes=2, rng=rng),
     "ConvNet": lambda rng: mm.models.ConvNet(image=(1, 4, 4), channels=(2, 3), classes=2, rng=rng),
     "ConvGRU": lambda rng: mm.models.ConvGRU(channels=(2, 3), strides=(2, 1), rng=rng),
     "ViT": lambda rng: mm.models.ViT(
@@ -176,6 +182,16 @@ MAKES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **sizes: mm.models.BERT(layers=1, **sizes),
         {"vocabulary": 5, "context": 4, "channels": 4, "heads": 2, "classes": 2, "segments": 2,
          "hidden": 3}),
+    "Llama": (
+        lambda **sizes: mm.models.Llama(layers=1, **sizes),
+        {"vocabulary": 5, "context": 4, "channels": 4, "heads": 2, "hidden": 3, "key_heads": 1,
+         "head_channels": 2}),
+    "GPTNeoX": (
+        lambda **sizes: mm.models.GPTNeoX(layers=1, **sizes),
+        {"vocabulary": 5, "context": 4, "channels": 16, "heads": 2, "hidden": 3}),
+    "PlainViT": (
+        lambda **sizes: mm.models.PlainViT(image=(1, 4, 4), layers=1, **sizes),
+        {"patch": 2, "channels": 4, "heads": 2, "classes": 2, "hidden": 3}),
     "ViT": (
         lambda **sizes: mm.models.ViT(image=(1, 4, 4), layers=1, **sizes),
         {"patch": 1, "window": 2, "channels": 4, "heads": 2, "classes": 2}),
@@ -188,6 +204,7 @@ MAKES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 SIZES = [(name, size) for name, (_, sizes) in MAKES.items() for size in sizes]
 HAVE_A_DEFAULT = [
     ("GPT", "hidden"), ("BERT", "hidden"), ("MaxPool2d", "stride"), ("AvgPool2d", "stride"),
+    ("Llama", "key_heads"), ("Llama", "head_channels"), ("BERT", "segments"),
 ]
 WITHOUT_RNG = ("LayerNorm", "RMSNorm", "MaxPool2d", "AvgPool2d")
 
@@ -228,6 +245,12 @@ def test_what_is_no_size_is_refused_by_name(name: str, size: str, bad: Any) -> N
             vocabulary=5, context=4, channels=4, heads=2, layers=n, classes=2, rng=0)),
         ("ViT: layers", lambda n: mm.models.ViT(
             image=(1, 4, 4), patch=1, window=2, channels=4, heads=2, layers=n, classes=2, rng=0)),
+        ("Llama: layers", lambda n: mm.models.Llama(
+            vocabulary=5, context=4, channels=4, heads=2, layers=n, hidden=3, rng=0)),
+        ("GPTNeoX: layers", lambda n: mm.models.GPTNeoX(
+            vocabulary=5, context=4, channels=16, heads=2, layers=n, hidden=3, rng=0)),
+        ("PlainViT: layers", lambda n: mm.models.PlainViT(
+            image=(1, 4, 4), patch=2, channels=4, heads=2, layers=n, hidden=3, classes=2, rng=0)),
         ("ConvGRUCell: in_channels", lambda n: nn.ConvGRUCell(n, 3, rng=0)),
         ("Conv2d: padding", lambda n: nn.Conv2d(2, 3, 3, padding=n, rng=0)),
         ("ConvTranspose2d: padding", lambda n: nn.ConvTranspose2d(2, 3, 3, padding=n, rng=0)),
@@ -293,7 +316,9 @@ def test_eps_is_at_least_zero(layer: Any, bad: Any) -> None:
 
 # ---- ids ---------------------------------------------------------------------------------------
 
-TEXT_MODELS = {"GPT": TAKES_RNG["GPT"](0), "BERT": TAKES_RNG["BERT"](0)}  # five ids, context 4
+TEXT_MODELS = {  # five ids, context 4
+    name: TAKES_RNG[name](0) for name in ("GPT", "BERT", "Llama", "GPTNeoX")
+}
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)

@@ -424,6 +424,8 @@ TARGETS = {
     "checkpoint": Target(LOADERS["checkpoint"], checkpoints, restores),
     "settings": Target(LOADERS["settings"], json_files, whole_model),
     "weights": Target(LOADERS["weights"], weights, whole_model),
+    "index": Target(LOADERS["index"], json_files, whole_model),
+    "gguf": Target(LOADERS["gguf"], cut_and_flipped, whole_model),
     "images": Target(LOADERS["images"], idx_files, whole_images),
     "zipped labels": Target(LOADERS["zipped labels"], idx_files, whole_images),
     "text": Target(LOADERS["text"], texts, whole_text),

@@ -72,6 +72,56 @@ def pretrained(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(GPT2))
 
 
+def in_several_files(folder: Path) -> None:
+    """Half of the arrays each, and their index."""
+    pretrained(folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    entries, places = json.loads(whole[8 : 8 + size]), {}
+    for i in range(2):
+        mine, data = {}, b""
+        for name in [*entries][i::2]:
+            begin, end = entries[name]["data_offsets"]
+            at, data = len(data), data + whole[8 + size + begin : 8 + size + end]
+            mine[name] = entries[name] | {"data_offsets": [at, len(data)]}
+        header, file = json.dumps(mine).encode(), f"model-{i}.safetensors"
+        (folder / file).write_bytes(struct.pack("<Q", len(header)) + header + data)
+        places |= dict.fromkeys(mine, file)
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": len(whole)}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def gguf(folder: Path) -> None:
+    """A Llama of one block of one head, all in float32."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    fields = {
+        "context_length": 4, "embedding_length": 2, "block_count": 1, "feed_forward_length": 3,
+        "attention.head_count": 1, "attention.head_count_kv": 1, "vocab_size": 7,
+    }
+    shapes = {
+        "token_embd": (7, 2), "output_norm": (2,), "blk.0.attn_norm": (2,), "blk.0.ffn_norm": (2,),
+        **{f"blk.0.attn_{name}": (2, 2) for name in ("q", "k", "v", "output")},
+        "blk.0.ffn_gate": (3, 2), "blk.0.ffn_up": (3, 2), "blk.0.ffn_down": (2, 3),
+    }
+    rng, data = np.random.default_rng(1), b""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), 3 + len(fields))
+    head += text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    head += text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
+    head += text("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5)
+    for name, value in fields.items():
+        head += text(f"llama.{name}") + struct.pack("<II", 4, value)
+    for name, shape in shapes.items():
+        head += text(f"{name}.weight") + struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
+        head += struct.pack("<IQ", 0, len(data))
+        values = rng.standard_normal(shape, np.float32).tobytes()
+        data += values + bytes(-len(values) % 32)
+    (folder / "model.gguf").write_bytes(head + bytes(-len(head) % 32) + data)
+
+
 def idx(array: np.ndarray) -> bytes:
     sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
@@ -114,6 +164,11 @@ LOADERS = {
     "checkpoint": Loader("run.npz", checkpoint, lambda f: mm.checkpoint.load(f / "run.npz")),
     "settings": Loader("config.json", pretrained, mm.models.load_pretrained),
     "weights": Loader("model.safetensors", pretrained, mm.models.load_pretrained),
+    "index": Loader(
+        "model.safetensors.index.json", in_several_files, mm.models.load_pretrained,
+        (FileError, FileNotFoundError),  # of a file that it names
+    ),
+    "gguf": Loader("model.gguf", gguf, lambda f: mm.models.load_pretrained(f / "model.gguf")),
     "images": Loader("train-images-idx3-ubyte", images, mm.data.load_idx),
     "zipped labels": Loader("t10k-labels-idx1-ubyte.gz", images, mm.data.load_idx),
     "text": Loader("text.txt", text, lambda f: mm.data.read_text(f / "text.txt")),

@@ -1,7 +1,8 @@
 """BERT: blocks that look both ways, for classifying a text or a pair of texts.
 
 Post-norm blocks, GELU in its exact form, segment embeddings, and a tanh pooler over the first
-position below the classification head (Devlin et al. 2019, arXiv 1810.04805).
+position below the classification head (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al.
+2019, arXiv 1907.11692) and DistilBERT (Sanh et al. 2019, arXiv 1910.01108) differ in settings.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 from minimono import checks
 from minimono.backend import Array, as_array
 from minimono.checks import Rng
-from minimono.engine import functional as F
+from minimono.engine.arguments import text_mask
 from minimono.engine.tensor import Tensor
 from minimono.nn.layers import (
+    Activation,
     ActivationName,
     Dropout,
     Embedding,
@@ -35,25 +37,35 @@ class BERT(Module):
     `segments` (B, T) tells the first text of a pair (0) from the second (1); `mask` (B, T) is True
     where there is text, False on padding. Taps: `embedded`, `block.0.mlp.act`, `block.0.out`, ...,
     `pooled`.
+
+    RoBERTa has a `padding` id, by which it counts positions: a token's is that id plus how many
+    tokens up to it are no padding. DistilBERT has no `segments` (None), and "relu" as `pooling`.
     """
 
     def __init__(
         self, *, vocabulary: int, context: int, channels: int, heads: int, layers: int,
-        classes: int, rng: Rng, segments: int = 2, hidden: int | None = None,
+        classes: int, rng: Rng, segments: int | None = 2, hidden: int | None = None,
         activation: ActivationName = "gelu", eps: float = 1e-12, dropout: float = 0.0,
-        dtype: Any = np.float32,
+        padding: int | None = None, pooling: ActivationName = "tanh", dtype: Any = np.float32,
     ):
         checks.sizes(
             "BERT", vocabulary=vocabulary, context=context, channels=channels, heads=heads,
-            classes=classes, segments=segments,
+            classes=classes,
         )
         checks.sizes("BERT", least=0, layers=layers)
+        if segments is not None:
+            checks.sizes("BERT", segments=segments)
+        if padding is not None:
+            checks.sizes("BERT", least=0, padding=padding)
         rng = checks.generator(rng, "BERT: rng")
         hidden = 4 * channels if hidden is None else hidden
-        self.context = context
+        self.context, self.padding = context, padding
         self.token = Embedding(vocabulary, channels, rng=rng, dtype=dtype)
-        self.position = Embedding(context, channels, rng=rng, dtype=dtype)
-        self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
+        before = 0 if padding is None else padding + 1
+        self.position = Embedding(before + context, channels, rng=rng, dtype=dtype)
+        self.segment = None
+        if segments is not None:
+            self.segment = Embedding(segments, channels, rng=rng, dtype=dtype)
         self.norm = LayerNorm(channels, eps=eps, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
         self.embedded = Tap()
@@ -65,6 +77,7 @@ class BERT(Module):
             for _ in range(layers)
         ]
         self.pooler = Linear(channels, channels, rng=rng, dtype=dtype)
+        self.pooling = Activation(pooling)
         self.pooled = Tap()
         self.classifier = Linear(channels, classes, rng=rng, dtype=dtype)
         for _, p in self.named_parameters():  # weights N(0, 0.02), as in BERT; norms as they are
@@ -83,17 +96,27 @@ class BERT(Module):
         """Token ids (B, T) to what the last block says at each position (B, T, C)."""
         ids = checks.token_ids(ids, "BERT: ids", self.context)
         B, T = ids.shape
-        mask = None if mask is None else _text_mask(mask)
-        if mask is not None:
-            checks.shaped(mask, "BERT: mask", (B, T), "as ids")
-        segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
-        segments = segments if isinstance(segments, Tensor) else as_array(segments)
-        checks.shaped(segments, "BERT: segments", (B, T), "as ids")
-        x = self.token(ids) + self.position(np.arange(T)) + self.segment(segments)  # (B, T, C)
+        mask = None if mask is None else text_mask(mask, "BERT: mask", (B, T))
+        x = self.token(ids) + self.position(self._positions(ids))  # (B, T, C)
+        if self.segment is not None:
+            segments = np.zeros((B, T), dtype=np.int64) if segments is None else segments
+            segments = segments if isinstance(segments, Tensor) else as_array(segments)
+            checks.shaped(segments, "BERT: segments", (B, T), "as ids")
+            x = x + self.segment(segments)
+        elif segments is not None:
+            raise ValueError("BERT: segments are given, but this network has no embedding of them")
         x = self.embedded(self.dropout(self.norm(x)))
         for block in self.block:
             x = block(x, mask)
         return x
+
+    def _positions(self, ids: Tensor | Array) -> Array:
+        """Return the rows of the position table, (T,) for all texts or (B, T)."""
+        if self.padding is None:
+            return np.arange(ids.shape[1])
+        text = as_array(ids.array if isinstance(ids, Tensor) else ids) != self.padding
+        positions: Array = self.padding + text.cumsum(axis=1) * text
+        return positions
 
     def forward(
         self,
@@ -102,7 +125,7 @@ class BERT(Module):
         mask: Tensor | Array | None = None,
     ) -> Tensor:
         first = self.encode(ids, segments, mask)[:, 0]  # (B, T, C) -> (B, C)
-        pooled = self.pooled(F.tanh(self.pooler(first)))
+        pooled = self.pooled(self.pooling.after(self.pooler, first))
         return self.classifier(self.dropout(pooled))
 
 
@@ -127,22 +150,3 @@ class Block(Module):
         x = self.norm1(x + self.attention(x, mask))
         x = self.norm2(x + self.mlp(x))
         return self.out(x)
-
-
-def _text_mask(mask: Tensor | Array) -> Array:
-    """Booleans, True where there is text, also from the ones and zeros that tokenisers give."""
-    array = as_array(mask.data if isinstance(mask, Tensor) else mask)
-    if array.dtype.kind == "b":
-        return array
-    if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"BERT: mask has dtype {array.dtype}, expected booleans, or whole numbers 0 and 1: "
-            "1 where there is text (a mask of real numbers is added to the scores elsewhere)"
-        )
-    wrong = (array != 0) & (array != 1)
-    if wrong.any():
-        at = [int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape)]
-        raise ValueError(
-            f"BERT: mask has {int(array[*at])} at {at}, expected booleans, or 0 and 1 only"
-        )
-    return array == 1

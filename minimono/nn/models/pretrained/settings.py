@@ -32,6 +32,18 @@ BERT_SIZES = {
     "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
     "type_vocab_size": 2,
 }
+ROBERTA_SIZES = BERT_SIZES | {"vocab_size": 50265}
+DISTILBERT_SIZES = {
+    "vocab_size": 30522, "max_position_embeddings": 512, "dim": 768, "n_heads": 12, "n_layers": 6,
+    "hidden_dim": 3072,
+}
+DISTILBERT_OTHER_NAMES = {
+    "hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
+}
+VIT_SIZES = {
+    "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12,
+    "intermediate_size": 3072, "image_size": 224, "patch_size": 16, "num_channels": 3,
+}
 GPT2_OTHER_NAMES = {
     "max_position_embeddings": "n_positions", "hidden_size": "n_embd",
     "num_attention_heads": "n_head", "num_hidden_layers": "n_layer",
@@ -40,6 +52,19 @@ ACTIVATIONS: dict[str, ActivationName] = {
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "relu": "relu",
     "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
+}
+
+LLAMA_SIZES = {
+    "vocab_size": 32000, "max_position_embeddings": 2048, "hidden_size": 4096,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "intermediate_size": 11008,
+}
+MISTRAL_SIZES = LLAMA_SIZES | {"max_position_embeddings": 131072, "intermediate_size": 14336}
+QWEN2_SIZES = LLAMA_SIZES | {
+    "vocab_size": 151936, "max_position_embeddings": 32768, "intermediate_size": 22016,
+}
+GPT_NEOX_SIZES = {
+    "vocab_size": 50432, "max_position_embeddings": 2048, "hidden_size": 6144,
+    "num_attention_heads": 64, "num_hidden_layers": 44, "intermediate_size": 24576,
 }
 
 # Settings of which the networks here compute one value only.
@@ -90,6 +115,49 @@ BERT_HARMLESS = HARMLESS | set(
 )
 
 
+DECODER_READ = frozenset(
+    """
+    hidden_act tie_word_embeddings rope_theta rope_scaling rope_parameters initializer_range
+    """.split()
+)
+LLAMA_READ = DECODER_READ | {"num_key_value_heads", "head_dim", "rms_norm_eps"}
+# By kind: what it reads beyond that, settings of one value, and what changes no number.
+LLAMA_KINDS: dict[str, frozenset[str]] = {
+    "llama": frozenset({"attention_bias", "mlp_bias"}),
+    "mistral": frozenset({"sliding_window"}),
+    "qwen2": frozenset(
+        {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"}
+    ),
+}
+DECODER_FIXED = FIXED | {
+    "partial_rotary_factor": 1.0, "rope_interleaved": False, "use_mrope": False,
+}
+LLAMA_HARMLESS = HARMLESS | set(
+    """
+    attention_dropout pretraining_tp is_llama_config transformers.js_config id2label num_labels
+    """.split()
+)
+GPT_NEOX_READ = (DECODER_READ - {"rope_theta"}) | set(
+    "layer_norm_eps rotary_pct rotary_emb_base use_parallel_residual attention_bias".split()
+)
+GPT_NEOX_HARMLESS = LLAMA_HARMLESS | {"hidden_dropout", "classifier_dropout"}
+
+DISTILBERT_HARMLESS = HARMLESS | set(
+    """
+    dropout attention_dropout qa_dropout seq_classif_dropout tie_word_embeddings tie_weights_
+    sinusoidal_pos_embds
+    """.split()
+)
+
+VIT_FIXED = FIXED | {"qkv_bias": True}
+VIT_HARMLESS = HARMLESS | set(
+    """
+    hidden_act layer_norm_eps id2label num_labels hidden_dropout_prob attention_probs_dropout_prob
+    encoder_stride pooler_output_size pooler_act tie_word_embeddings
+    """.split()
+)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     config = files.parse_json(files.read(path, path.name, most=LARGEST), path.name)
     if not isinstance(config, dict):
@@ -99,6 +167,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def wrong(key: str, value: Any, expected: str) -> ValueError:
     return ValueError(f"config.json has {key} = {short(value)}, expected {expected}")
+
+
+def unknown(key: str, value: Any) -> ValueError:
+    return ValueError(
+        f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
+        "that is not known here; if it does not, take it out"
+    )
 
 
 def with_one_name_each(config: Config, other_names: Mapping[str, str]) -> Config:
@@ -117,10 +192,7 @@ def check_settings(config: Config, fixed: Mapping[str, Any], known: frozenset[st
             if type(value) is not type(fixed[key]) or value != fixed[key]:
                 raise wrong(key, value, f"{fixed[key]!r}: nothing else is computed here")
         elif key not in known | {"model_type", "architectures"}:
-            raise ValueError(
-                f"config.json has {short(key)} = {short(value)}, which may change numbers in a way "
-                "that is not known here; if it does not, take it out"
-            )
+            raise unknown(key, value)
 
 
 def size(config: Config, key: str, default: int) -> int:
@@ -134,6 +206,24 @@ def positive(config: Config, key: str, default: float) -> float:
     value = config.get(key, default)
     if type(value) not in (int, float) or not 0.0 < value <= sys.float_info.max:
         raise wrong(key, value, "a number above 0")
+    return float(value)
+
+
+def flag(config: Config, key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    if type(value) is not bool:
+        raise wrong(key, value, "true or false")
+    return value
+
+
+def number(config: Config, key: str, default: float | None, *, above: float = 0.0) -> float:
+    """A number above a bound; None says the default, if there is one."""
+    value = config.get(key)
+    value = default if value is None else value
+    if value is None or type(value) not in (int, float) or not (
+        above < value <= sys.float_info.max
+    ):
+        raise wrong(key, value, f"a number above {above:g}")
     return float(value)
 
 
