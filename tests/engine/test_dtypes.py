@@ -383,6 +383,10 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "implicit_reward": lambda z: mm.mono.implicit_reward(z[0], z[1], beta=0.3),
     "dpo_loss": lambda z: mm.mono.dpo_loss(z[0], z[1], z[2], z[3], beta=0.3),
+    "dpo_loss, smoothed": lambda z: mm.mono.dpo_loss(
+        z[0], z[1], z[2], z[3], beta=0.3, label_smoothing=0.1
+    ),
+    "ipo_loss": lambda z: mm.mono.ipo_loss(z[0], z[1], z[2], z[3], beta=0.3),
     "simpo_loss": lambda z: mm.mono.simpo_loss(z[0], z[1], beta=0.3),
     "decpo_loss": lambda z: mm.mono.decpo_loss(*z.detach()[:4, :4], z),
     "l1_penalty": mm.mono.l1_penalty,
