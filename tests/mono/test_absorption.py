@@ -153,15 +153,15 @@ def test_main_units_of_a_feature_that_is_split() -> None:
     ):
         np.testing.assert_array_equal(main_units(np.stack(units, axis=1), present), want)
     np.testing.assert_array_equal(main_units(np.stack([noise, half], axis=1), present), [0])
-    np.testing.assert_array_equal(
-        main_units(np.stack([noise, (np.arange(100) == 0) * 1.0], axis=1), present, gain=0.0), [0, 1]
-    )
+    little = np.stack([noise, (np.arange(100) == 0) * 1.0], axis=1)
+    np.testing.assert_array_equal(main_units(little, present), [0])
+    np.testing.assert_array_equal(main_units(little, present, gain=0.0), [0, 1])
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: absorption(Z[0], WRITE, Z @ WRITE, D, [0]), ValueError, r"absorption: z has shape"),
+        (lambda: absorption(Z[0], WRITE, Z @ WRITE, D, [0]), ValueError, "absorption: z has sh"),
         (lambda: absorption(Z, WRITE[:3], Z @ WRITE, D, [0]), ValueError,
          r"absorption: write has shape \(3, 3\), expected \(4, 3\), a row for each unit"),
         (lambda: absorption(Z, WRITE, Z, D, [0]), ValueError,
@@ -180,7 +180,7 @@ def test_main_units_of_a_feature_that_is_split() -> None:
          "absorption: present has dtype float64"),
         (lambda: absorption(Z, WRITE, Z @ WRITE, D, [0], bias=D[:1]), ValueError,
          r"absorption: bias has shape \(1,\)"),
-        (lambda: main_units(Z, np.zeros(6, bool)), ValueError, "main_units: present is False every"),
+        (lambda: main_units(Z, np.zeros(6, bool)), ValueError, "main_units: present is False"),
         (lambda: main_units(Z, np.ones(5, bool)), ValueError, "main_units: present has shape"),
         (lambda: main_units(Z, np.ones(6, bool), gain=-1), ValueError, "main_units: gain is -1"),
     ],

@@ -71,7 +71,7 @@ TWO = np.repeat([0, 1], 4)
 
 
 def test_separability_by_hand() -> None:
-    """Edges 0, 1, 2, 3, 4: shares (2, 1, 1, 0)/4 and (0, 1, 2, 1)/4; edges 0, 2, 4: (3, 1), (1, 3)."""
+    """Edges 0, 1, .. 4: shares (2, 1, 1, 0)/4, (0, 1, 2, 1)/4; edges 0, 2, 4: (3, 1), (1, 3)."""
     for aggregate in AGGREGATES:  # of two concepts all are the same
         got = [concept_separability(Z, TWO, bins=n, aggregate=aggregate) for n in (1, 2, 4)]
         np.testing.assert_allclose(got, [0, 0.4344213111, 0.6368979999], atol=1e-10)
