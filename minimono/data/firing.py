@@ -12,6 +12,7 @@ SAELens 6.54.12). Shapes: `B` inputs, `F` features. Arrays are NumPy's, in float
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -132,31 +133,36 @@ class Hierarchy:
     """
 
     parents: Array
-    exclusive: Array = False
+    exclusive: Array | bool = False
     scaled: bool = False
 
     def __post_init__(self) -> None:
-        parents = checks.labels(self.parents, "Hierarchy: parents", least=-1)
-        F = parents.size
-        checks.shaped(parents, "Hierarchy: parents", (F,))
-        highest = int(parents.max())
-        checks.whole_number(highest, "Hierarchy: parents", least=-1, most=F - 1,
-                            of="the last feature")
-        exclusive = np.broadcast_to(self.exclusive, F) if np.ndim(self.exclusive) == 0 else (
-            self.exclusive)
+        F, name = np.size(self.parents), "Hierarchy: parents"
+        parents = checks.labels(
+            self.parents, name, count=(F,), least=-1, most=F - 1, of="the last feature"
+        )
+        if F == 0:
+            raise ValueError(f"{name} is empty, expected one feature at least")
+        one = isinstance(self.exclusive, bool)
+        exclusive = np.full(F, self.exclusive) if one else self.exclusive
         exclusive = checks.mask(exclusive, "Hierarchy: exclusive", (F,))
-        depth, above = np.zeros(F, np.int64), parents.copy()
-        for _ in range(F):
-            depth += above >= 0
-            above = np.where(above >= 0, parents[above], -1)
-        if (above >= 0).any():
-            raise ValueError(
-                f"Hierarchy: parents leads from feature {int((above >= 0).argmax())} round in a "
-                "circle, expected a way to a root (-1)"
-            )
         object.__setattr__(self, "parents", _locked(parents))
         object.__setattr__(self, "exclusive", _locked(exclusive))
-        object.__setattr__(self, "_depth", _locked(depth))
+        endless = self.depth >= F
+        if endless.any():
+            raise ValueError(
+                f"{name} leads from feature {int(endless.argmax())} round in a circle, expected a "
+                "way to a root (-1)"
+            )
+
+    @cached_property
+    def depth(self) -> Array:
+        """How many features are above each: (F,), 0 for a root."""
+        depth, above = np.zeros_like(self.parents), self.parents
+        for _ in self.parents:
+            depth += above >= 0
+            above = np.where(above >= 0, self.parents[above], -1)
+        return _locked(depth)
 
     @classmethod
     def of_trees(
@@ -186,12 +192,11 @@ class Hierarchy:
         checks.shaped(c, "Hierarchy.gated: amounts", expected, "a column for each feature")
         rng = checks.generator(rng, "Hierarchy.gated: rng")
         mean = np.broadcast_to(mean, len(self.parents))
-        depth: Array = self._depth  # type: ignore[attr-defined]
-        for level in range(1, int(depth.max()) + 1):
-            (children,) = np.nonzero(depth == level)
+        for level in range(1, int(self.depth.max()) + 1):
+            (children,) = np.nonzero(self.depth == level)
             above = self.parents[children]
             c[:, children] *= c[:, above] / mean[above] if self.scaled else c[:, above] > 0
-            for parent in np.unique(above[self.exclusive[above]]):
+            for parent in np.unique(above[np.asarray(self.exclusive)[above]]):
                 siblings = children[above == parent]
                 # The highest of as many random numbers is each one's with the same chance.
                 lot = np.where(c[:, siblings] > 0, rng.random((len(c), len(siblings))), -1.0)
@@ -215,8 +220,10 @@ class Hierarchy:
         given = np.where(child, p / p[self.parents], p)  # the rate where the parent is there
         beside = np.zeros_like(p)
         np.add.at(beside, self.parents[child], given[child])
-        others = np.where(child & self.exclusive[self.parents], beside[self.parents] - given, 0.0)
-        return np.minimum(1.0, given * (1 + others))
+        excluded: Array = np.asarray(self.exclusive)[self.parents]
+        others = np.where(child & excluded, beside[self.parents] - given, 0.0)
+        q: Array = np.minimum(1.0, given * (1 + others))
+        return q
 
 
 def _locked(array: Array) -> Array:

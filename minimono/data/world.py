@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -100,8 +101,8 @@ class World:
         object.__setattr__(self, "amount", _locked(np.broadcast_to(amount, (F,))))
         object.__setattr__(self, "spread", _locked(np.broadcast_to(spread, (F,))))
         if self.correlation is not None:
-            factor = cholesky(self.correlation, "World: correlation", F)
-            object.__setattr__(self, "_factor", _locked(factor))
+            object.__setattr__(self, "correlation", _locked(np.asarray(self.correlation)))
+            self._factor  # noqa: B018  raises for correlations that there cannot be
         if self.hierarchy is not None:
             forest = instance(self.hierarchy, "World: hierarchy", Hierarchy)
             if len(forest.parents) != F:
@@ -109,6 +110,10 @@ class World:
                     f"World: hierarchy has {len(forest.parents)} features, expected {F}, as many "
                     "as directions"
                 )
+
+    @cached_property
+    def _factor(self) -> Array:
+        return cholesky(self.correlation, "World: correlation", len(self.directions))
 
     def amounts(self, inputs: int, *, rng: Rng) -> Array:
         """Draw how much of each feature is in each of so many inputs: (B, F), 0 for none."""
@@ -119,8 +124,7 @@ class World:
             fires = rng.random(shape) < self.probabilities
         else:
             quantiles = [NormalDist().inv_cdf(1 - p) for p in self.probabilities.tolist()]
-            factor: Array = self._factor  # type: ignore[attr-defined]
-            fires = rng.standard_normal(shape) @ factor.T > quantiles
+            fires = rng.standard_normal(shape) @ self._factor.T > quantiles
         c = fires * np.asarray(self.amount)
         if np.any(self.spread):
             c = fires * np.maximum(0, c + self.spread * rng.standard_normal(shape))

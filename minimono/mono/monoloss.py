@@ -71,7 +71,8 @@ def mono_loss(
 
     without = weights.data.real <= eps  # nan is not
     score = where(without, 0.0, alike / (where(without, 1.0, weights) + eps))
-    return 1.0 - score.sum() / (~without).sum().clip(1).astype(z.data.real.dtype)
+    loss: Tensor = 1.0 - score.sum() / (~without).sum().clip(1).astype(z.data.real.dtype)
+    return loss
 
 
 def _extremes(z: Tensor) -> tuple[Tensor, Tensor]:

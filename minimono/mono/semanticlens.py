@@ -12,7 +12,6 @@ the network, say CLIP. `n` inputs, `D` dimensions of an embedding.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Literal, overload
 
 import numpy as np
@@ -54,21 +53,22 @@ def polysemanticity(
     k = checks.whole_number(k, f"{name}: k", least=2)
     if (rng is None) == (labels is None):
         raise ValueError(f"{name}: give either rng or labels, and not both")
-    if rng is not None:
-        rng = checks.generator(rng, f"{name}: rng")
-    else:
+    groups = v.reshape(-1, *v.shape[-2:])  # (..., n, D) -> (neurons, n, D)
+    if rng is None:
         labels = checks.labels(labels, f"{name}: labels", count=v.shape[:-1], kinds="iub")
-    scores = np.zeros(v.shape[:-2])
-    for neuron in product(*map(range, scores.shape)):
-        points = v[neuron]
-        if rng is None:
-            of_point = labels[neuron]
-        elif len(np.unique(to_host(points), axis=0)) < k:
-            of_point = array_module(points).zeros(len(points), np.int64)
-        else:
-            of_point = virtual_neurons(points, k, rng=rng).labels
-        scores[neuron] = _unlikeness(points, of_point)
-    return array_module(v).asarray(scores)
+        of_groups = labels.reshape(groups.shape[:-1])
+    else:
+        rng = checks.generator(rng, f"{name}: rng")
+        of_groups = [_clusters(points, k, rng) for points in groups]
+    scores = [_unlikeness(*pair) for pair in zip(groups, of_groups, strict=True)]
+    return array_module(v).asarray(scores).reshape(v.shape[:-2])
+
+
+def _clusters(points: Array, k: int, rng: np.random.Generator) -> Array:
+    """The cluster of each point; one for all where fewer than k differ."""
+    if len(np.unique(to_host(points), axis=0)) < k:
+        return array_module(points).zeros(len(points), np.int64)
+    return virtual_neurons(points, k, rng=rng).labels
 
 
 def _unlikeness(points: Array, labels: Array) -> float:
