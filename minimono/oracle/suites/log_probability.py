@@ -161,7 +161,8 @@ MISTAKES = Mistakes(plain_log_probability, {
     "the sign is that of a loss": {"result": lambda total: -total},
     "one number for the batch: summed": {"result": lambda total: total.sum()},
     "one number for the batch: averaged": {"result": lambda total: total.mean()},
-    "float32 inside": {"log_p": lambda logits: log_softmax(logits.astype(np.float32)).astype(np.float64)},
+    "float32 inside":
+        {"log_p": lambda x: log_softmax(x.astype(np.float32)).astype(np.float64)},
 })
 
 SUITE = Suite(
