@@ -29,7 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "metrics": (
         "mono_loss", "effective_features", "redundancy", "polysemanticity", "absorption",
-        "feature_monosemanticity_score",
+        "feature_monosemanticity_score", "concept_separability",
     ),
     "log_probability": ("response_log_probability",),
     "circuits": ("circuit_attribution", "split_weights", "route"),

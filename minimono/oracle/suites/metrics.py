@@ -23,6 +23,7 @@ HAND_Z = np.array([[0.0, 2.0], [1.0, 4.0], [2.0, 0.0], [4.0, 1.0]])
 def _about(truth: Callable[..., Any], *arrays: Array, size: float = 1.0) -> list[Expected]:
     """What rounding of the inputs makes, and a few roundings of a number of this size."""
     (found,) = conditioned_by(precise, lambda *given: [truth(*given)], *arrays)
+    assert found.linear is not None
     return [Expected(found.value, found.linear + BOUND * size)]
 
 
@@ -164,6 +165,29 @@ def _fms(rng: np.random.Generator) -> Entries:
         yield notes, {"z": z, "concept": concept}, [Expected(score, np.array(float(BOUND)))]
 
 
+def _separability(rng: np.random.Generator) -> Entries:
+    three = np.array([0, 0, 1, 1, 1, 1, 2, 2, 0, 0, 0, 0.0])
+    uneven = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
+    for notes, z, concepts, bins in [
+        ("two concepts: shares (2, 1, 1, 0)/4 and (0, 1, 2, 1)/4",
+         np.array([0.0, 0, 1, 2, 1, 2, 2, 4]), np.repeat([0, 1], 4), 4),
+        ("the same in two bins", np.array([0.0, 0, 1, 2, 1, 2, 2, 4]), np.repeat([0, 1], 4), 2),
+        ("three concepts: (1, 1, 0)/2, (0, 1, 1)/2 and (1, 0, 0)", three, np.arange(12) // 4, 3),
+        ("three concepts of 3, 6 and 2 inputs, two neurons", rng.normal(size=(11, 2)), uneven, 4),
+        ("a constant neuron: 0, and one that tells all apart: 1",
+         np.stack([np.ones(4), np.array([0.0, 0, 8, 8])], axis=1), np.array([0, 0, 1, 1]), 5),
+    ]:
+        for aggregate in ("pairs", "one_vs_rest", "generalised"):
+            arguments = {"z": float32(z), "concepts": concepts, "bins": bins,
+                         "aggregate": aggregate}
+            value = rounded(right.separability(
+                **arguments, log=right.precise_log2, share=right.precise_share
+            ))
+            # the root of a divergence that is off by some roundings of the entropies
+            allowed = BOUND * (1 + 8 / np.where(value == 0, 8.0, value))
+            yield f"{notes}; {aggregate}", arguments, [Expected(value, allowed)]
+
+
 def cases() -> Iterator[Case]:
     return grouped(SUITE, [
         ("mono-loss", "mono_loss", 31415926, _mono_loss),
@@ -172,6 +196,7 @@ def cases() -> Iterator[Case]:
         ("polysemanticity", "polysemanticity", 31415929, _polysemanticity),
         ("absorption", "absorption", 31415930, _absorption),
         ("fms", "feature_monosemanticity_score", 31415931, _fms),
+        ("separability", "concept_separability", 31415932, _separability),
     ])
 
 
@@ -268,6 +293,31 @@ MISTAKES = {
         "local and global added": {"joined": lambda local, overall: local + overall},
         "the best latent is not removed": {"removes": False},
     }),
+    "concept_separability": Mistakes(right.separability, {
+        "the divergence, not its root": {"root": lambda x: x},
+        "natural logarithms, not bits": {"log": np.log},
+        "bins of each concept, not of all": {"edges": right.edges_of_concept},
+        "densities, not shares":
+            {"share": lambda counts, width: counts / counts.sum() / width},
+        "numbers of inputs, not shares": {"share": lambda counts, width: counts / 1.0},
+        "shares of the largest bin": {"share": lambda counts, width: counts / counts.max()},
+        "1e-6 added to each share":
+            {"share": lambda counts, width:
+                (counts / counts.sum() + 1e-6) / (1 + 1e-6 * counts.size)},
+        "one bin more": {"edges": lambda z, here, bins: right.edges_of_all(z, here, bins + 1)},
+        "total variation": {"between": lambda p, q, log: (abs(p - q).sum() / 2) ** 2},
+        "the highest of all": {"over": max},
+        "the lowest of all": {"over": min},
+        "summed": {"over": sum},
+        "each concept is paired with itself too": {"some": lambda C: _ordered(C)},
+        "only neighbouring concepts are paired":
+            {"some": lambda C: [(i, i + 1) for i in range(C - 1)]},
+        "pairs, whatever was asked for": {"taken": lambda name: "pairs"},
+        "one against the rest, whatever was asked for": {"taken": lambda name: "one_vs_rest"},
+        "all at once, whatever was asked for": {"taken": lambda name: "generalised"},
+        "the rest is pooled, input by input":
+            {"rest": lambda others, counts: sum(counts) / np.sum(counts)},
+    }),
 }
 
 
@@ -285,6 +335,7 @@ SUITE = Suite(
         "undefined": "nan; a neuron without a score does not count in mono_loss",
         "ties": "of equally good splits the lowest latent's, then the lowest",
         "epsilon": "none anywhere",
+        "concept separability": "a reconstruction: base 2, bins and aggregation are our choice",
     },
     calls=(
         Call("mono_loss", ("z", "embeddings"), ("loss",),
@@ -307,6 +358,13 @@ SUITE = Suite(
              "z (B, n), concept booleans (B,). acc_0 (2 (acc_0 - acc_1) + 1 - mean over depths d\n"
              "from 2 of (acc_d - acc_0)) / 2, of CART trees with Gini impurity, on the inputs\n"
              "that they are grown on."),
+        Call("concept_separability", ("z", "concepts", "*", "bins", "aggregate"),
+             ("separability",),
+             "z (B, *neurons); concepts (B,), numbers from 0. The Jensen-Shannon distance (base 2, "
+             "the\nroot) of histograms over equal bins from the neuron's least to its highest: "
+             '"pairs": the\nmean over pairs of concepts; "one_vs_rest": of each and the mean of '
+             'the others\' shares;\n"generalised": the root of the divergence of all, over log2 '
+             "C."),
     ),
     cases=cases,
     own={
@@ -318,6 +376,7 @@ SUITE = Suite(
         "feature_monosemanticity_score": lambda z, concept: np.array(
             mono.feature_monosemanticity_score(z, concept).score
         ),
+        "concept_separability": mono.concept_separability,
     },
     mistakes=MISTAKES,
 )

@@ -142,7 +142,7 @@ def absorption(
         else:
             u = min(A, t - m) if capped else A
             fraction = u / (u + m)
-        top = max(range(len(written)), key=lambda i, written=written: written[i])
+        top = written.index(max(written))
         full = silent(a[i] < 1e-8 for i in main) and cosines[top] >= alone and t > 0
         fractions.append(fraction)
         fulls.append(bool(full and written[top] >= share * t))
@@ -220,3 +220,62 @@ def precise_log(x: Any) -> Any:
 
 def precise_exp(x: Any) -> Any:
     return mpmath().exp(x)
+
+
+# ---- concept separability ----------------------------------------------------------------------
+
+
+def edges_of_all(z: Array, here: Array, bins: int) -> Array:
+    return np.linspace(z.min(), z.max() if z.max() > z.min() else z.min() + 1, bins + 1)
+
+
+def edges_of_concept(z: Array, here: Array, bins: int) -> Array:
+    return edges_of_all(here, here, bins)
+
+
+def divergence(p: Array, q: Array, log: Formula) -> Any:
+    """H of the mean less the mean of H; rounding may leave it a little below 0."""
+    mean = (p + q) / 2
+    return max(_entropy(list(mean), log) - (_entropy(list(p), log) + _entropy(list(q), log)) / 2, 0)
+
+
+def separability(
+    z: Array, concepts: Array, *, bins: int, aggregate: str,
+    log: Formula = np.log2, edges: Formula = edges_of_all,
+    share: Formula = lambda counts, width: counts / counts.sum(), root: Formula = lambda x: x**0.5,
+    between: Formula = divergence, taken: Formula = lambda name: name,
+    over: Formula = lambda found: sum(found) / len(found),
+    rest: Formula = lambda others, counts: sum(others) / len(others),
+    some: Formula = lambda C: combinations(range(C), 2),
+) -> Array:
+    """Return each neuron's separability. `counts` are whole numbers, or mpmath's (see `share`)."""
+    scores = []
+    for column in z.reshape(len(z), -1).T:
+        counts, widths = [], []
+        for c in range(int(concepts.max()) + 1):
+            ends = edges(column, column[concepts == c], bins)
+            counts.append(np.histogram(column[concepts == c], ends)[0])
+            widths.append(ends[1] - ends[0])
+        P = [share(k, w) for k, w in zip(counts, widths, strict=True)]
+        kind = taken(aggregate)
+        if kind == "generalised":
+            mean = sum(P) / len(P)
+            total = _entropy(list(mean), log) - sum(_entropy(list(p), log) for p in P) / len(P)
+            scores.append(root(max(total, 0) / log(len(P))))
+        elif kind == "pairs":
+            scores.append(over([root(between(P[i], P[j], log)) for i, j in some(len(P))]))
+        else:
+            scores.append(over([
+                root(between(p, rest(P[:i] + P[i + 1:], counts[:i] + counts[i + 1:]), log))
+                for i, p in enumerate(P)
+            ]))
+    return np.array(scores).reshape(z.shape[1:])
+
+
+def precise_share(counts: Array, width: Any) -> Array:
+    mp = mpmath()
+    return np.array([mp.mpf(int(k)) / int(counts.sum()) for k in counts], dtype=object)
+
+
+def precise_log2(x: Any) -> Any:
+    return mpmath().log(x, 2)
