@@ -427,6 +427,22 @@ for name in ("FMS", "effective features", "redundancy", "MCC"):
            for k in COMPARED})
 
 # %%
+# Correlations change little here. The hierarchy does, as an input with a child always has its parent
+# too:
+#
+# * *Class selectivity* looks at inputs with one feature, and a child is never alone: it fails.
+# * *φ_l / φ_l⁻* drops, as a parent's neuron also leaves its mean on the children's inputs, and so
+#   does *FMS*: several neurons hold the parent, its own and its children's.
+# * *Redundancy* rises: the inputs of parent and child are alike.
+# * *The monosemanticity score*, the *F1* and *purity* of features stay near 1; purity and MCC look
+#   at weights, or at features alone, which no network has.
+# * *Separability* is below ½ throughout: a neuron with several features tells more pairs of them
+#   apart than one with a single feature does.
+# * A noisy neuron is as rare as its feature is drawn, so a hierarchy, which takes features away
+#   afterwards, leaves it the more frequent of the two. That alone turns the extremes of φ and
+#   Hoyer's sparsity round: they see rarity.
+
+# %%
 # A toy model of superposition
 # ----------------------------
 # Where do the pentagons come from? Elhage et al. (2022) train x' = relu(Wᵀ W x + b) to give back 5
