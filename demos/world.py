@@ -427,8 +427,8 @@ for name in ("FMS", "effective features", "redundancy", "MCC"):
            for k in COMPARED})
 
 # %%
-# Correlations change little here. The hierarchy does, as an input with a child always has its parent
-# too:
+# Correlations change little here. The hierarchy does, as an input with a child always has its
+# parent too:
 #
 # * *Class selectivity* looks at inputs with one feature, and a child is never alone: it fails.
 # * *φ_l / φ_l⁻* drops, as a parent's neuron also leaves its mean on the children's inputs, and so

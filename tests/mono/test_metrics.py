@@ -464,6 +464,21 @@ def test_everything_is_computed_in_float64(name, call, dtype) -> None:
 
 
 @every_input
+def test_the_same_however_an_array_lies_in_memory(name, call) -> None:
+    """Fortran's order, with steps, backwards, read-only, in the other byte order."""
+    x = np.random.default_rng(5).integers(1, 9, (6, 4)) / 4
+    want = call(x)
+    wide, frozen = np.zeros((12, 8)), x.copy()
+    wide[::2, ::2] = x
+    frozen.setflags(write=False)
+    for other in (
+        np.asfortranarray(x), wide[::2, ::2], x[::-1, ::-1].copy()[::-1, ::-1], frozen,
+        x.astype(x.dtype.newbyteorder()),
+    ):
+        np.testing.assert_allclose(call(other), want, rtol=1e-12, atol=1e-15)
+
+
+@every_input
 def test_bad_values(name, call) -> None:
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match=rf"^{name} is {bad} at \[2, 0\], expected finite"):
