@@ -280,9 +280,9 @@ THREADS = (
     "before. `MINIMONO_NUM_THREADS=n`, or `minimono.set_num_threads(n)`, says how many threads "
     "kernels get; last bits may depend on it. `minimono info` prints what was chosen and why.\n\n"
     "`nn.backward_in_parts`, or `train(..., in_parts=True)`, gives each thread a part of the "
-    "batch: threads meet once a step, which suits transformers. It is for a loss that is a mean over "
-    "samples, and cuts only where that pays: at least 512 rows of every matrix for a part, and 2^27 "
-    "rows times parameters."
+    "batch: threads meet once a step, which suits transformers. It is for a loss that is a mean "
+    "over samples, and cuts only where that pays: at least 512 rows of every matrix for a part, "
+    "and 2^27 rows times parameters."
 )
 
 STEPS = [slug(task) for task in TASKS]

@@ -1,12 +1,14 @@
 """A world with known features, and a layer of neurons whose kinds are known too.
 
 What a measure of monosemanticity sees can only be told where the truth is known. So here both are
-made: inputs that are sums of known features, each there or not, independently of the others,
+made: inputs that are sums of known features, each there or not,
 
     x = Σ_f s_f v_f + noise,     s_f = 1 with probability p_f, else 0
 
-and ReLU neurons with weights chosen so that each is of a kind: it answers to one feature, to a few,
-to all, to none... All of it is our choice. The directions v_f may be orthogonal, or more than there
+independently of the others, or with the correlations, the hierarchy and the amounts of
+SynthSAEBench (`firing.py` makes them; `matching.py` rates what was learned of such a world). And
+ReLU neurons with weights chosen so that each is of a kind: it answers to one feature, to a few, to
+all, to none... All of it is our choice. The directions v_f may be orthogonal, or more than there
 are dimensions (superposition; Elhage et al., 2022, find polygons in trained toy models).
 
 Shapes: `B` inputs, `F` features, `D` dimensions of an input. Arrays are NumPy's, in float64.
@@ -16,13 +18,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 from minimono.backend import Array
-from minimono.checks import Rng, finite, generator, matrix, number, one_of, real, whole_number
+from minimono.checks import (
+    Rng,
+    everywhere,
+    finite,
+    generator,
+    instance,
+    matrix,
+    number,
+    one_of,
+    real,
+    whole_number,
+)
+from minimono.data.firing import Hierarchy, cholesky
 
 # ---- the world ---------------------------------------------------------------------------------
 
@@ -36,11 +51,19 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Features with directions and probabilities, independent of one another, and noise.
+    """Features with directions and probabilities, and noise.
 
     directions: (F, D), one row v_f for each feature, none of them 0; a row's length is the
     feature's strength.   probabilities: (F,), or one number for all, between 0 and 1.
     noise: standard deviation of the Gaussian noise in every one of the D dimensions.
+
+    The rest is as SynthSAEBench has it (arXiv 2602.14687; authors' code, in SAELens 6.54.12):
+
+    correlation: (F, F), of Gaussians g, of which feature f fires if g_f > Φ⁻¹(1 - p_f). Firing
+    itself correlates less: at p = ½ and ρ = ½ by 1/3. By default features are independent.
+    amount, spread: how much of a feature is there where it fires, max(0, amount + spread · N(0,1)),
+    each (F,) or one for all. So with a spread it may fire and not be there.
+    hierarchy: what is left of that, see `Hierarchy`. `probabilities` are those before it.
 
     >>> world = World(np.eye(3), 0.5)
     >>> inputs, features = world.sample(4, rng=np.random.default_rng(0))
@@ -51,6 +74,10 @@ class World:
     directions: Array
     probabilities: Array
     noise: float = 0.0
+    correlation: Array | None = None
+    amount: Array | float = 1.0
+    spread: Array | float = 0.0
+    hierarchy: Hierarchy | None = None
 
     def __post_init__(self) -> None:
         directions = matrix(self.directions, "World: directions", "(F, D)")
@@ -58,13 +85,7 @@ class World:
             f = int(directions.any(axis=1).argmin())
             raise ValueError(f"World: directions: feature {f} is 0, it needs a direction")
         F = len(directions)
-        p = real(self.probabilities, "World: probabilities").astype(np.float64)
-        finite(p, "World: probabilities")
-        if p.shape not in ((), (F,)):
-            raise ValueError(
-                f"World: probabilities has shape {p.shape}, expected ({F},), one for each of the "
-                "directions, or a single number"
-            )
+        p = _of_each(self.probabilities, "World: probabilities", F)
         if not ((p > 0) & (p < 1)).all():
             raise ValueError(
                 f"World: probabilities is from {p.min()} to {p.max()}, expected all between 0 and "
@@ -73,19 +94,58 @@ class World:
         object.__setattr__(self, "directions", _locked(directions))
         object.__setattr__(self, "probabilities", _locked(np.broadcast_to(p, (F,))))
         object.__setattr__(self, "noise", number(self.noise, "World: noise", least=0))
+        amount = _of_each(self.amount, "World: amount", F)
+        everywhere(amount, amount > 0, "World: amount", "numbers above 0")
+        spread = _of_each(self.spread, "World: spread", F)
+        everywhere(spread, spread >= 0, "World: spread", "no negative numbers")
+        object.__setattr__(self, "amount", _locked(np.broadcast_to(amount, (F,))))
+        object.__setattr__(self, "spread", _locked(np.broadcast_to(spread, (F,))))
+        if self.correlation is not None:
+            object.__setattr__(self, "correlation", _locked(np.asarray(self.correlation)))
+            self._factor  # noqa: B018  raises for correlations that there cannot be
+        if self.hierarchy is not None:
+            forest = instance(self.hierarchy, "World: hierarchy", Hierarchy)
+            if len(forest.parents) != F:
+                raise ValueError(
+                    f"World: hierarchy has {len(forest.parents)} features, expected {F}, as many "
+                    "as directions"
+                )
+
+    @cached_property
+    def _factor(self) -> Array:
+        return cholesky(self.correlation, "World: correlation", len(self.directions))
+
+    def amounts(self, inputs: int, *, rng: Rng) -> Array:
+        """Draw how much of each feature is in each of so many inputs: (B, F), 0 for none."""
+        B = whole_number(inputs, "World.amounts: inputs", least=1)
+        rng = generator(rng, "World.amounts: rng")
+        shape = (B, len(self.probabilities))
+        if self.correlation is None:
+            fires = rng.random(shape) < self.probabilities
+        else:
+            quantiles = [NormalDist().inv_cdf(1 - p) for p in self.probabilities.tolist()]
+            fires = rng.standard_normal(shape) @ self._factor.T > quantiles
+        c = fires * np.asarray(self.amount)
+        if np.any(self.spread):
+            c = fires * np.maximum(0, c + self.spread * rng.standard_normal(shape))
+        return c if self.hierarchy is None else self.hierarchy.gated(c, self.amount, rng=rng)
 
     def sample(self, inputs: int, *, rng: Rng) -> Sample:
         """Draw so many independent inputs, and say which features are in them."""
         B = whole_number(inputs, "World.sample: inputs", least=1)
         rng = generator(rng, "World.sample: rng")
-        features = rng.random((B, len(self.probabilities))) < self.probabilities
-        x = features @ self.directions  # (B, F) @ (F, D) -> (B, D)
+        amounts = self.amounts(B, rng=rng)
+        x = amounts @ self.directions  # (B, F) @ (F, D) -> (B, D)
         if self.noise:
             x += self.noise * rng.standard_normal(x.shape)
-        return Sample(x, features)
+        return Sample(x, amounts > 0)
 
     def mean(self) -> Array:
-        """Return the exact mean of the inputs: Σ_f p_f v_f, (D,)."""
+        """Return the exact mean of the inputs: Σ_f p_f v_f, (D,).
+
+        Raises ValueError, as `covariance` does, unless features are independent, of amount 1.
+        """
+        self._simple("World.mean")
         return self.probabilities @ self.directions
 
     def covariance(self) -> Array:
@@ -95,8 +155,17 @@ class World:
         array([[2.  , 0.  ],
                [0.  , 1.25]])
         """
+        self._simple("World.covariance")
         p, V = self.probabilities, self.directions
         return (V.T * (p * (1 - p))) @ V + self.noise**2 * np.eye(V.shape[1])
+
+    def _simple(self, name: str) -> None:
+        related = self.correlation is not None or self.hierarchy is not None
+        if related or np.any(self.spread) or np.any(np.asarray(self.amount) != 1):
+            raise ValueError(
+                f"{name}: the world has a correlation, a hierarchy or amounts, expected "
+                "independent features of amount 1; take it of a sample"
+            )
 
 
 def orthogonal_directions(features: int, dimensions: int, *, rng: Rng) -> Array:
@@ -342,6 +411,18 @@ def _checked(
     if len(set(features)) < len(features):
         raise ValueError(f"{name} has features {features}, expected each of them once")
     return kind, features
+
+
+def _of_each(values: Array | float, name: str, features: int) -> Array:
+    """Finite numbers in float64, one for each feature, or a single one."""
+    x = real(values, name).astype(np.float64)
+    finite(x, name)
+    if x.shape not in ((), (features,)):
+        raise ValueError(
+            f"{name} has shape {x.shape}, expected ({features},), one for each of the directions, "
+            "or a single number"
+        )
+    return x
 
 
 def _empty_directions(directions: Array) -> Array:

@@ -47,7 +47,7 @@ def feature_scale(z: Array, features: Array) -> FeatureScale:
     (array([0.25, 1.25]), array([ 1, -1]))
     """
     z = checks.activations(z, "feature_scale: z")
-    has = _memberships(features, "feature_scale: features")  # (B, L)
+    has = memberships(features, "feature_scale: features")  # (B, L)
     if len(z) < 2 or len(has) != len(z):
         raise ValueError(
             f"feature_scale: z has {len(z)} inputs and features are of {len(has)}, expected as "
@@ -79,7 +79,7 @@ def own_feature(features_of_input: Array, feature_of_neuron: Array) -> Array:
            [1, 0, 0]])
     """
     numbers = checks.labels(feature_of_neuron, "own_feature: feature_of_neuron", least=-1)
-    has = _memberships(features_of_input, "own_feature: features_of_input")
+    has = memberships(features_of_input, "own_feature: features_of_input")
     xp = array_module(has, numbers)
     if as_array(features_of_input).ndim == 2 and (numbers >= has.shape[1]).any():
         raise ValueError(
@@ -168,7 +168,7 @@ def kolmogorov_smirnov(sample: Array, other: Array) -> float:
     return float(abs(F - G).max())
 
 
-def _memberships(features: Array, name: str) -> Array:
+def memberships(features: Array, name: str) -> Array:
     """Which input has which feature, booleans (B, L), from those or from numbers (B,)."""
     features = as_array(features)
     if features.ndim == 2 and features.dtype == bool:

@@ -9,6 +9,7 @@ What each looks at:
     clarity                   embeddings of the inputs that drive it most: are they alike?
     hoyer_sparsity            any vectors: is their weight on few entries?
     variance_sparsity         activations: how uneven is an input's code?
+    effective_features        activations: among how many neurons is what is active divided?
 
 All compute in float64 and return float64, whatever comes in. nan or infinity in the input is a
 ValueError; a nan that comes out means that the measure is undefined there.
@@ -124,13 +125,18 @@ def monosemanticity_score(z: Array, embeddings: Array) -> Array:
     >>> monosemanticity_score(z, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0]]))
     array([1., 0.])
     """
-    name = "monosemanticity_score: embeddings"
     z = checks.values(z, "monosemanticity_score: z", dtype=None)
-    e = checks.matrix(embeddings, name, "(B, D)", dtype=None)
-    checks.shaped(e, name, (len(z), e.shape[1]), "a row for each input of z (axis 0)")
+    e = embeddings_of(embeddings, "monosemanticity_score: embeddings", len(z))
     array_module(z, e)  # raises for two devices
-    _check_lengths(e, name)
     return weighted_cosine(z, e)
+
+
+def embeddings_of(embeddings: Array, name: str, inputs: int) -> Array:
+    """Embeddings of so many inputs as finite numbers (B, D) of any dtype, none of them 0."""
+    e = checks.matrix(embeddings, name, "(B, D)", dtype=None)
+    checks.shaped(e, name, (inputs, e.shape[1]), "a row for each input of z (axis 0)")
+    lengths_above_0(e, name)
+    return e
 
 
 @with_kernel("pairs")
@@ -174,7 +180,7 @@ def reference_inputs(v: Array, name: str) -> Array:
     v = checks.values(v, name, dtype=None)
     n = v.shape[-2] if v.ndim > 1 else 0
     checks.layout(v, name, "(..., n, D) with n of 2 or more", n >= 2)
-    _check_lengths(v, name)
+    lengths_above_0(v, name)
     return v
 
 
@@ -250,6 +256,32 @@ def variance_sparsity(z: Array) -> Array:
     return variance
 
 
+def effective_features(z: Array) -> float:
+    """Return among how many neurons the activity is divided: exp of an entropy.
+
+        F = exp(-Σ_i p_i ln p_i),     p_i = mean_b |z_bi| / Σ_j mean_b |z_bj|
+
+    Published (arXiv 2512.13568), for the codes of a sparse autoencoder: F over the number of
+    neurons that it reads is there how far features are in superposition. F is 1 if one neuron does
+    it all, and all are counted if all do alike. It does not change with the scale of all
+    activations, but does with that of one neuron. There is no ε in it (our choice): the authors'
+    three scripts add 1e-10 or 1e-12 in three places, which counts neurons that are never active.
+
+    z: activations or codes, shape (B, *neurons); sum feature maps over their positions first, as
+    the authors do. Returns a number from 1 to neurons; nan if all of z is 0.
+
+    >>> effective_features(np.array([[2.0, 0.0, 0.0], [0.0, -2.0, 0.0]]))
+    2.0
+    """
+    z = checks.values(z, "effective_features: z")
+    mass = sums.mean(abs(sums.scaled(z.reshape(-1))).reshape(len(z), -1), axis=0)  # (neurons,)
+    total = float(sums.total(mass))
+    if total == 0:
+        return math.nan
+    p = mass[mass > 0] / total
+    return float(np.exp(-sums.total(p * np.log(p))))
+
+
 def _not_negative(x: Array, name: str) -> Array:
     x = checks.values(x, name)
     checks.everywhere(x, x >= 0, name, "no negative numbers: take activations after a ReLU")
@@ -266,6 +298,7 @@ def _of_vectors(formula: Callable[[Array], Array], x: Array) -> Array:
     return array_module(x).concatenate(found).reshape(x.shape[:-1])
 
 
-def _check_lengths(v: Array, name: str) -> None:
+def lengths_above_0(v: Array, name: str) -> None:
+    """Raise, naming the first place, if a vector of v (..., D) is 0."""
     some = v.any(axis=-1)
     checks.everywhere(some, some, f"{name}: length", "more than 0")

@@ -1,7 +1,9 @@
 """Learning from pairs of a chosen and a rejected response: DPO, SimPO, and DecPO.
 
-    sequence_log_probability     log π(y|x) of responses y, from a model's logits
+    sequence_log_probability     log π(y|x) of responses y, from a model's logits and targets
+    response_log_probability     the same from the text itself, prompt and response in one row
     dpo_loss                     raise log π of the chosen over the rejected, against a reference
+    ipo_loss                     ... by a fixed distance
     simpo_loss                   the same by length-averaged log π, without a reference
     decpo_loss                   DPO and a decorrelation penalty on a layer's activations
     implicit_reward, reward_accuracy, reward_margin        how well the pairs are told apart
@@ -63,7 +65,46 @@ def sequence_log_probability(
     >>> sequence_log_probability(logits, targets, mask)             # 2 log 1/4
     tensor([-2.77258872])
     """
-    logits, length, sequence, position, token = _response_tokens(logits, targets, mask)
+    tokens = _response_tokens("sequence_log_probability", logits, targets=targets, mask=mask)
+    return _log_probability(*tokens, average)
+
+
+@arithmetic(numbers=1)
+def response_log_probability(
+    logits: Tensor, ids: Tensor | Array, response: Tensor | Array, *, average: bool = False
+) -> Tensor:
+    """Return log π(y|x) of each response y, of rows that hold prompt x, response and padding.
+
+        Σ_{t >= 1, response_t} log softmax(logits_{t-1})[ids_t]    average: divided by their number
+
+    This is `sequence_log_probability` of `logits[:, :-1]`, `ids[:, 1:]` and `response[:, 1:]`: the
+    logits at a position predict the next token, and the mask goes with the token that is predicted.
+    So the response's first token counts, given all of the prompt. A row's first token does not,
+    since nothing predicts it.
+
+    logits: (B, T, V).   ids: (B, T), the tokens that the model read.   response: booleans (B, T),
+    true at the response's tokens, the end-of-text that closes it included, false at the prompt and
+    at padding; do not make it of `ids != padding`, where padding may be a token like any other. One
+    at least in each row, after the first position. What is at other positions does not matter:
+    neither -100 as an id, nor logits of -infinity.
+
+    Published; the sum is what DPO takes, the average SimPO.
+
+    >>> import numpy as np, minimono as mm
+    >>> logits = mm.tensor(np.zeros((1, 4, 8)))                     # every token has 1/8
+    >>> ids, response = np.array([[5, 1, 2, 0]]), np.array([[False, True, True, False]])
+    >>> response_log_probability(logits, ids, response)             # 2 log 1/8
+    tensor([-4.15888308])
+    """
+    name = "response_log_probability"
+    tokens = _response_tokens(name, logits, shift=1, ids=ids, response=response)
+    return _log_probability(*tokens, average)
+
+
+def _log_probability(
+    logits: Tensor, length: Array, sequence: Array, position: Array, token: Array, average: bool
+) -> Tensor:
+    """Of the tokens (N,) that `_response_tokens` finds."""
     log_p = log_softmax(logits[sequence, position])  # (B, T, V) -> (N, V)
     each = array_module(token).arange(len(token))
     total: Tensor = scatter_add(log_p[each, token], sequence, logits.shape[:1])  # (N,) -> (B,)
@@ -88,33 +129,62 @@ def implicit_reward(policy: LogP, reference: LogP, *, beta: float = 0.1) -> Tens
 @arithmetic()
 def dpo_loss(
     policy_chosen: LogP, policy_rejected: LogP, reference_chosen: LogP, reference_rejected: LogP,
-    *, beta: float = 0.1,
+    *, beta: float = 0.1, label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the loss of direct preference optimisation.
 
-        -log sigmoid(β log π(y_w|x)/ref(y_w|x) - β log π(y_l|x)/ref(y_l|x)),  averaged over pairs
+        -log sigmoid(β h),  averaged over pairs
+        h = log π(y_w|x)/ref(y_w|x) - log π(y_l|x)/ref(y_l|x)
 
     Published (Rafailov et al. 2023, arXiv 2305.18290, eq. 7). All four: log-probabilities (B,) of
     the chosen y_w and rejected y_l, under the policy and the reference, which is a constant. Before
     training the two are equal: the loss is log 2, its gradient -β/2 by log π(y_w|x) and β/2 by
-    log π(y_l|x), divided by B.
+    log π(y_l|x), divided by B. Without a reference: give 0 for it.
+
+    label_smoothing: the share ε of pairs, below ½, whose labels are taken to be the wrong way
+    round: (1 - ε) of the above and ε of -log sigmoid(-β h). The authors' code has it.
 
     >>> float(dpo_loss([-4.0], [-9.0], [-4.0], [-9.0]))
     0.693...
     """
-    return _dpo_loss(
+    epsilon = checks.number(label_smoothing, "dpo_loss: label_smoothing", least=0.0, below=0.5)
+    h, beta = _log_ratio(
         "dpo_loss", beta, policy_chosen=policy_chosen, policy_rejected=policy_rejected,
         reference_chosen=reference_chosen, reference_rejected=reference_rejected,
     )
+    loss: Tensor = -log_sigmoid(beta * h).mean()
+    return (1 - epsilon) * loss - epsilon * log_sigmoid(-beta * h).mean() if epsilon else loss
 
 
-def _dpo_loss(name: str, beta: float, **values: LogP) -> Tensor:
+@arithmetic()
+def ipo_loss(
+    policy_chosen: LogP, policy_rejected: LogP, reference_chosen: LogP, reference_rejected: LogP,
+    *, beta: float = 0.1,
+) -> Tensor:
+    """Return the loss of identity preference optimisation: h is to be 1/(2β), and no more.
+
+        (h - 1/(2β))²,  averaged over pairs,   h as in `dpo_loss`
+
+    Published (Azar et al. 2023, arXiv 2310.12036, eq. 17, whose τ is β). All four are
+    log-probabilities (B,). The code of DPO's authors takes sums over the response's tokens, TRL
+    averages: give what you mean, from `response_log_probability`.
+
+    >>> float(ipo_loss([-4.0], [-9.0], [-4.0], [-4.0], beta=0.1))
+    0.0
+    """
+    h, beta = _log_ratio(
+        "ipo_loss", beta, policy_chosen=policy_chosen, policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen, reference_rejected=reference_rejected,
+    )
+    distance = h - 1 / (2 * beta)
+    return (distance * distance).mean()
+
+
+def _log_ratio(name: str, beta: float, **values: LogP) -> tuple[Tensor, float]:
+    """How much more the policy prefers the chosen response than the reference does; and β."""
     chosen, rejected, reference_chosen, reference_rejected = _log_probabilities(name, **values)
     beta = checks.number(beta, f"{name}: beta", above=0.0)
-    better = beta * (chosen - reference_chosen.detach())
-    worse = beta * (rejected - reference_rejected.detach())
-    loss: Tensor = -log_sigmoid(better - worse).mean()
-    return loss
+    return (chosen - reference_chosen.detach()) - (rejected - reference_rejected.detach()), beta
 
 
 @arithmetic()
@@ -127,7 +197,8 @@ def simpo_loss(
 
     Published (Meng, Xia and Chen 2024, arXiv 2405.14734). chosen, rejected: length-averaged
     log-probabilities (B,), from `sequence_log_probability(..., average=True)`. β and γ are tuned
-    for each model; the defaults, a small β and half of it as the margin, are our choice.
+    for each model; the defaults, a small β and half of it as the margin, are our choice. SimPO's
+    code has their ratio as a setting: γ is β times that.
 
     >>> float(simpo_loss([-1.0], [-1.5], beta=2.0, gamma=1.0))      # exactly at the margin: log 2
     0.693...
@@ -165,7 +236,7 @@ def decpo_loss(
     >>> float(decpo_loss([-4.0], [-9.0], [-4.0], [-9.0], z))
     0.693...
     """
-    loss = _dpo_loss(
+    h, beta = _log_ratio(
         "decpo_loss", beta, policy_chosen=policy_chosen, policy_rejected=policy_rejected,
         reference_chosen=reference_chosen, reference_rejected=reference_rejected,
     )
@@ -176,6 +247,7 @@ def decpo_loss(
         weight = 1e-3 if convention == "authors" else 1e-4
     weight = checks.number(weight, "decpo_loss: weight", least=0.0)
     some = z[0::2] if convention == "authors" else z
+    loss: Tensor = -log_sigmoid(beta * h).mean()
     return loss + weight * orthonormality_penalty(some, over, convention, "decpo_loss")
 
 
@@ -203,24 +275,31 @@ def reward_margin(chosen: Tensor | Array, rejected: Tensor | Array) -> float:
 
 
 def _response_tokens(
-    logits: Tensor, targets: Tensor | Array, mask: Tensor | Array
+    name: str, logits: Tensor, *, shift: int = 0, **rows: Tensor | Array
 ) -> tuple[Tensor, Array, Array, Array, Array]:
-    """Logits, each response's length (B,), and all tokens' (N,) sequence, position, number."""
-    name = "sequence_log_probability"
+    """Logits, each response's length (B,), and all tokens' (N,) sequence, position, number.
+
+    rows: by their names, token numbers and the mask, whose columns are those of the logits, or with
+    shift=1 the column after.
+    """
+    (of_tokens, numbers), (of_mask, mask) = (
+        (f"{name}: {key}", x.data if isinstance(x, Tensor) else x) for key, x in rows.items()
+    )
     logits = float_tensor(logits, f"{name}: logits")
-    checks.layout(logits, f"{name}: logits", "(B, T, V)", logits.ndim == 3)
-    targets, mask = (x.data if isinstance(x, Tensor) else x for x in (targets, mask))
-    targets = checks.labels(targets, f"{name}: targets", count=logits.shape[:2])
-    mask = checks.mask(mask, f"{name}: mask", logits.shape[:2])
+    expected = "(B, T, V), T of 2 or more" if shift else "(B, T, V)"
+    checks.layout(logits, f"{name}: logits", expected, logits.ndim == 3 and logits.shape[1] > shift)
+    numbers = checks.labels(numbers, of_tokens, count=logits.shape[:2])[:, shift:]
+    mask = checks.mask(mask, of_mask, logits.shape[:2])[:, shift:]
     length = mask.sum(axis=1)
     if (length == 0).any():
+        after = " after its first" if shift else ""
         raise ValueError(
-            f"{name}: mask is False all along sequence {int(length.argmin())}, expected a token of "
-            "the response at least"
+            f"{of_mask} is False all along sequence {int(length.argmin())}, expected a token of "
+            f"the response at least{after}"
         )
     sequence, position = mask.nonzero()
     token = checks.labels(
-        targets[sequence, position], f"{name}: targets", count=len(sequence), least=0,
+        numbers[sequence, position], of_tokens, count=len(sequence), least=0,
         most=logits.shape[2] - 1, of="the last token that the logits know",
     )
     here = (to_device(x, logits.device) for x in (length, sequence, position, token))

@@ -1,7 +1,7 @@
 """Running moments of the activations that pass, and the scale of each batch against them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 

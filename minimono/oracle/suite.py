@@ -27,6 +27,11 @@ SUITES: dict[str, tuple[str, ...]] = {
         "feature_decorrelation", "decorrelation_penalty", "l1_penalty", "superposition_proxy",
         "fold_into_linear", "dpo_loss", "simpo_loss", "decpo_loss",
     ),
+    "metrics": (
+        "mono_loss", "effective_features", "redundancy", "polysemanticity", "absorption",
+        "feature_monosemanticity_score", "concept_separability",
+    ),
+    "log_probability": ("response_log_probability",),
     "circuits": ("circuit_attribution", "split_weights", "route"),
     "emergence": ("emergence", "emergence_of_masks", "active_counts"),
     "layers": (

@@ -388,7 +388,15 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "implicit_reward": lambda z: mm.mono.implicit_reward(z[0], z[1], beta=0.3),
     "dpo_loss": lambda z: mm.mono.dpo_loss(z[0], z[1], z[2], z[3], beta=0.3),
+    "dpo_loss, smoothed": lambda z: mm.mono.dpo_loss(
+        z[0], z[1], z[2], z[3], beta=0.3, label_smoothing=0.1
+    ),
+    "ipo_loss": lambda z: mm.mono.ipo_loss(z[0], z[1], z[2], z[3], beta=0.3),
     "simpo_loss": lambda z: mm.mono.simpo_loss(z[0], z[1], beta=0.3),
+    "mono_loss": lambda z: mm.mono.mono_loss(z, np.vander(np.arange(1.0, 1 + len(z)), 3)),
+    "response_log_probability": lambda z: mm.mono.response_log_probability(
+        z.reshape(2, 4, 5), np.zeros((2, 4), int), np.ones((2, 4), bool), average=True
+    ),
     "decpo_loss": lambda z: mm.mono.decpo_loss(*z.detach()[:4, :4], z),
     "l1_penalty": mm.mono.l1_penalty,
     "decorrelation_penalty": mm.mono.decorrelation_penalty,

@@ -21,6 +21,7 @@ import minimono as mm
 from minimono.engine import functional as F
 from minimono.engine import primitives as P
 from minimono.engine.tensor import Tensor
+from minimono.mono.monoloss import mono_loss
 from minimono.mono.preference import log_sigmoid
 
 TARGETS = np.array([3, 0, 5])
@@ -61,6 +62,9 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] 
     "gelu": (F.gelu, ((3, 4, 6),)),
     "gelu, tanh": (lambda x: F.gelu(x, "tanh"), ((3, 4, 6),)),
     "log_sigmoid": (log_sigmoid, ((3, 4, 6),)),
+    "mono_loss": (
+        lambda z: mono_loss(z, np.vander([1.0, 2.0, 3.0, 5.0], 3)), ((4, 6),)
+    ),
     "softmax": (F.softmax, ((3, 4, 6),)),
     "softmax, axis 1": (lambda x: F.softmax(x, axis=1), ((3, 4, 6),)),
     "log_softmax": (F.log_softmax, ((3, 4, 6),)),

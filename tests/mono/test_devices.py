@@ -48,6 +48,16 @@ def penalised(batch: Any) -> list[Any]:
     return [loss.data, z.grad]
 
 
+def with_mono_loss(batch: Any) -> list[Any]:
+    found = []
+    for convention in ("paper", "authors"):
+        z = mm.tensor(batch(Z), requires_grad=True)
+        loss = mono.mono_loss(z, batch(ROWS), convention=convention)  # type: ignore[arg-type]
+        loss.backward()
+        found += [loss.data, z.grad]
+    return found
+
+
 def inhibited(batch: Any) -> list[Any]:
     z = mm.tensor(batch(LATER), requires_grad=True)
     out = mono.deactivate(z, batch(LATER > 0.5), batch(PAST.mean), strength=2.0)
@@ -93,6 +103,32 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "clarity": lambda d: mono.clarity(d(ROWS)),
     "hoyer": lambda d: mono.hoyer_sparsity(d(ROWS)),
     "variance_sparsity": lambda d: mono.variance_sparsity(d(Z)),
+    "effective features": lambda d: np.float64(mono.effective_features(d(Z))),
+    "fms": lambda d: [*mono.feature_monosemanticity_score(d(ROWS), d(CLASSES == 1))[1:]],
+    "polysemanticity": lambda d: mono.polysemanticity(d(Z), rng=0),
+    "similarity": lambda d: mono.concept_similarity(d(ROWS), d(ROWS[:2])),
+    "redundancy": lambda d: mono.redundancy(d(ROWS), per_neuron=True),
+    "jensen shannon": lambda d: mono.jensen_shannon_distance(d(abs(ROWS)), d(abs(ROWS[::-1]))),
+    "separability": lambda d: mono.concept_separability(d(Z), d(CLASSES), bins=3),
+    "separability of all": lambda d: mono.concept_separability(
+        d(Z), d(CLASSES), bins=3, aggregate="generalised"
+    ),
+    "separability of one": lambda d: mono.concept_separability(
+        d(Z), d(CLASSES[:, None] == np.arange(3)), bins=3, aggregate="one_vs_rest"
+    ),
+    "absorption": lambda d: [*mono.absorption(
+        d(abs(ROWS)), d(ROWS[:4]), d(ROWS[::-1]), d(ROWS[2]), [1, 3],
+        present=d(CLASSES != 1), bias=d(ROWS[3]),
+    )[:2]],
+    "main units": lambda d: mono.main_units(d(ROWS), d(CLASSES == 2)),
+    "mono loss": with_mono_loss,
+    "response": lambda d: mono.response_log_probability(
+        mm.tensor(d(Z)), d(CLASSES[:, None] * [1, 1]), d(np.ones((6, 2), bool))
+    ).data,
+    "preferences": lambda d: [
+        mono.ipo_loss(*map(d, ROWS[:4])).data,
+        mono.dpo_loss(*map(d, ROWS[:4]), label_smoothing=0.2).data,
+    ],
     "active": lambda d: mono.active_nodes(d(Z)),
     "active counts": lambda d: mono.active_counts(d(Z), per="sample"),
     "emergence of masks": lambda d: mono.emergence_of_masks(
@@ -177,6 +213,13 @@ def test_devices_do_not_mix(cuda: str) -> None:
         lambda: mono.class_selectivity(to_device(abs(Z), "cuda"), CLASSES),
         lambda: mono.monosemanticity_score(Z, to_device(ROWS, "cuda")),
         lambda: mono.monosemanticity_score(to_device(Z, "cuda"), ROWS),
+        lambda: mono.mono_loss(Z, to_device(ROWS, "cuda")),
+        lambda: mono.concept_similarity(ROWS, to_device(ROWS, "cuda")),
+        lambda: mono.concept_separability(Z, to_device(CLASSES, "cuda")),
+        lambda: mono.feature_monosemanticity_score(ROWS, to_device(CLASSES == 1, "cuda")),
+        lambda: mono.polysemanticity(ROWS, labels=to_device(CLASSES, "cuda")),
+        lambda: mono.absorption(ROWS, to_device(ROWS[:4], "cuda"), ROWS, ROWS[0], [0]),
+        lambda: mono.main_units(ROWS, to_device(CLASSES == 1, "cuda")),
         lambda: mono.feature_scale(Z, to_device(CLASSES, "cuda")),
         lambda: mono.log_distance_penalty(
             mm.tensor(ROWS, device="cuda"), ROWS > 0, np.full(4, 9.0)

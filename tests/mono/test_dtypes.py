@@ -70,6 +70,17 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "clarity": lambda z: mono.clarity(z + (z == 0)),
     "hoyer_sparsity": mono.hoyer_sparsity,
     "variance_sparsity": mono.variance_sparsity,
+    "effective_features": mono.effective_features,
+    "feature_monosemanticity_score": lambda z: mono.feature_monosemanticity_score(z, KINDS == 1),
+    "polysemanticity": lambda z: mono.polysemanticity(z + (z == 0), rng=0),
+    "concept_similarity": lambda z: mono.concept_similarity(z + (z == 0), np.vander([1, 2, 3, 4])),
+    "redundancy": lambda z: mono.redundancy(z + (z == 0), per_neuron=True),
+    "jensen_shannon_distance": lambda z: mono.jensen_shannon_distance(
+        positive(z), positive(z[::-1])
+    ),
+    "concept_separability": lambda z: mono.concept_separability(z, KINDS),
+    "absorption": lambda z: mono.absorption(positive(z), z[:4], z, z[0] + 1.0, [1], bias=z[2]),
+    "main_units": lambda z: mono.main_units(z, KINDS == 1),
     "active_nodes": mono.active_nodes,
     "active_counts": lambda z: mono.active_counts(z, per="sample"),
     "prune_by_magnitude": lambda z: mono.prune_by_magnitude([z], 0.5),

@@ -11,9 +11,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from minimono.backend import array_module
+from minimono.mono import (
+    absorption,
+    concept_separability,
+    concept_similarity,
+    feature_monosemanticity_score,
+    jensen_shannon_distance,
+    main_units,
+    polysemanticity,
+    redundancy,
+)
 from minimono.mono.metrics import (
     clarity,
     class_selectivity,
+    effective_features,
     feature_dimensionality,
     hoyer_sparsity,
     monosemanticity_score,
@@ -350,7 +362,63 @@ def test_variance_keeps_its_digits_far_from_zero() -> None:
     close(variance_sparsity(np.array([[1e9, 1e9 + 1, 1e9 + 2]])), 2 / 3)
 
 
+# ------------------------------------------------------------------------------ effective features
+
+CODES = np.array([[2.0, 0.0, 0.0, -2.0], [0.0, 2.0, 0.0, 2.0], [4.0, -2.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3, 1e-200, -1e200])
+def test_effective_features_of_known_codes(scale: float) -> None:
+    """p = (3, 2, 0, 2)/7; all alike; one alone, among however many: 1, with no ε."""
+    close(effective_features(CODES * scale), 7 / (3 ** (3 / 7) * 2 ** (4 / 7)))
+    close(effective_features(np.ones((3, 5)) * scale), 5)
+    close(effective_features(np.eye(4) * scale), 4)
+    one = np.zeros((2, 131072))
+    one[:, 7] = scale
+    assert effective_features(one) == 1
+    assert math.isnan(effective_features(np.zeros((2, 3))))
+
+
+@few
+@given(matrices(), st.randoms())
+def test_effective_features_in_fifty_digits_shuffled_and_merged(z: np.ndarray, random) -> None:
+    got = effective_features(z)
+    if not z.any():
+        assert math.isnan(got)
+        return
+    with mpmath.workdps(50):
+        mass = [mpmath.fsum(map(abs, column)) for column in z.T.tolist()]
+        p = [m / mpmath.fsum(mass) for m in mass if m]
+        close(got, float(mpmath.exp(-mpmath.fsum(x * mpmath.log(x) for x in p))), 64)
+    assert 1 - 64 * EPS <= got <= z.shape[1] * (1 + 64 * EPS)
+    order = random.sample(range(z.shape[1]), z.shape[1])
+    silent = np.zeros((len(z), 3))
+    close(effective_features(np.concatenate([z[::-1, order], silent], axis=1)), got, 64)
+    shards = np.stack([abs(part).sum(axis=0) for part in (z[:1], z[1:])])
+    close(effective_features(shards), got, 64)
+    close(effective_features(z.reshape(len(z), -1, 1)), got)
+
+
 # ----------------------------------------------------------------------------- dtypes and bad input
+
+
+def ones(x, *shape: int):
+    return array_module(x).ones(tuple(n or 1 for n in shape))  # beside an x that is empty
+
+
+def two_kinds(x):
+    return array_module(x).arange(len(x)) % 2
+
+
+def fms_parts(x):
+    found = feature_monosemanticity_score(x, two_kinds(x))
+    xp = array_module(x)
+    return xp.concatenate([xp.asarray([found.score]), *found[1:]])
+
+
+def absorbed(x):
+    found = absorption(x, ones(x, x.shape[1], 2), 2 * ones(x, len(x), 2), ones(x, 2), [0])
+    return found.fraction
 
 CALLS = {
     "feature_dimensionality: features": feature_dimensionality,
@@ -361,6 +429,23 @@ CALLS = {
     "clarity: embeddings": clarity,
     "hoyer_sparsity: x": hoyer_sparsity,
     "variance_sparsity: z": variance_sparsity,
+    "effective_features: z": lambda x: np.float64(effective_features(x)),
+    "polysemanticity: embeddings": lambda x: polysemanticity(x, rng=0),
+    "concept_similarity: x": lambda x: concept_similarity(x, ones(x, 2, x.shape[1])),
+    "concept_similarity: y": lambda x: concept_similarity(ones(x, 2, x.shape[1]), x),
+    "redundancy: concepts": lambda x: redundancy(x, per_neuron=True),
+    "jensen_shannon_distance: p": lambda x: jensen_shannon_distance(x, ones(x, *x.shape)),
+    "jensen_shannon_distance: q": lambda x: jensen_shannon_distance(ones(x, *x.shape), x),
+    "concept_separability: z": lambda x: concept_separability(x, two_kinds(x)),
+    "feature_monosemanticity_score: z": fms_parts,
+    "absorption: z": absorbed,
+    "absorption: write": lambda x: absorption(
+        ones(x, 4, len(x)), x, ones(x, 4, x.shape[1]), ones(x, x.shape[1]), [0]
+    ).fraction,
+    "absorption: x": lambda x: absorption(
+        ones(x, len(x), 1), ones(x, 1, x.shape[1]), x, ones(x, x.shape[1]), [0]
+    ).fraction,
+    "main_units: z": lambda x: main_units(x, two_kinds(x) == 0).astype(np.float64),
 }
 every_input = pytest.mark.parametrize(("name", "call"), CALLS.items(), ids=CALLS)
 
@@ -376,6 +461,21 @@ def test_everything_is_computed_in_float64(name, call, dtype) -> None:
     if np.dtype(dtype).kind == "f":
         x = (np.array([[1, 2], [2, 3], [5, 1]]) / 3).astype(dtype)
         np.testing.assert_array_equal(call(x), call(x.astype(np.float64)))
+
+
+@every_input
+def test_the_same_however_an_array_lies_in_memory(name, call) -> None:
+    """Fortran's order, with steps, backwards, read-only, in the other byte order."""
+    x = np.random.default_rng(5).integers(1, 9, (6, 4)) / 4
+    want = call(x)
+    wide, frozen = np.zeros((12, 8)), x.copy()
+    wide[::2, ::2] = x
+    frozen.setflags(write=False)
+    for other in (
+        np.asfortranarray(x), wide[::2, ::2], x[::-1, ::-1].copy()[::-1, ::-1], frozen,
+        x.astype(x.dtype.newbyteorder()),
+    ):
+        np.testing.assert_allclose(call(other), want, rtol=1e-12, atol=1e-15)
 
 
 @every_input

@@ -20,7 +20,9 @@ from minimono.mono.preference import (
     decpo_loss,
     dpo_loss,
     implicit_reward,
+    ipo_loss,
     log_sigmoid,
+    response_log_probability,
     reward_accuracy,
     reward_margin,
     sequence_log_probability,
@@ -73,6 +75,92 @@ def test_log_sigmoid_gradcheck_second_order() -> None:
     check_grads(log_sigmoid, np.array([-30.0, -2.0, 0.0, 0.5, 30.0]), order=2)
     second = mm.grad(mm.grad(lambda x: log_sigmoid(x)))(mm.tensor(0.0))
     assert float(second) == -0.25
+
+
+# -------------------------------------------------------------------- response_log_probability
+
+# Token probabilities 1/8, 1/4, 1/2 of a response of three: prompt 1 3, response 2 0 2, padding 0.
+ROWS = [(1, 1, 1, 5), (1, 2, 4, 1), (2, 1, 1, 4), (1, 1, 8, 6), (1, 1, 1, 5), (1, 1, 1, 1)]
+TEXT = np.log(np.array([ROWS], float))
+IDS = np.array([[1, 3, 2, 0, 2, 0]])
+RESPONSE = np.array([[False, False, True, True, True, False]])
+
+
+def test_a_response_by_hand() -> None:
+    """Published; the DPO repository's function, run on the same, gives it too."""
+    logits = mm.tensor(TEXT)
+    found = response_log_probability(logits, IDS, RESPONSE).item()
+    assert found == pytest.approx(math.log(1 / 16), rel=1e-15)
+    average = response_log_probability(logits, IDS, RESPONSE, average=True).item()
+    assert average == pytest.approx(math.log(1 / 16) / 3, rel=1e-15)
+    shifted = sequence_log_probability(logits[:, :-1], IDS[:, 1:], RESPONSE[:, 1:]).item()
+    assert shifted == found
+
+
+@pytest.mark.parametrize(
+    ("mistake", "probability"),
+    [
+        ("prompt included", 5 / 128), ("no shift", 1 / 1024), ("mask not shifted", 1 / 64),
+        ("first token dropped", 1 / 8), ("padding included", 1 / 128), ("mask by id", 1 / 4),
+    ],
+)
+def test_what_other_masks_give(mistake: str, probability: float) -> None:
+    """The reported faults, each from our function with the wrong mask or shift: another number."""
+    late = np.array([[False, False, False, True, True, False]])
+    logits, ids, mask = {
+        "prompt included": (TEXT, IDS, RESPONSE | (np.arange(6) == 1)),
+        "no shift": (np.roll(TEXT, -1, axis=1), IDS, RESPONSE),
+        "mask not shifted": (TEXT, IDS, np.roll(RESPONSE, 1, axis=1)),
+        "first token dropped": (TEXT, IDS, late),
+        "padding included": (TEXT, IDS, RESPONSE | (np.arange(6) == 5)),
+        "mask by id": (TEXT, IDS, RESPONSE & (IDS != 0)),
+    }[mistake]
+    found = response_log_probability(mm.tensor(logits), ids, mask).item()
+    assert found == pytest.approx(math.log(probability), rel=1e-14)
+
+
+def test_a_response_ignores_the_prompt_the_padding_and_its_own_first_place() -> None:
+    """Our choice: what is not of the response is taken out, not multiplied by 0."""
+    logits, ids = TEXT.copy(), IDS.copy()
+    want = response_log_probability(mm.tensor(logits), ids, RESPONSE).item()
+    logits[0, [0, 4, 5]] = [[np.nan], [-np.inf], [np.inf]]
+    ids[0, [0, 1, 5]] = -100
+    x = mm.tensor(logits, requires_grad=True)
+    mask = RESPONSE | (np.arange(6) == 0)  # nothing predicts the first token
+    total = response_log_probability(x, ids, mask)
+    total.backward()
+    assert total.item() == want
+    assert not x.grad[0, [0, 4, 5]].any()
+
+
+# ------------------------------------------------------------------------ one pair, by every loss
+
+
+def test_the_losses_of_one_pair() -> None:
+    """Worked out by hand; the DPO repository gives the same. SimPO's γ is β times a ratio."""
+    chosen, rejected, reference = [math.log(1 / 16)], [math.log(1 / 8)], [math.log(1 / 32)]
+    pair = (chosen, rejected, reference, rejected)
+    per_token = [[x[0] / n] for x, n in zip(pair, (3, 2, 3, 2), strict=True)]
+    for loss, want in (
+        (dpo_loss(*pair, beta=1.0), math.log(1.5)),
+        (dpo_loss(*pair), 0.6590902676),
+        (dpo_loss(*pair, beta=1.0, label_smoothing=0.1), 0.4747798262),
+        (dpo_loss(chosen, rejected, [0.0], [0.0], beta=1.0), math.log(3)),  # no reference
+        (ipo_loss(*pair), 18.5489812),
+        (ipo_loss(*per_token), 22.7428931),
+        (simpo_loss(*per_token[:2], beta=2.0, gamma=2.0 * 0.5), 1.1497811190),
+    ):
+        assert loss.item() == pytest.approx(want, rel=1e-8)
+
+
+def test_ipo_and_smoothing_have_their_gradients() -> None:
+    values = log_probabilities(3)
+    for loss in (ipo_loss, lambda *v: dpo_loss(*v, beta=0.7, label_smoothing=0.2)):
+        check_grads(lambda a, b, loss=loss: loss(a, b, *values[2:]), *values[:2], order=2)
+    smooth = dpo_loss(*values, beta=0.7, label_smoothing=0.2).item()
+    swapped = [values[i] for i in (1, 0, 3, 2)]
+    want = 0.8 * dpo_loss(*values, beta=0.7).item() + 0.2 * dpo_loss(*swapped, beta=0.7).item()
+    assert smooth == pytest.approx(want, rel=1e-13)
 
 
 # -------------------------------------------------------------------- sequence_log_probability
