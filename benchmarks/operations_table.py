@@ -232,6 +232,7 @@ PRODUCTS_OF_MATRICES = [
     Row("x @ y", lambda x, y: x @ y, lambda x, y: x @ y, product, PRODUCTS),
     Row("x @ y, stacks", lambda x, y: x @ y, lambda x, y: x @ y, product, STACKS),
     Row("linear", F.linear, T.linear, linear, LINEAR),
+    Row("linear_relu", F.linear_relu, lambda x, w, b: T.relu(T.linear(x, w, b)), linear, LINEAR),
     Row("scaled_dot_product_attention", F.scaled_dot_product_attention,
         T.scaled_dot_product_attention, heads, ATTENTION),
     Row("scaled_dot_product_attention, causal",
