@@ -246,6 +246,7 @@ PRODUCTS_OF_MATRICES = [
     Row("x @ y, stacks", lambda x, y: x @ y, lambda x, y: x @ y, product, STACKS),
     Row("linear", F.linear, T.linear, linear, LINEAR),
     Row("rotary_embedding", F.rotary_embedding, _torch_rotary, with_angles, ATTENTION, 2),
+    Row("linear_relu", F.linear_relu, lambda x, w, b: T.relu(T.linear(x, w, b)), linear, LINEAR),
     Row("scaled_dot_product_attention", F.scaled_dot_product_attention,
         T.scaled_dot_product_attention, heads, ATTENTION),
     Row("scaled_dot_product_attention, causal",
