@@ -127,8 +127,8 @@ def test_a_setting_of_a_new_model(tmp_path: Path, kind: str) -> None:
         value = others.get(type(default), 1)
         if key in HARMLESS:  # of every kind: test_pretrained_parity.py shows that it is
             continue
-        if key == "max_position_embeddings":  # theirs have no bound, ours refuse a longer text
-            value = 16
+        if key in ("max_position_embeddings", "hidden_size"):
+            value = 32  # ours refuse a longer text, and heads of one channel, which cannot turn
         expected = None
         with suppress(Exception):  # no model of theirs has it
             expected = answer(saved(tmp_path, kind, **{key: value}), return_dict=True).logits
