@@ -436,8 +436,10 @@ for name in ("FMS", "effective features", "redundancy", "MCC"):
 # * *Redundancy* rises: the inputs of parent and child are alike.
 # * *The monosemanticity score*, the *F1* and *purity* of features stay near 1; purity and MCC look
 #   at weights, or at features alone, which no network has.
-# * *Separability* is below ½ throughout: a neuron with several features tells more pairs of them
-#   apart than one with a single feature does.
+# * *Separability* ranks polysemantic neurons above monosemantic ones throughout: a neuron with
+#   several features tells more pairs of them apart than one with a single feature does.
+# * *Clarity* and *polysemanticity* are below ½ in most worlds: a polysemantic neuron's top inputs
+#   have all its features at once, and are one group.
 # * A noisy neuron is as rare as its feature is drawn, so a hierarchy, which takes features away
 #   afterwards, leaves it the more frequent of the two. That alone turns the extremes of φ and
 #   Hoyer's sparsity round: they see rarity.
