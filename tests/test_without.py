@@ -43,7 +43,8 @@ import numpy as np
 import minimono as mm
 x = mm.tensor(np.random.default_rng(0).standard_normal((4, 3)))
 p = mm.tensor([1.0, 2.0], requires_grad=True)
-(p * p).sum().backward()
+with mm.reference():
+    (p * p).sum().backward()
 """
     failed = run(tmp_path, "numba", "-c", made + use)
     assert failed.returncode == 1

@@ -40,7 +40,7 @@ class Fused(Generic[Parameters]):
         self.reading, self.part, self.devices = reading, part, on
         self.device_of = device_with_kernels if mixed else device_with_float_kernels
         self.name = reading.__name__
-        self.forward, self.backward = self.name + "_forward", self.name + "_backward"
+        self.forward_kernel, self.backward_kernel = self.name + "_forward", self.name + "_backward"
         self.names = signature(reading)
         self.dtype_rule = dtypes.EXACT
         self.numbers = dtypes.ALL
@@ -57,7 +57,7 @@ class Fused(Generic[Parameters]):
             if device not in self.devices:
                 output = self.reading(*positional, **named)
             else:
-                forward = kernel(device, self.part, self.forward, self.name)
+                forward = kernel(device, self.part, self.forward_kernel, self.name)
                 output = made_by(self, positional, arrays, named, *forward(*arrays, **named))
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(self.name):
@@ -79,7 +79,7 @@ class Fused(Generic[Parameters]):
         needed = tuple([id(a) in wanted for a in arguments])
         # The kernel of the output's device, also in `reference()`: forward may have run outside.
         device = device_of(output.array)
-        backward = kernel(device, self.part, self.backward, self.name)
+        backward = kernel(device, self.part, self.backward_kernel, self.name)
         shares = backward(needed, cotangent.array, output.array, kept, *arrays, **options)
         return [
             (argument, Tensor(share))

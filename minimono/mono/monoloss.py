@@ -48,6 +48,7 @@ def mono_loss(
     to the sum of weights, a neuron counts if that sum is above 1e-8, and of inputs that share an
     extreme the first gets all its gradient.
 
+    >>> import numpy as np
     >>> e = np.array([[3.0, 4.0], [4.0, 3.0], [0.0, 5.0], [1.0, 0.0]])
     >>> z = np.array([[0.0, 2.0], [1.0, 4.0], [2.0, 0.0], [4.0, 1.0]])
     >>> mono_loss(z, e)                                     # 1 - (11/35 + 151/175) / 2 = 72/175

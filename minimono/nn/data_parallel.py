@@ -25,15 +25,27 @@ import numpy as np
 
 from minimono import checks, machine
 from minimono.backend import Array, array_module
+from minimono.engine import functional as F
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
 from minimono.kernels.parallel import cuts, side_by_side
 from minimono.nn.module import Forward, Module, attached
+from minimono.nn.randomness import Stream
 from minimono.nn.taps import attaching
 
 # What a part must have to pay for its own gradients of all parameters, and for Python's work, which
 # threads cannot share: rows of the matrices that are multiplied, and rows times parameters.
 ROWS, WORK = 512, 2**27
+
+
+class PartOfDropout(Module):
+    """`Dropout` in a part of a batch: what it drops does not depend on where the batch is cut."""
+
+    def __init__(self, p: float, stream: Stream):
+        self.p, self.stream = p, stream
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, rng=self.stream.generator(x.size))
 
 
 def backward_in_parts(

@@ -19,6 +19,7 @@ from minimono.checks import Rng
 from minimono.engine import functional as F  # as PyTorch users know it
 from minimono.engine.tensor import Tensor, tensor
 from minimono.nn.at_once import all_or_nothing
+from minimono.nn.data_parallel import PartOfDropout
 from minimono.nn.module import Module, Tap
 from minimono.nn.randomness import Stream, pack_rng, unpack_rng
 
@@ -143,16 +144,6 @@ class Dropout(Module):
         generator = self.rng.bit_generator
         state = generator.state  # a new dict each time
         return lambda: setattr(generator, "state", state)
-
-
-class PartOfDropout(Module):
-    """`Dropout` in a part of a batch: what it drops does not depend on where the batch is cut."""
-
-    def __init__(self, p: float, stream: Stream):
-        self.p, self.stream = p, stream
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, rng=self.stream.generator(x.size))
 
 
 class MultiHeadAttention(Module):
