@@ -52,7 +52,7 @@ def polysemanticity(
     v = reference_inputs(embeddings, f"{name}: embeddings").astype(np.float64)
     k = checks.whole_number(k, f"{name}: k", least=2)
     if (rng is None) == (labels is None):
-        raise ValueError(f"{name}: give either rng or labels, and not both")
+        raise ValueError(f"{name}: rng is {rng!r}, expected either it or labels, not both")
     groups = v.reshape(-1, *v.shape[-2:])  # (..., n, D) -> (neurons, n, D)
     if rng is None:
         labels = checks.labels(labels, f"{name}: labels", count=v.shape[:-1], kinds="iub")

@@ -118,7 +118,7 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("polysemanticity: k", lambda: mono.polysemanticity(Z, 0.5, rng=0)),
     ("polysemanticity: rng", lambda: mono.polysemanticity(Z, rng=0.5)),
     ("polysemanticity: labels", lambda: mono.polysemanticity(Z, labels=V)),
-    ("polysemanticity: give either rng or labels", lambda: mono.polysemanticity(Z)),
+    ("polysemanticity: rng is None", lambda: mono.polysemanticity(Z)),
     ("concept_similarity: x has dtype", lambda: mono.concept_similarity(TEXT, Z)),
     ("concept_similarity: y: length is 0.0 at [0]", lambda: mono.concept_similarity(Z, NULL)),
     ("redundancy: concepts is nan", lambda: mono.redundancy(BAD)),

@@ -61,10 +61,16 @@ TAKES_RNG: dict[str, Callable[[Any], Any]] = {
     "rain_batches": lambda rng: a_few(
         mm.data.rain_batches(batch=2, size=4, frames_in=2, frames_out=1, rng=rng)),
     "World.sample": lambda rng: WORLD.sample(5, rng=rng),
+    "World.amounts": lambda rng: WORLD.amounts(5, rng=rng),
+    "Hierarchy.gated": lambda rng: mm.data.Hierarchy(np.array([-1, 0, 0, 0]), exclusive=True).gated(
+        np.ones((9, 4)), 1.0, rng=rng),
+    "low_rank_correlation": lambda rng: mm.data.low_rank_correlation(4, 2, rng=rng),
     "orthogonal_directions": lambda rng: mm.data.orthogonal_directions(3, 4, rng=rng),
     "polygon_directions": lambda rng: mm.data.polygon_directions(5, 2, 6, rng=rng),
     "draw_neurons": lambda rng: mm.data.draw_neurons(WORLD, 3, rng=rng),
     "plant": lambda rng: mm.data.plant(WORLD, [("distributed", [])], rng=rng),
+    "polysemanticity": lambda rng: mm.mono.polysemanticity(
+        np.random.default_rng(1).random((40, 30, 3)), 5, rng=rng),
     "virtual_neurons": lambda rng: mm.mono.virtual_neurons(
         np.random.default_rng(1).random((9, 3)), rng=rng, starts=1),
     "initialise_by_distance": lambda rng: mm.mono.initialise_by_distance(
