@@ -157,7 +157,7 @@ def test_prism_s_description_cosine_is_clarity(v) -> None:
         (lambda: polysemanticity(np.array([RIGHT, [0, 0]]), rng=0), ValueError,
          r"polysemanticity: embeddings: length is 0.0 at \[1\]"),
         (lambda: polysemanticity(np.eye(3), 1, rng=0), ValueError, "polysemanticity: k is 1"),
-        (lambda: polysemanticity(np.eye(3)), ValueError, "polysemanticity: rng is None, expected ei"),
+        (lambda: polysemanticity(np.eye(3)), ValueError, "polysemanticity: rng is None, exp"),
         (lambda: polysemanticity(np.eye(3), rng=0, labels=np.zeros(3, int)), ValueError,
          "polysemanticity: rng is 0, expected either it or labels, not both"),
         (lambda: polysemanticity(np.eye(3), rng="x"), TypeError, "polysemanticity: rng is 'x'"),
