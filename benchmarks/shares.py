@@ -44,6 +44,7 @@ KINDS = {
     "cpu/embedding.py": "embedding",
     "cpu/optim.py": "optimiser",
 }
+DOT = "<method 'dot' of 'numpy.ndarray' objects>"  # of no file; `sums.product` calls it
 REST = "Python, tape and additions"
 STEP, RATE, PEER = "a step", "a large product's rate", "PyTorch eager's step"
 BESIDE = (RATE, PEER)  # what is no part of the step
@@ -151,8 +152,9 @@ def profiled(step: Any, least: float) -> dict[str, float]:
     seconds(one, least)
     spent = dict.fromkeys((*dict.fromkeys(KINDS.values()), REST), 0.0)
     stats: Any = pstats.Stats(profile)  # whose table is not among its published types
-    for (file, _, _), (_, _, own, _, _) in stats.stats.items():
-        spent[KINDS.get("/".join(Path(file).parts[-2:]), REST)] += own / count
+    for (file, _, function), (_, _, own, _, _) in stats.stats.items():
+        place = "minimono/sums.py" if function == DOT else "/".join(Path(file).parts[-2:])
+        spent[KINDS.get(place, REST)] += own / count
     return {kind: time for kind, time in spent.items() if time > 0.0}
 
 

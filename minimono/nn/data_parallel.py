@@ -17,8 +17,8 @@ when all are done (`Module.reunite`), in the order of the parts, whichever was d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from minimono.engine import functional as F
 from minimono.engine.tape import accumulate, leaf_gradients
 from minimono.engine.tensor import Tensor
 from minimono.kernels.parallel import cuts, side_by_side
-from minimono.nn.module import Forward, Module, attached
+from minimono.nn.module import Forward, Module, attached, attachments
 from minimono.nn.randomness import Stream
 from minimono.nn.taps import attaching
 
@@ -75,13 +75,15 @@ def backward_in_parts(
     >>> model.weight.grad.shape
     (1, 3)
     """
-    _check(model, batch)
+    modules = [*model.named_modules()]
+    _check(modules, batch)
     samples = len(batch[0])
     parts = cuts(samples, parts_that_pay(model, batch))
 
     def work(part: slice) -> tuple[float, list[tuple[Tensor, Array]]]:
         i = parts.index(part)
-        with attaching([(module, "call", _calling(those[i])) for _, module, those in divided]):
+        calls = [(module, "call", _calling(those[i])) for _, module, those in divided]
+        with attaching(calls) if calls else nullcontext():
             output = loss(model, *(values[part] for values in batch))
         checks.instance(output, "backward_in_parts: what loss returned", Tensor)
         share = (part.stop - part.start) / samples
@@ -90,13 +92,15 @@ def backward_in_parts(
         )
         return share * output.item(), gradients
 
-    undo = [module.remember() for _, module in model.named_modules()]
+    undo = [module.remember() for _, module in modules]
     try:
-        divided = _divided(model, parts)
+        divided = _divided(modules, parts)
         found = side_by_side(work, samples, len(parts))
         for name, module, stand_ins in divided:
-            with _named(name, module):
+            try:
                 module.reunite(stand_ins)
+            except ValueError as error:
+                raise _in_the_way(name, module, error) from error
         accumulate(_summed([gradients for _, gradients in found]))
     except BaseException:  # a Ctrl-C, too
         for put_back in undo:
@@ -107,10 +111,11 @@ def backward_in_parts(
 
 def parts_that_pay(model: Module, batch: tuple[Any, ...]) -> int:
     """Return how many parts a batch is to be cut into, by the sizes of batch and model alone."""
-    if any(p.device == "cuda" for p in model.parameters()):
+    parameters = [*model.parameters()]
+    if any(p.device == "cuda" for p in parameters):
         return 1
     rows = max(_rows(values) for values in batch)
-    work = rows * model.number_of_parameters()
+    work = rows * sum(p.size for p in parameters)
     return max(1, min(machine.threads(), len(batch[0]) // 2, rows // ROWS, work // WORK))
 
 
@@ -122,27 +127,25 @@ def _rows(values: Any) -> int:
 
 
 def _divided(
-    model: Module, parts: Sequence[slice]
+    modules: list[tuple[str, Module]], parts: Sequence[slice]
 ) -> list[tuple[str, Module, Sequence[Module]]]:
     """Return the modules that are not run by several threads, each with its stand-ins."""
     found = []
-    for name, module in model.named_modules():
-        with _named(name, module):
+    for name, module in modules:
+        try:
             stand_ins = module.divide(parts)
+        except ValueError as error:
+            raise _in_the_way(name, module, error) from error
         if stand_ins is not None:
             found.append((name, module, stand_ins))
     return found
 
 
-@contextmanager
-def _named(name: str, module: Module) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(
-            f"backward_in_parts: {name or 'model'} ({type(module).__name__}) {error}; "
-            "use loss.backward()"
-        ) from error
+def _in_the_way(name: str, module: Module, error: ValueError) -> ValueError:
+    return ValueError(
+        f"backward_in_parts: {name or 'model'} ({type(module).__name__}) {error}; "
+        "use loss.backward()"
+    )
 
 
 def _calling(stand_in: Module) -> Callable[[Forward], Forward]:
@@ -161,14 +164,14 @@ def _summed(parts: list[list[tuple[Tensor, Array]]]) -> list[tuple[Tensor, Array
     return [*sums.values()]
 
 
-def _check(model: Module, batch: tuple[Any, ...]) -> None:
+def _check(modules: list[tuple[str, Module]], batch: tuple[Any, ...]) -> None:
     lengths = {len(values) for values in batch}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
             f"backward_in_parts: batch has {[len(values) for values in batch]} samples (axis 0), "
             "expected one number, above 0"
         )
-    for name, module in model.named_modules():
+    for name, module in modules if attachments.get() else ():
         if [*attached(module, "read"), *attached(module, "replace")]:
             raise ValueError(
                 f"backward_in_parts: tap {name} is being read or replaced, and parts have no "

@@ -29,6 +29,13 @@ def test_shares_add_up_to_the_step(
     assert ("attention's softmax" in found) == isinstance(task, Transformer)
 
 
+def test_the_time_of_products_is_seen() -> None:
+    a = np.ones((400, 400), np.float32)
+    for operands in ((a, a), (a, a, np.empty_like(a))):  # by `dot`, and by `matmul` into an array
+        spent = shares.profiled(lambda operands=operands: sums.product(*operands), 0.05)
+        assert spent["products"] > sum(spent.values()) / 2
+
+
 def test_operations_of_products_are_counted() -> None:
     a, b = np.ones((2, 3)), np.ones((3, 5))
     with shares.counted() as operations:
