@@ -50,7 +50,8 @@ FLOOR = (
     "tensor. Of a view (reshape, transpose, swapaxes, `x[number]`, broadcast_to) there is nothing "
     "else, at any size, and NumPy's own `broadcast_to` takes longer than all of PyTorch's. "
     "Attention with q, k and v apart is its formula, operation by operation, each of them a pass "
-    "over all scores; `self_attention` has a kernel. Convolutions cut windows and multiply, for "
+    "over all scores; `self_attention` has a kernel. The rotary embedding is its formula too. "
+    "Convolutions cut windows and multiply, for "
     "which the product alone takes most of the time of PyTorch's, which cuts none in float32."
 )
 

@@ -70,7 +70,9 @@ def _how(record: Record) -> list[str]:
     parts = [
         "Written by `python -m benchmarks --write docs/performance.md` (`make bench`), which "
         "measures in pieces, all or those that are named after it, and writes this page from the "
-        "record of all that were ever kept, `performance.json` beside it.",
+        "record of all that were ever kept, `performance.json` beside it. "
+        "[Where a step's time goes](shares.md) and [each operation](operations.md) have pages of "
+        "their own.",
         "Every framework runs in a process of its own and takes its turn in every round. A number "
         "is the median over the rounds of a time divided by another one of the same round, with "
         "the lower and upper quartile. Before anything is timed, the losses of the first four "
