@@ -51,8 +51,8 @@ FLOOR = (
     "else, at any size, and NumPy's own `broadcast_to` takes longer than all of PyTorch's. "
     "Attention with q, k and v apart is its formula, operation by operation, each of them a pass "
     "over all scores; `self_attention` has a kernel. The rotary embedding is its formula too. "
-    "Convolutions cut windows and multiply, for "
-    "which the product alone takes most of the time of PyTorch's, which cuts none in float32."
+    "Convolutions cut windows and multiply, for which the product alone takes most of the time of "
+    "PyTorch's, which cuts none in float32."
 )
 
 Cell = tuple[float, float, float]  # lower quartile, median, upper quartile of ours / PyTorch's

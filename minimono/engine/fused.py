@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from functools import update_wrapper
 from inspect import signature
+from types import MethodType
 from typing import Any, Generic, ParamSpec
 
 from minimono import kernels
@@ -64,6 +65,10 @@ class Fused(Generic[Parameters]):
                 raise
             raise explained(error, self.name, positional) from error
         return output if answer is None else dtypes.rounded(output, answer)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        """Be a method of the class that this is put into, as a primitive is."""
+        return self if instance is None else MethodType(self, instance)
 
     def __repr__(self) -> str:
         return f"{self.name}{self.names}"

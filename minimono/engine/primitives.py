@@ -32,7 +32,6 @@ tiny h, and only real numbers can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -444,7 +443,6 @@ for _word, _function in {
     "gt": greater, "ge": greater_equal, "eq": equal, "ne": not_equal,
 }.items():
     setattr(Tensor, f"__{_word}__", _function)
-for _f in (exp, log, sqrt, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
+for _f in (exp, log, sqrt, tanh, sum, mean, max, min, reshape, transpose, swapaxes, astype, to):
     setattr(Tensor, _f.name, _f)
-setattr(Tensor, "tanh", update_wrapper(lambda x: tanh(x), tanh))  # noqa: B010
 setattr(Tensor, "T", property(transpose))  # noqa: B010  (mypy knows the stub)

@@ -3,6 +3,7 @@
     grouped_query_attention   several heads of queries look with one head of keys and values
     RotaryAttention           causal self-attention so, with rotary positions, and with a window
     GatedFeedForward          a block's neurons, each opened or shut by a gate of its own
+    Decoder                   ids to logits, through such blocks
 
 Shapes: `B` batch, `T` time (position), `S` positions that are looked at, `C` channels, `H` heads of
 queries, `K` heads of keys and values, `D` channels of a head.
@@ -19,10 +20,12 @@ from minimono import checks
 from minimono.backend import Array, array_module, to_device
 from minimono.checks import Rng
 from minimono.engine import functional as F
+from minimono.engine.arguments import text_mask
 from minimono.engine.primitives import broadcast_to, stack
 from minimono.engine.tensor import Tensor, tensor  # noqa: F401  (for the example)
-from minimono.nn.layers import Activation, ActivationName, Linear
+from minimono.nn.layers import Activation, ActivationName, Embedding, Linear
 from minimono.nn.module import Module, Tap
+from minimono.nn.rotary import Rotary
 
 
 def grouped_query_attention(
@@ -161,3 +164,39 @@ class GatedFeedForward(Module):
         if self.activation.name == "silu":
             return self.down(self.act(F.swiglu(gate, up)))
         return self.down(self.act(self.activation(gate) * up))
+
+
+class Decoder(Module):
+    """Token ids (B, T) to logits (B, T, vocabulary), through blocks that know positions by turning.
+
+    What `Llama` and `GPTNeoX` have in common; they say what the parts are.
+    """
+
+    context: int
+    rotary: Rotary
+    token: Embedding
+    embedded: Tap
+    block: list[Module]
+    norm: Module
+    normed: Tap
+    head: Linear | None  # None: the weights of the embedding
+
+    def forward(self, ids: Tensor | Array, mask: Tensor | Array | None = None) -> Tensor:
+        name = type(self).__name__
+        ids = checks.token_ids(ids, f"{name}: ids", self.context)
+        mask = None if mask is None else text_mask(mask, f"{name}: mask", ids.shape)
+        x = self.embedded(self.token(ids))  # (B, T, C)
+        cos, sin = self.rotary.of_positions(ids.shape[1], x.dtype, x.device)
+        for block in self.block:
+            x = block(x, cos, sin, mask)
+        x = self.normed(self.norm(x))
+        return F.linear(x, self.token.weight) if self.head is None else self.head(x)
+
+
+def initialise(model: Module, rng: np.random.Generator) -> None:
+    """Weights normal, of standard deviation 0.02; biases 0; norms as they are. One at a time."""
+    for name, p in model.named_parameters():
+        if p.ndim == 2:
+            p.data = (0.02 * rng.standard_normal(p.shape)).astype(p.dtype)
+        elif name.endswith("bias"):
+            p.data = np.zeros_like(p.array)

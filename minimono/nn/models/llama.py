@@ -22,16 +22,14 @@ import numpy as np
 from minimono import checks
 from minimono.backend import Array
 from minimono.checks import Rng
-from minimono.engine import functional as F
-from minimono.engine.arguments import text_mask
 from minimono.engine.tensor import Tensor
-from minimono.nn.decoder import GatedFeedForward, RotaryAttention
+from minimono.nn.decoder import Decoder, GatedFeedForward, RotaryAttention, initialise
 from minimono.nn.layers import ActivationName, Embedding, Linear, RMSNorm
 from minimono.nn.module import Module, Tap
 from minimono.nn.rotary import Rotary, frequencies
 
 
-class Llama(Module):
+class Llama(Decoder):
     """Token ids (B, T) to logits of the next token (B, T, vocabulary).
 
     `key_heads` of keys and values serve the `heads` of queries, by default as many; each head has
@@ -91,16 +89,6 @@ class Llama(Module):
         self.head = None if tied else Linear(channels, vocabulary, bias=False, rng=rng, dtype=dtype)
         initialise(self, rng)
 
-    def forward(self, ids: Tensor | Array, mask: Tensor | Array | None = None) -> Tensor:
-        ids = checks.token_ids(ids, "Llama: ids", self.context)
-        mask = None if mask is None else text_mask(mask, "Llama: mask", ids.shape)
-        x = self.embedded(self.token(ids))  # (B, T, C)
-        cos, sin = self.rotary.of_positions(ids.shape[1], x.dtype, x.device)
-        for block in self.block:
-            x = block(x, cos, sin, mask)
-        x = self.normed(self.norm(x))
-        return F.linear(x, self.token.weight) if self.head is None else self.head(x)
-
 
 class Block(Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x))."""
@@ -125,12 +113,3 @@ class Block(Module):
         x = x + self.attention(self.norm1(x), cos, sin, mask)
         x = x + self.mlp(self.norm2(x))
         return self.out(x)
-
-
-def initialise(model: Module, rng: np.random.Generator) -> None:
-    """Weights normal, of standard deviation 0.02; biases 0; norms as they are. One at a time."""
-    for name, p in model.named_parameters():
-        if p.ndim == 2:
-            p.data = (0.02 * rng.standard_normal(p.shape)).astype(p.dtype)
-        elif name.endswith("bias"):
-            p.data = np.zeros_like(p.array)

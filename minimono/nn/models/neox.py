@@ -14,17 +14,14 @@ import numpy as np
 from minimono import checks
 from minimono.backend import Array
 from minimono.checks import Rng
-from minimono.engine import functional as F
-from minimono.engine.arguments import text_mask
 from minimono.engine.tensor import Tensor
-from minimono.nn.decoder import RotaryAttention
+from minimono.nn.decoder import Decoder, RotaryAttention, initialise
 from minimono.nn.layers import ActivationName, Embedding, FeedForward, LayerNorm, Linear
-from minimono.nn.models.llama import initialise
 from minimono.nn.module import Module, Tap
 from minimono.nn.rotary import Rotary, frequencies
 
 
-class GPTNeoX(Module):
+class GPTNeoX(Decoder):
     """Token ids (B, T) to logits of the next token (B, T, vocabulary).
 
     `rotary` is by default that of a quarter of a head's channels. `parallel=False` has the
@@ -64,16 +61,6 @@ class GPTNeoX(Module):
         self.normed = Tap()
         self.head = None if tied else Linear(channels, vocabulary, bias=False, rng=rng, dtype=dtype)
         initialise(self, rng)
-
-    def forward(self, ids: Tensor | Array, mask: Tensor | Array | None = None) -> Tensor:
-        ids = checks.token_ids(ids, "GPTNeoX: ids", self.context)
-        mask = None if mask is None else text_mask(mask, "GPTNeoX: mask", ids.shape)
-        x = self.embedded(self.token(ids))  # (B, T, C)
-        cos, sin = self.rotary.of_positions(ids.shape[1], x.dtype, x.device)
-        for block in self.block:
-            x = block(x, cos, sin, mask)
-        x = self.normed(self.norm(x))
-        return F.linear(x, self.token.weight) if self.head is None else self.head(x)
 
 
 class Block(Module):
